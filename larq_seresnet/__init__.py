@@ -1,0 +1,47 @@
+"""SEResNet14 with 1-bit weights and channel Feature Map Binarization, as a Keras application."""
+
+import importlib.util
+import os
+import pathlib
+
+
+def _use_keras_2():
+    """Makes ``tf.keras`` Keras 2 (the package tf_keras), for which larq is written.
+
+    Raises:
+        ImportError: If this process already uses ``tf.keras`` as Keras 3.
+    """
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    import tensorflow as tf
+
+    if not tf.keras.Model.__module__.startswith("tf_keras."):
+        raise ImportError(
+            "larq_seresnet needs Keras 2, but this process already uses tf.keras as Keras 3. "
+            "Import larq_seresnet before anything that touches tf.keras, or set the environment "
+            "variable TF_USE_LEGACY_KERAS=1 before Python starts."
+        )
+    # `import tensorflow.keras` follows the package's path, which was laid out when TensorFlow was
+    # imported: for Keras 3, if that came first.
+    keras_2 = str(pathlib.Path(importlib.util.find_spec("tf_keras.api._v2.keras").origin).parents[1])
+    if keras_2 not in tf.__path__:
+        tf.__path__.insert(0, keras_2)
+
+
+_use_keras_2()
+
+from larq_seresnet.layers import FMB, SqueezeExcite  # noqa: E402
+from larq_seresnet.precision import ScaledSign  # noqa: E402
+from larq_seresnet.preprocessing import decode_predictions, preprocess_input  # noqa: E402
+from larq_seresnet.seresnet import SEResNet14  # noqa: E402
+from larq_seresnet.weights import save_weights  # noqa: E402
+
+__all__ = [
+    "FMB",
+    "SEResNet14",
+    "ScaledSign",
+    "SqueezeExcite",
+    "decode_predictions",
+    "preprocess_input",
+    "save_weights",
+]
+__version__ = "0.1.0"

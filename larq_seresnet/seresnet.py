@@ -1,0 +1,259 @@
+"""SEResNet14: the architecture, one run from image to class."""
+
+import json
+
+import larq as lq
+import tensorflow as tf
+
+from larq_seresnet.layers import FMB, FMB_GRADIENTS, GATE_ACTIVATIONS, SqueezeExcite, check_choice
+from larq_seresnet.precision import PRECISIONS
+from larq_seresnet.weights import load_weights
+
+ATTENTIONS = ("se", "se_paper", None)
+FILTERS = (16, 32, 64)
+
+
+def SEResNet14(
+    *,
+    input_shape=None,
+    input_tensor=None,
+    weights=None,
+    include_top=True,
+    num_classes=10,
+    precision="w1",
+    activation="sigmoid",
+    fmb=True,
+    fmb_gradient="straight_through",
+    attention="se",
+    reduction_ratio=1,
+    filters=FILTERS,
+):
+    """SEResNet14 for 32x32 images, with 1-bit weights and channel Feature Map Binarization.
+
+    A 3x3 stem, three stages of two residual blocks of two 3x3 convolutions, a classifier: 14
+    layers. Stages 2 and 3 begin with stride 2. Each block ends F' = gate(F) * F, then the shortcut
+    is added. From Wu and Yamauchi, "A Speed-up Channel Attention Technique for Accelerating the
+    Learning Curve of a Binarized Squeeze-and-Excitation (SE) Based ResNet Model", JAIT 2024;
+    `filters` are those of He et al. for CIFAR-10, the paper prints none.
+
+    Args:
+        input_shape: (height, width, channels) in pixels, default (32, 32, 3). Without top, height
+            and width may be None.
+        input_tensor: Keras tensor to build on, instead of an input of `input_shape`.
+        weights: None for initial weights, or the path of a file written by
+            `larq_seresnet.save_weights`.
+        include_top: Whether to end with average pooling and the classifier.
+        num_classes: Of the classifier; means nothing without top.
+        precision: "float32"; "w1", where every kernel has two values: stem, shortcuts, attention,
+            classifier; or "w1a1", where the inputs of the twelve residual convolutions are +-1 too.
+        activation: Of the attention values M_c, "sigmoid" or "tanh".
+        fmb: Whether to binarise M_c to M'_c (Eq. 5 and 6).
+        fmb_gradient: "straight_through", or "none" to read the paper literally; see `FMB`.
+        attention: "se" (scaled 1-bit weights, gates that start open), "se_paper" (bare +-1 weights,
+            no bias, as the paper has it), or None for a network without attention, where
+            `activation`, `fmb`, `fmb_gradient` and `reduction_ratio` mean nothing.
+        reduction_ratio: r of Eq. 4, the attention's weights are (C, C/r) and (C/r, C).
+        filters: Channels of the three stages.
+
+    Returns:
+        A functional `tf.keras.Model`, named after its configuration. It takes images as
+        `preprocess_input` gives them, (N, H, W, channels), and returns probabilities in float32,
+        (N, num_classes); without top the last feature map, (N, H/4, W/4, filters[-1]).
+
+    Raises:
+        ValueError: If an argument is none of the above, or `weights` does not fit.
+    """
+    if attention is None:
+        activation, fmb, fmb_gradient, reduction_ratio = "sigmoid", False, "none", 1
+    arguments = {
+        "precision": precision,
+        "attention": attention,
+        "activation": activation,
+        "fmb": fmb,
+        "fmb_gradient": fmb_gradient,
+        "reduction_ratio": reduction_ratio,
+        "filters": filters,
+        "num_classes": num_classes,
+        "include_top": include_top,
+    }
+    _check_arguments(**arguments)
+    bits = PRECISIONS[precision]
+    residual_block = _binary_block if bits.input_quantizer else _float_block
+
+    def gate(x, name):
+        if attention is None:
+            return x
+        paper = attention == "se_paper"
+        gates = SqueezeExcite(
+            activation,
+            reduction_ratio,
+            kernel_quantizer=bits.kernel_quantizer if paper else bits.scaled_kernel_quantizer,
+            kernel_constraint=bits.kernel_constraint,
+            gate_bias=None if paper else 1.0,
+            name=f"{name}_se",
+        )(x)
+        if fmb:
+            gates = FMB(activation, fmb_gradient, name=f"{name}_fmb")(gates)
+        return tf.keras.layers.Multiply(name=f"{name}_gate")([x, gates])
+
+    image = _image_input(input_shape, input_tensor, include_top)
+    x = _conv(image, filters[0], 3, 1, bits, "stem")
+    x = _batch_norm(x, "stem")
+    x = _relu(x, "stem")
+    for stage, channels in enumerate(filters, start=1):
+        for block in (1, 2):
+            strides = 2 if stage > 1 and block == 1 else 1
+            x = residual_block(x, channels, strides, bits, gate, f"stage{stage}_block{block}")
+    if include_top:
+        x = tf.keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+        x = lq.layers.QuantDense(
+            num_classes,
+            kernel_quantizer=bits.scaled_kernel_quantizer,
+            kernel_constraint=bits.kernel_constraint,
+            name="classifier",
+        )(x)
+        x = tf.keras.layers.Activation("softmax", dtype="float32", name="predictions")(x)
+
+    inputs = image if input_tensor is None else tf.keras.utils.get_source_inputs(input_tensor)
+    model = tf.keras.Model(inputs, x, name=_name(**arguments))
+    model.configuration = json.dumps(arguments)
+    if weights is not None:
+        load_weights(model, weights)
+    return model
+
+
+def _float_block(x, channels, strides, bits, gate, name):
+    """Convolutions on float maps: He's block, with the gate before the addition."""
+    shortcut = _shortcut(x, channels, strides, bits, name)
+    x = _conv(x, channels, 3, strides, bits, f"{name}_1")
+    x = _batch_norm(x, f"{name}_1")
+    x = _relu(x, f"{name}_1")
+    x = _conv(x, channels, 3, 1, bits, f"{name}_2")
+    x = _batch_norm(x, f"{name}_2")
+    x = tf.keras.layers.Add(name=f"{name}_add")([gate(x, name), shortcut])
+    return _relu(x, name)
+
+
+def _binary_block(x, channels, strides, bits, gate, name):
+    """Convolutions on +-1: a shortcut around each carries what their sign loses.
+
+    ReLU stands before BatchNorm because LCE fuses them into the convolution in this order only.
+    """
+    for i in (1, 2):
+        shortcut = _shortcut(x, channels, strides, bits, name) if i == 1 else x
+        x = _conv(x, channels, 3, strides if i == 1 else 1, bits, f"{name}_{i}", binary_input=True)
+        x = _relu(x, f"{name}_{i}")
+        x = _batch_norm(x, f"{name}_{i}")
+        if i == 2:
+            x = gate(x, name)
+        x = tf.keras.layers.Add(name=f"{name}_{i}_add")([x, shortcut])
+    return x
+
+
+def _shortcut(x, channels, strides, bits, name):
+    """The block's input, by a 1x1 convolution where the shape changes."""
+    if strides == 1 and x.shape[-1] == channels:
+        return x
+    x = _conv(x, channels, 1, strides, bits, f"{name}_shortcut")
+    return _batch_norm(x, f"{name}_shortcut")
+
+
+def _conv(x, channels, kernel_size, strides, bits, name, binary_input=False):
+    return lq.layers.QuantConv2D(
+        channels,
+        kernel_size,
+        strides=strides,
+        padding="same",
+        pad_values=bits.pad_values if binary_input else 0.0,
+        use_bias=False,
+        input_quantizer=bits.input_quantizer if binary_input else None,
+        kernel_quantizer=bits.kernel_quantizer,
+        kernel_constraint=bits.kernel_constraint,
+        name=f"{name}_conv",
+    )(x)
+
+
+def _batch_norm(x, name):
+    return tf.keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
+
+
+def _relu(x, name):
+    return tf.keras.layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _name(
+    precision, attention, activation, fmb, fmb_gradient, reduction_ratio, filters, include_top, **_
+):
+    """The model's name: what of its configuration is not the default, after what always matters."""
+    parts = ["seresnet14", precision]
+    if attention is None:
+        parts.append("no_se")
+    else:
+        parts += [attention, activation]
+        if fmb:
+            parts.append("fmb" if fmb_gradient == "straight_through" else "fmb_no_gradient")
+        if reduction_ratio != 1:
+            parts.append(f"r{reduction_ratio}")
+    if tuple(filters) != FILTERS:
+        parts.append("-".join(map(str, filters)))
+    if not include_top:
+        parts.append("no_top")
+    return "_".join(parts)
+
+
+def _image_input(input_shape, input_tensor, include_top):
+    """The Keras tensor that the network begins with."""
+    if input_tensor is not None:
+        if not tf.keras.backend.is_keras_tensor(input_tensor):
+            raise ValueError(f"`input_tensor` must be a Keras tensor, received {input_tensor!r}.")
+        shape, argument = tuple(input_tensor.shape[1:]), "input_tensor"
+        if input_shape is not None and tuple(input_shape) != shape:
+            raise ValueError(
+                f"`input_shape` must be that of `input_tensor`, {shape}, received {input_shape}."
+            )
+    else:
+        shape = (32, 32, 3) if input_shape is None else tuple(input_shape)
+        argument = "input_shape"
+    sizes = shape[:2] if include_top else [size for size in shape[:2] if size is not None]
+    if len(shape) != 3 or not all(_is_count(size) for size in [*sizes, shape[-1]]):
+        unknown = "" if include_top else ", height and width may be None"
+        raise ValueError(
+            f"`{argument}` must have the shape (height, width, channels){unknown}, received {shape}."
+        )
+    return tf.keras.layers.Input(shape, name="image") if input_tensor is None else input_tensor
+
+
+def _check_arguments(
+    precision,
+    attention,
+    activation,
+    fmb,
+    fmb_gradient,
+    reduction_ratio,
+    filters,
+    num_classes,
+    include_top,
+):
+    check_choice("precision", precision, PRECISIONS)
+    check_choice("attention", attention, ATTENTIONS)
+    check_choice("activation", activation, GATE_ACTIVATIONS)
+    check_choice("fmb", fmb, (True, False))
+    check_choice("fmb_gradient", fmb_gradient, FMB_GRADIENTS)
+    check_choice("include_top", include_top, (True, False))
+    if (
+        not isinstance(filters, (tuple, list))
+        or len(filters) != 3
+        or not all(_is_count(channels) for channels in filters)
+    ):
+        raise ValueError(f"`filters` must be three positive integers, received {filters!r}.")
+    if not _is_count(num_classes):
+        raise ValueError(f"`num_classes` must be a positive integer, received {num_classes!r}.")
+    if not _is_count(reduction_ratio) or any(channels % reduction_ratio for channels in filters):
+        raise ValueError(
+            f"`reduction_ratio` must be a positive integer that divides all of `filters`, "
+            f"{tuple(filters)}, received {reduction_ratio!r}."
+        )
+
+
+def _is_count(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -1,0 +1,43 @@
+"""Packaging: one package, whose `training` and `export` live beside it in the checkout."""
+
+import pathlib
+import re
+
+from setuptools import setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "larq_seresnet/__init__.py").read_text())[1]
+
+TRAIN = [
+    "importlib_resources",  # tensorflow-datasets needs it to prepare CIFAR-10 and does not say so
+    "matplotlib",
+    "scikit-learn",
+    "tensorboard",
+    "tensorflow-datasets>=4.9.9",
+]
+EXPORT = ["larq-compute-engine>=0.16,<0.17"]
+
+setup(
+    name="larq_seresnet",
+    version=VERSION,
+    description="SEResNet14 with 1-bit weights and channel Feature Map Binarization for Keras",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.13",
+    packages=["larq_seresnet", "larq_seresnet.training", "larq_seresnet.export"],
+    package_dir={"larq_seresnet.training": "training", "larq_seresnet.export": "export"},
+    install_requires=[
+        "h5py",
+        "larq>=0.14,<0.15",
+        "numpy<2",
+        "tensorflow>=2.21,<2.22",
+        "tf-keras>=2.21,<2.22",
+    ],
+    extras_require={
+        "train": TRAIN,
+        "export": TRAIN + EXPORT,
+        "dev": TRAIN + EXPORT + ["mypy", "pytest", "ruff", "setuptools>=70"],
+    },
+)

@@ -1,0 +1,1 @@
+"""Training SEResNet14: the command line is train.py."""

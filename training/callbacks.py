@@ -1,0 +1,196 @@
+"""What a run writes while it trains: error log, gate records, checkpoint."""
+
+import csv
+import math
+import os
+import pathlib
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from larq_seresnet.layers import FMB, SqueezeExcite
+
+LOG_FILE = "log.csv"
+LOG_COLUMNS = (
+    "epoch",
+    "learning_rate",
+    "train_loss",
+    "train_error",
+    "test_loss",
+    "test_error",
+    "seconds",
+    "images_per_second",
+    "dataset",
+)
+NUMBERS = LOG_COLUMNS[:-1]
+GATES_FILE = "gates.npz"
+
+
+def error(labels, probabilities):
+    """Top-1 error, 0 or 1 an image, shape (N,): a metric for `model.compile`."""
+    return 1.0 - tf.keras.metrics.sparse_categorical_accuracy(labels, probabilities)
+
+
+class ErrorLog(tf.keras.callbacks.Callback):
+    """One row an epoch in log.csv, and a line on screen.
+
+    Train loss and error are means over the epoch, on augmented images and while the weights move;
+    the test figures are of the weights after it. `seconds` and `images_per_second` are of the
+    training steps alone.
+
+    Args:
+        path: log.csv; rows after the first `initial_epoch` ones are dropped: a resumed run writes
+            them again.
+        images: The `data.ImageSet` that is trained on.
+        initial_epoch: How many epochs are done.
+
+    Raises:
+        ValueError: If `path` does not hold `initial_epoch` rows.
+    """
+
+    def __init__(self, path, images, initial_epoch=0):
+        super().__init__()
+        self.path = pathlib.Path(path)
+        self.dataset = images.name
+        self.images = len(images.train[0])
+        lines = [",".join(LOG_COLUMNS) + "\n"]
+        if initial_epoch:
+            lines = self.path.read_text().splitlines(keepends=True)[: 1 + initial_epoch]
+        _replace(self.path, lambda part: part.write_text("".join(lines)))
+        if len(read_log(self.path)) < initial_epoch:
+            raise ValueError(f"{path} must hold the {initial_epoch} epochs of the checkpoint.")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.started = time.perf_counter()
+
+    def on_test_begin(self, logs=None):
+        self.trained = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = self.trained - self.started
+        row = {
+            "epoch": epoch + 1,
+            "learning_rate": f"{float(self.model.optimizer.learning_rate):.6g}",
+            "train_loss": f"{logs['loss']:.6f}",
+            "train_error": f"{logs['error']:.6f}",
+            "test_loss": f"{logs['val_loss']:.6f}",
+            "test_error": f"{logs['val_error']:.6f}",
+            "seconds": f"{seconds:.2f}",
+            "images_per_second": f"{self.images / seconds:.1f}",
+            "dataset": self.dataset,
+        }
+        with open(self.path, "a", newline="") as file:
+            csv.DictWriter(file, LOG_COLUMNS, lineterminator="\n").writerow(row)
+        print(
+            f"epoch {epoch + 1}: train error {logs['error']:.2%}, test error {logs['val_error']:.2%}, "
+            f"{self.images / seconds:.0f} images/s",
+            flush=True,
+        )
+
+
+def read_log(path):
+    """The rows of a log.csv, numbers as numbers.
+
+    Raises:
+        ValueError: If it has other columns, or a row was cut off.
+    """
+    with open(path, newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    if tuple(reader.fieldnames or ()) != LOG_COLUMNS:
+        raise ValueError(f"{path} must have the columns {LOG_COLUMNS}, received {reader.fieldnames}.")
+    try:
+        return [
+            {**row, **{key: float(row[key]) for key in NUMBERS}, "epoch": int(row["epoch"])} for row in rows
+        ]
+    except (TypeError, ValueError) as problem:
+        raise ValueError(f"{path} has a row that was cut off or is no number: {problem}") from problem
+
+
+class GateRecorder(tf.keras.callbacks.Callback):
+    """Records what every SE module says of the same images, after chosen epochs.
+
+    gates.npz holds, for every epoch and module, the attention values M_c as
+    ``epoch001/stage1_block1_se`` and, with FMB, the gates M'_c as ``epoch001/stage1_block1_fmb``:
+    float32, (images, C).
+
+    Args:
+        path: gates.npz; what it already holds is kept.
+        images: What the model takes, (N, H, W, 3), normalised.
+        epochs: After which epochs, counted from 1.
+    """
+
+    def __init__(self, path, images, epochs):
+        super().__init__()
+        self.path = pathlib.Path(path)
+        self.images = images
+        self.epochs = set(epochs)
+
+    def set_model(self, model):
+        super().set_model(model)
+        layers = [layer for layer in model.layers if isinstance(layer, (SqueezeExcite, FMB))]
+        self.gates = {layer.name: layer.output for layer in layers}
+        if self.gates:
+            self.probe = tf.keras.Model(model.input, self.gates)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not self.gates or epoch + 1 not in self.epochs:
+            return
+        records = {}
+        if self.path.exists():
+            with np.load(self.path) as file:
+                records = dict(file)
+        for name, values in self.probe(self.images, training=False).items():
+            records[f"epoch{epoch + 1:03d}/{name}"] = tf.cast(values, tf.float32).numpy()[:, 0, 0]
+        _replace(self.path, lambda part: np.savez_compressed(part, **records))
+
+
+class Checkpoint(tf.keras.callbacks.Callback):
+    """Keeps the last finished epoch: weights, optimizer state and the epoch's number.
+
+    A new checkpoint is complete before the old one goes, and one whose loss is not a number never
+    takes the place of a good one.
+
+    Args:
+        directory: Where; one that exists is continued by `restore`.
+        model: Compiled.
+    """
+
+    def __init__(self, directory, model):
+        super().__init__()
+        self.directory = str(directory)
+        self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch")
+        model.optimizer.build(model.trainable_variables)
+        self.manager = tf.train.CheckpointManager(
+            tf.train.Checkpoint(model=model, optimizer=model.optimizer, epoch=self.epoch),
+            self.directory,
+            max_to_keep=1,
+        )
+
+    def restore(self):
+        """Restores the last checkpoint, all of it.
+
+        Returns:
+            How many epochs it has seen.
+
+        Raises:
+            FileNotFoundError: If there is none.
+        """
+        if not self.manager.latest_checkpoint:
+            raise FileNotFoundError(f"{self.directory} holds no checkpoint: no epoch was finished.")
+        status = self.manager.checkpoint.restore(self.manager.latest_checkpoint)
+        status.assert_existing_objects_matched()
+        return int(self.epoch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if math.isfinite(logs["loss"]):
+            self.epoch.assign(epoch + 1)
+            self.manager.save()
+
+
+def _replace(path, write):
+    """Writes a file beside `path`, then puts it in its place: there is never half a file."""
+    part = path.with_name(f"part-{path.name}")
+    write(part)
+    os.replace(part, path)

@@ -1,0 +1,241 @@
+"""Everything that defines a run: one dataclass, its command-line flags, its file."""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import tensorflow as tf
+
+from larq_seresnet.layers import FMB_GRADIENTS, GATE_ACTIVATIONS
+from larq_seresnet.precision import PRECISIONS
+from larq_seresnet.seresnet import ATTENTIONS
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "weights.h5"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How the weights are optimised: Adam, crop and flip, and a course of the learning rate."""
+
+    learning_rate: float
+    one_cycle: bool
+
+    def schedule(self, learning_rate: float, steps: int) -> Any:
+        """The learning rate of a run of `steps` steps, constant or one cycle that peaks at it."""
+        return OneCycle(learning_rate, steps) if self.one_cycle else learning_rate
+
+
+@tf.keras.utils.register_keras_serializable(package="larq_seresnet")
+class OneCycle(tf.keras.optimizers.schedules.LearningRateSchedule):
+    """Linearly up to `peak` over the first `warmup` of the steps, then linearly to 0 at the last."""
+
+    def __init__(self, peak, steps, warmup=0.2):
+        self.peak = peak
+        self.steps = steps
+        self.warmup = warmup
+
+    def __call__(self, step):
+        done = (tf.cast(step, tf.float32) + 0.5) / self.steps
+        return self.peak * tf.maximum(
+            0.0, tf.minimum(done / self.warmup, (1.0 - done) / (1.0 - self.warmup))
+        )
+
+    def get_config(self):
+        return {"peak": self.peak, "steps": self.steps, "warmup": self.warmup}
+
+
+RECIPES = {
+    "plain": Recipe(learning_rate=0.005, one_cycle=False),
+    "onecycle": Recipe(learning_rate=0.02, one_cycle=True),
+}
+
+
+def _flag(group, default, help, **options):
+    """A dataclass field that is also a flag: `options` go to argparse."""
+    return dataclasses.field(
+        default=default, metadata={"group": group, "help": help, "options": options}
+    )
+
+
+def _none_or_name(text):
+    return None if text == "none" else text
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One run. The model's fields are the arguments of `larq_seresnet.SEResNet14`."""
+
+    precision: str = _flag(
+        "model",
+        "w1",
+        "float32; w1: every weight 1-bit; w1a1: the residual convolutions' inputs too",
+        choices=list(PRECISIONS),
+    )
+    activation: str = _flag(
+        "model", "sigmoid", "of the attention values M_c", choices=list(GATE_ACTIVATIONS)
+    )
+    fmb: bool = _flag("model", True, "binarise the attention values (Eq. 5 and 6)")
+    fmb_gradient: str = _flag(
+        "model", "straight_through", "gradient through FMB", choices=list(FMB_GRADIENTS)
+    )
+    attention: str | None = _flag(
+        "model",
+        "se",
+        "se: scaled 1-bit weights, gates start open; se_paper: bare +-1, no bias; none: no SE",
+        type=_none_or_name,
+        choices=list(ATTENTIONS),
+        metavar="{se,se_paper,none}",
+    )
+    reduction_ratio: int = _flag("model", 1, "r of the attention's W0, (C, C/r)", type=int)
+    filters: tuple[int, ...] = _flag(
+        "model", (16, 32, 64), "channels of the three stages", type=int, nargs=3, metavar="C"
+    )
+    input_shape: tuple[int, ...] = _flag(
+        "model",
+        (32, 32, 3),
+        "height and width in pixels, and 3; images are resized to it",
+        type=int,
+        nargs=3,
+        metavar=("H", "W", "3"),
+    )
+    weights: str | None = _flag(
+        "model", None, "weights.h5 of an earlier run, to start from", metavar="FILE"
+    )
+
+    dataset: str | None = _flag(
+        "data",
+        None,
+        "TFDS name, folder of class folders, or digits (embedded); "
+        "not given: cifar10 where it can be had, else digits",
+        metavar="NAME",
+    )
+    data_dir: str | None = _flag(
+        "data", None, "where TFDS keeps data sets, default TFDS_DATA_DIR or its own", metavar="DIR"
+    )
+    limit_train: int | None = _flag(
+        "data", None, "use this many training images, default all", type=int, metavar="N"
+    )
+    limit_test: int | None = _flag(
+        "data", None, "use this many test images, default all", type=int, metavar="N"
+    )
+    flip: bool | None = _flag(
+        "data", None, "mirror half of the training images; default on, for digits off"
+    )
+
+    recipe: str = _flag(
+        "optimisation",
+        "onecycle",
+        "onecycle: warm up, then linearly to zero at the last epoch; plain: constant rate",
+        choices=list(RECIPES),
+    )
+    epochs: int = _flag("optimisation", 10, "passes over the training images", type=int, metavar="N")
+    batch_size: int = _flag("optimisation", 256, "images a step", type=int, metavar="N")
+    learning_rate: float | None = _flag(
+        "optimisation",
+        None,
+        "of Adam, for onecycle its peak; default "
+        + ", ".join(f"{name} {recipe.learning_rate}" for name, recipe in RECIPES.items()),
+        type=float,
+        metavar="RATE",
+    )
+    seed: int = _flag(
+        "optimisation", 0, "of weights, data order and augmentation", type=int, metavar="N"
+    )
+    deterministic: bool = _flag(
+        "optimisation", False, "same seed, same log, on one machine; somewhat slower"
+    )
+    compute_dtype: str = _flag(
+        "optimisation",
+        "auto",
+        "of the layers, variables stay float32; auto: bfloat16 where the processor has it",
+        choices=["auto", "float32", "bfloat16"],
+    )
+
+    gate_epochs: tuple[int, ...] = _flag(
+        "run",
+        (),
+        "record the gates after these epochs too, besides the first, tenth and last",
+        type=int,
+        nargs="+",
+        metavar="N",
+    )
+
+    def __post_init__(self):
+        for name in ("filters", "input_shape", "gate_epochs"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.learning_rate is None:
+            object.__setattr__(self, "learning_rate", RECIPES[self.recipe].learning_rate)
+        for name in ("epochs", "batch_size", "limit_train", "limit_test", "learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"`{name}` must be positive, received {value}.")
+        if self.seed < 0:
+            raise ValueError(f"`seed` must not be negative, received {self.seed}.")
+        if self.input_shape[-1] != 3:
+            raise ValueError(f"`input_shape` must end in 3 (RGB), received {self.input_shape}.")
+
+    def model_arguments(self) -> dict[str, Any]:
+        """The arguments of `SEResNet14`, but for `num_classes`, which the data decide."""
+        return {name: getattr(self, name) for name in FLAG_GROUPS["model"] if name != "weights"}
+
+    def save(self, run_dir: pathlib.Path, **facts: Any) -> None:
+        """Writes config.json: every argument, and `facts` on the run beside them."""
+        content = {"arguments": dataclasses.asdict(self), **facts}
+        (run_dir / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n")
+
+
+FLAG_GROUPS: dict[str, list[str]] = {}
+for _field in dataclasses.fields(Config):
+    FLAG_GROUPS.setdefault(_field.metadata["group"], []).append(_field.name)
+
+
+def load(run_dir: pathlib.Path) -> tuple[Config, dict[str, Any]]:
+    """Reads a run directory's config.json.
+
+    Returns:
+        The config, and the facts that were saved beside it.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is not what `Config.save` wrote.
+    """
+    path = pathlib.Path(run_dir) / CONFIG_FILE
+    if not path.exists():
+        raise FileNotFoundError(f"{run_dir} is not a run directory: it holds no {CONFIG_FILE}.")
+    try:
+        facts = json.loads(path.read_text())
+        return Config(**facts.pop("arguments")), facts
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} was not written by this version of train.py: {error}") from error
+
+
+def add_flags(parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """Gives `parser` one flag a field of `Config`; what is not given stays unset.
+
+    Returns:
+        The groups the flags stand in, by name.
+    """
+    groups: dict[str, Any] = {}
+    for field in dataclasses.fields(Config):
+        group, options = field.metadata["group"], dict(field.metadata["options"])
+        if group not in groups:
+            groups[group] = parser.add_argument_group(group)
+        help = field.metadata["help"]
+        if field.default not in (None, ()):
+            help += f" (default: {format_value(field.default)})"
+        if isinstance(field.default, bool) or field.name == "flip":
+            options["action"] = argparse.BooleanOptionalAction
+        groups[group].add_argument(
+            "--" + field.name.replace("_", "-"), default=argparse.SUPPRESS, help=help, **options
+        )
+    return groups
+
+
+def format_value(value: Any) -> str:
+    """A field's value as one types it on the command line."""
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)

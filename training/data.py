@@ -1,0 +1,289 @@
+"""Image classification sets in memory, and the tf.data pipelines that training reads."""
+
+import dataclasses
+import pathlib
+import urllib.error
+import urllib.request
+
+import numpy as np
+import tensorflow as tf
+
+from larq_seresnet.preprocessing import preprocess_input
+
+DEFAULT = "cifar10"
+EMBEDDED = "digits"
+FOLDER_TEST_SHARE = 0.2
+SPLIT_SEED = 0
+CROP_MARGIN = 4
+REACHABLE_SECONDS = 5
+
+
+class DataUnavailable(Exception):
+    """The data set is neither on this machine nor to be had from it; the message says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSet:
+    """A data set in memory.
+
+    Attributes:
+        name: As given on the command line.
+        class_names: One a label.
+        train, test: Pairs of images, uint8 (N, H, W, 3), 0..255, and labels, int32 (N,).
+        mirror: Whether a mirror image still shows the same class.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+    mirror: bool = True
+
+
+def load(name=None, data_dir=None, size=(32, 32), limit_train=None, limit_test=None):
+    """Loads a data set, resized to `size`.
+
+    Args:
+        name: A TFDS name, the path of a folder, "digits", or None: CIFAR-10 where it is prepared or
+            can be downloaded, otherwise the embedded digits, which is said on standard output.
+        data_dir: Where TFDS keeps its data sets; None for its own choice (TFDS_DATA_DIR).
+        size: Height and width in pixels.
+        limit_train, limit_test: How many images to keep; None for all.
+
+    Raises:
+        DataUnavailable: If it cannot be had.
+        ValueError: If it is no image classification set, or smaller than a limit.
+    """
+    try:
+        if name == EMBEDDED:
+            images = _digits(size)
+        elif name is not None and pathlib.Path(name).is_dir():
+            images = _folder(pathlib.Path(name), size)
+        else:
+            images = _tfds(name or DEFAULT, data_dir, size, limit_train, limit_test)
+    except DataUnavailable as reason:
+        if name is not None:
+            raise
+        print(f"{reason}\nNo --dataset was named: training on scikit-learn's {EMBEDDED} instead.")
+        images = _digits(size)
+    return dataclasses.replace(
+        images,
+        train=_first(images.train, limit_train, "limit_train"),
+        test=_first(images.test, limit_test, "limit_test"),
+    )
+
+
+def _first(pairs, limit, argument):
+    images, labels = pairs
+    if limit is not None and limit > len(images):
+        raise ValueError(f"`{argument}` must be at most {len(images)}, received {limit}.")
+    return images[:limit], labels[:limit]
+
+
+def _resize(images, size):
+    """Float or uint8 (..., H, W, 1 or 3), 0..255, to uint8 (..., *size, 3)."""
+    if images.shape[-1] == 1:
+        images = tf.image.grayscale_to_rgb(images)
+    if images.dtype == tf.uint8 and tuple(images.shape[-3:-1]) == tuple(size):
+        return images
+    images = tf.image.resize(images, size, antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(images), 0.0, 255.0), tf.uint8)
+
+
+def _digits(size):
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    images = _resize(tf.constant(digits.images[..., np.newaxis] * (255 / 16), tf.float32), size).numpy()
+    split = train_test_split(
+        images,
+        digits.target.astype(np.int32),
+        test_size=0.2,
+        stratify=digits.target,
+        random_state=SPLIT_SEED,
+    )
+    train_images, test_images, train_labels, test_labels = split
+    return ImageSet(
+        name=EMBEDDED,
+        class_names=tuple(str(name) for name in digits.target_names),
+        train=(train_images, train_labels),
+        test=(test_images, test_labels),
+        mirror=False,
+    )
+
+
+def _folder(root, size):
+    """`root`/train and `root`/test where both exist, else class folders, a fifth held out."""
+    if (root / "train").is_dir() and (root / "test").is_dir():
+        parts = [{"directory": root / part} for part in ("train", "test")]
+    else:
+        held_out = {"directory": root, "validation_split": FOLDER_TEST_SHARE, "seed": SPLIT_SEED}
+        parts = [{**held_out, "subset": part} for part in ("training", "validation")]
+    sets = [
+        tf.keras.utils.image_dataset_from_directory(
+            **{"seed": SPLIT_SEED, **part}, batch_size=None, image_size=size, interpolation="area"
+        )
+        for part in parts
+    ]
+    if sets[0].class_names != sets[1].class_names:
+        raise ValueError(
+            f"`dataset` {root}: train and test must have the same class folders, received "
+            f"{sets[0].class_names} and {sets[1].class_names}."
+        )
+    train, test = (
+        _arrays(images.map(lambda image, label: (_resize(image, size), label))) for images in sets
+    )
+    return ImageSet(str(root), tuple(sets[0].class_names), train, test)
+
+
+def _tfds(name, data_dir, size, limit_train, limit_test):
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
+        raise DataUnavailable(
+            f"`dataset` must be a TFDS name, the path of a folder of class folders, or "
+            f"{EMBEDDED!r}, received {name!r}: {error}"
+        ) from error
+    _prepare(builder)
+    label, test_split = _described(builder)
+
+    def read(split, limit):
+        total = builder.info.splits[split].num_examples
+        images = builder.as_dataset(
+            split=split if limit is None else f"{split}[:{min(limit, total)}]",
+            shuffle_files=False,
+        )
+        return _arrays(
+            images.map(
+                lambda example: (_resize(example["image"], size), example["label"]),
+                num_parallel_calls=tf.data.AUTOTUNE,
+                deterministic=True,
+            )
+        )
+
+    return ImageSet(
+        name=name,
+        class_names=tuple(label.names),
+        train=read("train", limit_train),
+        test=read(test_split, limit_test),
+    )
+
+
+def _described(builder):
+    """The label feature and the name of the test split of a TFDS image classification set."""
+    import tensorflow_datasets as tfds
+
+    features, splits = builder.info.features, builder.info.splits
+    label, image = features.get("label"), features.get("image")
+    if not isinstance(label, tfds.features.ClassLabel) or not isinstance(image, tfds.features.Image):
+        raise ValueError(
+            f"`dataset` must be an image classification set with the features 'image' and 'label', "
+            f"received {builder.name!r} with {sorted(features)}."
+        )
+    test = next((split for split in ("test", "validation") if split in splits), None)
+    if test is None or "train" not in splits:
+        raise ValueError(
+            f"`dataset` must have the splits 'train' and 'test' or 'validation', "
+            f"received {builder.name!r} with {sorted(splits)}."
+        )
+    return label, test
+
+
+def _prepare(builder):
+    """Downloads and prepares a TFDS set, asking first whether its source answers where that is known."""
+    if builder.is_prepared():
+        return
+    what_to_do = (
+        f"Prepare it on a machine that can download it (tfds build {builder.name}), copy the folder "
+        f"here and point TFDS_DATA_DIR or --data-dir at it; or train on --dataset {EMBEDDED}."
+    )
+    here = f"{builder.name} is not prepared in {builder.data_dir}"
+    if builder.name == DEFAULT:
+        source = builder.info.homepage
+        try:
+            urllib.request.urlopen(
+                urllib.request.Request(source, method="HEAD"), timeout=REACHABLE_SECONDS
+            ).close()
+        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            raise DataUnavailable(
+                f"{here}, and its source {source} does not answer ({error}). {what_to_do}"
+            ) from error
+    try:
+        builder.download_and_prepare()
+    except Exception as error:
+        raise DataUnavailable(
+            f"{here}, and preparing it failed ({type(error).__name__}: {error}). {what_to_do}"
+        ) from error
+
+
+def _arrays(dataset):
+    """A finite dataset of (image, label) as two arrays."""
+    images, labels = zip(*dataset.batch(1024).prefetch(1).as_numpy_iterator(), strict=True)
+    return np.concatenate(images), np.concatenate(labels).astype(np.int32)
+
+
+def training_batches(data, batch_size, seed, epochs, initial_epoch=0, flip=True):
+    """The batches of epochs `initial_epoch` to `epochs`, one after another, shuffled and augmented.
+
+    Order and augmentation of an epoch depend on `seed` and the epoch's number alone, so that a
+    resumed run sees what an unbroken one would have seen. Every image comes once an epoch; the
+    last batch of an epoch may be smaller.
+
+    Returns:
+        A tf.data.Dataset of (images, labels): float32 (N, H, W, 3), normalised, and int32 (N,).
+    """
+    images, labels = (tf.constant(array) for array in data.train)
+
+    def epoch_batches(epoch):
+        epoch_seed = tf.stack([seed, epoch])
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(images)), epoch_seed)
+
+        def batch(step, chosen):
+            step_seed = tf.random.experimental.stateless_fold_in(epoch_seed, step)
+            crops = augment(tf.gather(images, chosen), step_seed, flip)
+            return preprocess_input(crops), tf.gather(labels, chosen)
+
+        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate().map(batch)
+
+    return tf.data.Dataset.range(initial_epoch, epochs).flat_map(epoch_batches).prefetch(2)
+
+
+def test_batches(data, batch_size=500):
+    """The test images in order, as `training_batches` gives them, without augmentation."""
+    batches = tf.data.Dataset.from_tensor_slices(data.test).batch(batch_size)
+    return batches.map(lambda images, labels: (preprocess_input(images), labels)).prefetch(2)
+
+
+def augment(images, seed, flip=True):
+    """Shifts each image by up to 4 pixels, mirrored at the border, and mirrors half of them.
+
+    Args:
+        images: uint8, 0..255, (N, H, W, 3).
+        seed: Two integers; the same seed gives the same result.
+        flip: Whether to mirror at all.
+
+    Returns:
+        uint8, (N, H, W, 3).
+    """
+    count, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
+    shift_seed, mirror_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    shift = tf.random.stateless_uniform(
+        [2, count, 1], shift_seed, -CROP_MARGIN, CROP_MARGIN + 1, dtype=tf.int32
+    )
+    columns = tf.range(width)[tf.newaxis]
+    if flip:
+        mirrored = tf.random.stateless_uniform([count, 1], mirror_seed, 0, 2, dtype=tf.int32) == 1
+        columns = tf.where(mirrored, width - 1 - columns, columns)
+    rows = _reflect(tf.range(height)[tf.newaxis] + shift[0], height)
+    columns = _reflect(columns + shift[1], width)
+    columns = tf.tile(columns[:, tf.newaxis], [1, height, 1])
+    return tf.gather(tf.gather(images, rows, batch_dims=1), columns, batch_dims=2)
+
+
+def _reflect(index, size):
+    """Indices up to size - 1 beyond either border, mirrored back in."""
+    index = tf.abs(index)
+    return tf.where(index >= size, 2 * (size - 1) - index, index)

@@ -1,0 +1,236 @@
+"""The command line of training: arguments in, one run directory out."""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import math
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+
+import tensorflow as tf
+
+from larq_seresnet import SEResNet14, save_weights
+from larq_seresnet.training import callbacks, config, data, figures
+
+GATE_IMAGES = 256
+PACKAGES = ("tensorflow", "tf-keras", "larq", "tensorflow-datasets", "numpy")
+CHANGEABLE_ON_RESUME = ("data_dir", "gate_epochs")
+
+
+def main(argv=None):
+    """Trains one model and returns its run directory."""
+    parser = _parser()
+    given = vars(parser.parse_args(argv))
+    run_dir, resume, overwrite, stop_after = (
+        given.pop(name) for name in ("run_dir", "resume", "overwrite", "stop_after")
+    )
+    try:
+        settings = _resumed_settings(given, run_dir) if resume else config.Config(**given)
+        last = _last_epoch(settings, stop_after)
+        images = data.load(
+            settings.dataset,
+            settings.data_dir,
+            settings.input_shape[:2],
+            settings.limit_train,
+            settings.limit_test,
+        )
+        settings = dataclasses.replace(settings, dataset=images.name)
+        model = _compiled_model(settings, images)
+        run_dir = run_dir or _default_run_dir(model, settings)
+        checkpoint = callbacks.Checkpoint(run_dir / "checkpoint", model)
+        if resume:
+            first = checkpoint.restore()
+        else:
+            first = 0
+            _claim(run_dir, overwrite)
+        settings.save(run_dir, **_facts(images))
+        log = callbacks.ErrorLog(run_dir / callbacks.LOG_FILE, images, first)
+    except (ValueError, OSError, data.DataUnavailable) as problem:
+        parser.exit(2, f"{parser.prog}: error: {problem}\n")
+    _fit(model, settings, images, run_dir, range(first, last), [log, checkpoint])
+    save_weights(model, run_dir / config.WEIGHTS_FILE, trained_on=images.name)
+    figures.draw_curves(
+        callbacks.read_log(run_dir / callbacks.LOG_FILE),
+        f"{model.name}\n{images.name}, {settings.recipe}, seed {settings.seed}",
+        run_dir / "curves.png",
+    )
+    print(f"wrote {run_dir}")
+    return run_dir
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        description="Trains SEResNet14 and writes a run directory: config.json, log.csv, "
+        "weights.h5, gates.npz, curves.png, checkpoint/, tensorboard/.",
+        allow_abbrev=False,
+    )
+    group = config.add_flags(parser)["run"]
+    group.add_argument(
+        "--run-dir",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="where everything goes; default runs/ and a name made of model, data, recipe and seed",
+    )
+    group.add_argument(
+        "--resume", action="store_true", help="go on after the last finished epoch of --run-dir"
+    )
+    group.add_argument(
+        "--overwrite", action="store_true", help="delete the run that --run-dir holds"
+    )
+    group.add_argument(
+        "--stop-after",
+        type=int,
+        metavar="N",
+        help="stop after epoch N, for --resume to go on; the schedule still ends at --epochs",
+    )
+    return parser
+
+
+def _resumed_settings(given, run_dir):
+    """The settings of the run in `run_dir`, with what may change taken from the command line."""
+    if run_dir is None:
+        raise ValueError("--resume needs --run-dir, the run to go on with.")
+    settings, _ = config.load(run_dir)
+    changed = {name: value for name, value in given.items() if _as_saved(value) != getattr(settings, name)}
+    changeable = set(CHANGEABLE_ON_RESUME)
+    if not config.RECIPES[settings.recipe].one_cycle:
+        changeable.add("epochs")
+    for name in sorted(set(changed) - changeable):
+        raise ValueError(
+            f"`{name}` of a run cannot change when it is resumed: it is "
+            f"{config.format_value(getattr(settings, name))}, received "
+            f"{config.format_value(changed[name])}."
+            + (" The schedule is laid out for all epochs: see --stop-after." if name == "epochs" else "")
+        )
+    return dataclasses.replace(settings, **changed)
+
+
+def _as_saved(value):
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _last_epoch(settings, stop_after):
+    if stop_after is not None and not 1 <= stop_after <= settings.epochs:
+        raise ValueError(
+            f"`stop_after` must be from 1 to `epochs`, {settings.epochs}, received {stop_after}."
+        )
+    return stop_after or settings.epochs
+
+
+def _default_run_dir(model, settings):
+    dataset = pathlib.Path(settings.dataset).name
+    name = f"{model.name}_{dataset}_{settings.recipe}{settings.epochs}_seed{settings.seed}"
+    return pathlib.Path("runs") / name
+
+
+def _claim(run_dir, overwrite):
+    """Makes the run directory; an earlier one goes only if that was asked for."""
+    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        if not overwrite:
+            raise ValueError(
+                f"`run_dir` {run_dir} exists: --resume goes on with it, --overwrite deletes it, "
+                f"another --run-dir leaves it alone."
+            )
+        if not (run_dir / config.CONFIG_FILE).exists():
+            raise ValueError(f"`run_dir` {run_dir} is no earlier run, so --overwrite leaves it alone.")
+        shutil.rmtree(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+
+
+def _facts(images):
+    """What config.json says of a run besides its arguments."""
+    describe = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        commit = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None  # installed from a wheel, not run from a checkout
+    return {
+        "class_names": images.class_names,
+        "train_images": len(images.train[0]),
+        "test_images": len(images.test[0]),
+        "commit": commit,
+        "versions": {"python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in PACKAGES},
+    }
+
+
+def _compiled_model(settings, images):
+    """The model on the compute dtype of the settings, with its optimizer, everything seeded."""
+    tf.keras.utils.set_random_seed(settings.seed)
+    if settings.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    dtype = settings.compute_dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if _has_bfloat16() else "float32"
+    policy = tf.keras.mixed_precision.global_policy()
+    tf.keras.mixed_precision.set_global_policy("float32" if dtype == "float32" else f"mixed_{dtype}")
+    try:
+        model = SEResNet14(
+            num_classes=len(images.class_names),
+            weights=settings.weights,
+            **settings.model_arguments(),
+        )
+    finally:
+        tf.keras.mixed_precision.set_global_policy(policy)
+    steps = _steps(settings, images) * settings.epochs
+    schedule = config.RECIPES[settings.recipe].schedule(settings.learning_rate, steps)
+    model.compile(
+        tf.keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", metrics=[callbacks.error]
+    )
+    print(f"{model.name}: {model.count_params():,} parameters, computing in {dtype}")
+    return model
+
+
+def _has_bfloat16():
+    """Whether the processor that trains multiplies bfloat16 itself; emulated it is slower."""
+    for gpu in tf.config.list_physical_devices("GPU"):
+        capability = tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+        return capability >= (8, 0)
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text().split() if cpuinfo.exists() else []
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _steps(settings, images):
+    return math.ceil(len(images.train[0]) / settings.batch_size)
+
+
+def _fit(model, settings, images, run_dir, epochs, run_callbacks):
+    """Trains the epochs of a range, counted from 0.
+
+    Raises:
+        SystemExit: If the loss became NaN or infinite; the last good checkpoint stays.
+    """
+    flip = images.mirror if settings.flip is None else settings.flip
+    tests = data.test_batches(images)
+    probe = next(iter(data.test_batches(images, GATE_IMAGES)))[0]
+    history = model.fit(
+        data.training_batches(
+            images, settings.batch_size, settings.seed, epochs.stop, epochs.start, flip
+        ),
+        initial_epoch=epochs.start,
+        epochs=epochs.stop,
+        steps_per_epoch=_steps(settings, images),
+        validation_data=tests,
+        verbose=1 if sys.stdout.isatty() else 2,
+        callbacks=[
+            tf.keras.callbacks.TerminateOnNaN(),
+            *run_callbacks,
+            callbacks.GateRecorder(
+                run_dir / callbacks.GATES_FILE,
+                probe,
+                {1, 10, settings.epochs, *settings.gate_epochs},
+            ),
+            tf.keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False),
+        ],
+    ).history
+    if history and not math.isfinite(history["loss"][-1]):
+        sys.exit("training diverged: the loss is no number. A lower --learning-rate may help.")
+
+
+if __name__ == "__main__":
+    main()
