@@ -22,18 +22,20 @@ def _use_keras_2():
         )
     # `import tensorflow.keras` follows the package's path, which was laid out when TensorFlow was
     # imported: for Keras 3, if that came first.
-    keras_2 = str(pathlib.Path(importlib.util.find_spec("tf_keras.api._v2.keras").origin).parents[1])
+    keras_2 = str(
+        pathlib.Path(importlib.util.find_spec("tf_keras.api._v2.keras").origin).parents[1]
+    )
     if keras_2 not in tf.__path__:
         tf.__path__.insert(0, keras_2)
 
 
 _use_keras_2()
 
-from larq_seresnet.layers import FMB, SqueezeExcite  # noqa: E402
-from larq_seresnet.precision import ScaledSign  # noqa: E402
-from larq_seresnet.preprocessing import decode_predictions, preprocess_input  # noqa: E402
-from larq_seresnet.seresnet import SEResNet14  # noqa: E402
-from larq_seresnet.weights import save_weights  # noqa: E402
+from larq_seresnet.layers import FMB, SqueezeExcite
+from larq_seresnet.precision import ScaledSign
+from larq_seresnet.preprocessing import decode_predictions, preprocess_input
+from larq_seresnet.seresnet import SEResNet14
+from larq_seresnet.weights import save_weights
 
 __all__ = [
     "FMB",

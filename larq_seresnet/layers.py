@@ -1,4 +1,4 @@
-"""The layers of the paper: squeeze-and-excitation (Eq. 1-4) and Feature Map Binarization (Eq. 5-6)."""
+"""The layers of the paper: squeeze-and-excitation and Feature Map Binarization, Eq. 1-6."""
 
 import larq as lq
 import tensorflow as tf
@@ -30,7 +30,7 @@ class FMB(tf.keras.layers.Layer):
 
     Args:
         activation: "sigmoid" or "tanh", whichever produced the input.
-        gradient: "straight_through" passes the gradient of M'_c on to M_c unchanged, "none" stops it.
+        gradient: "straight_through" passes the gradient of M'_c to M_c unchanged, "none" stops it.
 
     Input and output: M_c and M'_c, of one shape, any; in SEResNet14 (N, 1, 1, C).
 
@@ -139,8 +139,9 @@ class SqueezeExcite(tf.keras.layers.Layer):
             use_bias=self.gate_bias is not None,
             bias_initializer=tf.keras.initializers.Constant(self.gate_bias or 0.0),
         )
-        self.reduce.build((None, channels))
-        self.expand.build((None, squeezed))
+        for dense, units in ((self.reduce, channels), (self.expand, squeezed)):
+            with tf.name_scope(dense.name):  # HDF5 files need a name of its own for each weight
+                dense.build((None, units))
         super().build(input_shape)
 
     def call(self, inputs):

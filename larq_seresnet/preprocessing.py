@@ -47,7 +47,9 @@ def preprocess_input(images):
         raise ValueError(
             f"`images` must have the shape (H, W, 3) or (N, H, W, 3), received {images.shape}."
         )
-    floats = images.astype(np.float32) if isinstance(images, np.ndarray) else tf.cast(images, "float32")
+    floats = (
+        images.astype(np.float32) if isinstance(images, np.ndarray) else tf.cast(images, "float32")
+    )
     return (floats - np.float32(MEAN)) / np.float32(STD)
 
 
@@ -74,5 +76,6 @@ def decode_predictions(preds, top=5, class_names=CIFAR10_CLASSES):
     if not 1 <= top <= len(class_names):
         raise ValueError(f"`top` must be from 1 to {len(class_names)}, received {top}.")
     return [
-        [(class_names[i], float(row[i])) for i in np.argsort(-row, kind="stable")[:top]] for row in preds
+        [(class_names[i], float(row[i])) for i in np.argsort(-row, kind="stable")[:top]]
+        for row in preds
     ]

@@ -97,9 +97,11 @@ def SEResNet14(
         return tf.keras.layers.Multiply(name=f"{name}_gate")([x, gates])
 
     image = _image_input(input_shape, input_tensor, include_top)
+    arguments["input_shape"] = tuple(image.shape[1:])
     x = _conv(image, filters[0], 3, 1, bits, "stem")
     x = _batch_norm(x, "stem")
-    x = _relu(x, "stem")
+    if not bits.input_quantizer:  # the sign of what ReLU returns is always +1
+        x = _relu(x, "stem")
     for stage, channels in enumerate(filters, start=1):
         for block in (1, 2):
             strides = 2 if stage > 1 and block == 1 else 1
@@ -174,7 +176,7 @@ def _conv(x, channels, kernel_size, strides, bits, name, binary_input=False):
 
 
 def _batch_norm(x, name):
-    return tf.keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
+    return tf.keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
 
 
 def _relu(x, name):
@@ -218,7 +220,8 @@ def _image_input(input_shape, input_tensor, include_top):
     if len(shape) != 3 or not all(_is_count(size) for size in [*sizes, shape[-1]]):
         unknown = "" if include_top else ", height and width may be None"
         raise ValueError(
-            f"`{argument}` must have the shape (height, width, channels){unknown}, received {shape}."
+            f"`{argument}` must have the shape (height, width, channels){unknown}, "
+            f"received {shape}."
         )
     return tf.keras.layers.Input(shape, name="image") if input_tensor is None else input_tensor
 

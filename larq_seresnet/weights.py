@@ -1,4 +1,4 @@
-"""Weight files: Keras's HDF5 layout, and in it what rebuilds the model and proves the file whole."""
+"""Weight files: Keras's HDF5 layout, with what rebuilds the model and proves the file whole."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ def save_weights(model, path, trained_on=None):
     if configuration is None:
         raise ValueError(f"`model` must be what SEResNet14 returned, received {model!r}.")
     path = pathlib.Path(path)
-    part = path.with_name(f"part-{path.name}.h5")
+    part = path.with_name(f"{path.name}.part")
     model.save_weights(part, save_format="h5")
     with h5py.File(part, "r+") as file:
         file.attrs["configuration"] = configuration
@@ -72,7 +72,9 @@ def load_weights(model, path):
                     f"received {name}={asked[name]!r}."
                 )
         if asked["include_top"] and not stored["include_top"]:
-            raise ValueError(f"`weights` {path} is for include_top=False, received include_top=True.")
+            raise ValueError(
+                f"`weights` {path} is for include_top=False, received include_top=True."
+            )
         values = {
             layer.name: _layer_values(file, layer, path) for layer in model.layers if layer.weights
         }
@@ -97,7 +99,8 @@ def _open(path):
     """Opens a weight file and checks its digest."""
     if not pathlib.Path(path).is_file() or not h5py.is_hdf5(path):
         raise ValueError(
-            f"`weights` must be None or the path of a file written by save_weights, received {path!r}."
+            f"`weights` must be None or the path of a file written by save_weights, "
+            f"received {str(path)!r}."
         )
     try:
         file = h5py.File(path, "r")

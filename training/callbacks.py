@@ -83,8 +83,8 @@ class ErrorLog(tf.keras.callbacks.Callback):
         with open(self.path, "a", newline="") as file:
             csv.DictWriter(file, LOG_COLUMNS, lineterminator="\n").writerow(row)
         print(
-            f"epoch {epoch + 1}: train error {logs['error']:.2%}, test error {logs['val_error']:.2%}, "
-            f"{self.images / seconds:.0f} images/s",
+            f"epoch {epoch + 1}: train error {logs['error']:.2%}, "
+            f"test error {logs['val_error']:.2%}, {self.images / seconds:.0f} images/s",
             flush=True,
         )
 
@@ -99,13 +99,18 @@ def read_log(path):
         reader = csv.DictReader(file)
         rows = list(reader)
     if tuple(reader.fieldnames or ()) != LOG_COLUMNS:
-        raise ValueError(f"{path} must have the columns {LOG_COLUMNS}, received {reader.fieldnames}.")
+        raise ValueError(
+            f"{path} must have the columns {LOG_COLUMNS}, received {reader.fieldnames}."
+        )
     try:
         return [
-            {**row, **{key: float(row[key]) for key in NUMBERS}, "epoch": int(row["epoch"])} for row in rows
+            {**row, **{key: float(row[key]) for key in NUMBERS}, "epoch": int(row["epoch"])}
+            for row in rows
         ]
     except (TypeError, ValueError) as problem:
-        raise ValueError(f"{path} has a row that was cut off or is no number: {problem}") from problem
+        raise ValueError(
+            f"{path} has a row that was cut off or is no number: {problem}"
+        ) from problem
 
 
 class GateRecorder(tf.keras.callbacks.Callback):

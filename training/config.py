@@ -30,7 +30,7 @@ class Recipe:
 
 @tf.keras.utils.register_keras_serializable(package="larq_seresnet")
 class OneCycle(tf.keras.optimizers.schedules.LearningRateSchedule):
-    """Linearly up to `peak` over the first `warmup` of the steps, then linearly to 0 at the last."""
+    """Linearly up to `peak` over the first `warmup` of the steps, then linearly to 0."""
 
     def __init__(self, peak, steps, warmup=0.2):
         self.peak = peak
@@ -131,7 +131,9 @@ class Config:
         "onecycle: warm up, then linearly to zero at the last epoch; plain: constant rate",
         choices=list(RECIPES),
     )
-    epochs: int = _flag("optimisation", 10, "passes over the training images", type=int, metavar="N")
+    epochs: int = _flag(
+        "optimisation", 10, "passes over the training images", type=int, metavar="N"
+    )
     batch_size: int = _flag("optimisation", 256, "images a step", type=int, metavar="N")
     learning_rate: float | None = _flag(
         "optimisation",
@@ -238,4 +240,6 @@ def format_value(value: Any) -> str:
     """A field's value as one types it on the command line."""
     if isinstance(value, tuple):
         return " ".join(map(str, value))
-    return {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    return (
+        {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    )

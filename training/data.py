@@ -19,7 +19,7 @@ REACHABLE_SECONDS = 5
 
 
 class DataUnavailable(Exception):
-    """The data set is neither on this machine nor to be had from it; the message says what to do."""
+    """The data set is not on this machine nor to be had from it; the message says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,9 @@ def _digits(size):
     from sklearn.model_selection import train_test_split
 
     digits = load_digits()
-    images = _resize(tf.constant(digits.images[..., np.newaxis] * (255 / 16), tf.float32), size).numpy()
+    images = _resize(
+        tf.constant(digits.images[..., np.newaxis] * (255 / 16), tf.float32), size
+    ).numpy()
     split = train_test_split(
         images,
         digits.target.astype(np.int32),
@@ -178,7 +180,9 @@ def _described(builder):
 
     features, splits = builder.info.features, builder.info.splits
     label, image = features.get("label"), features.get("image")
-    if not isinstance(label, tfds.features.ClassLabel) or not isinstance(image, tfds.features.Image):
+    if not isinstance(label, tfds.features.ClassLabel) or not isinstance(
+        image, tfds.features.Image
+    ):
         raise ValueError(
             f"`dataset` must be an image classification set with the features 'image' and 'label', "
             f"received {builder.name!r} with {sorted(features)}."
@@ -193,12 +197,12 @@ def _described(builder):
 
 
 def _prepare(builder):
-    """Downloads and prepares a TFDS set, asking first whether its source answers where that is known."""
+    """Downloads and prepares a TFDS set; for the default one, if its source answers at once."""
     if builder.is_prepared():
         return
     what_to_do = (
-        f"Prepare it on a machine that can download it (tfds build {builder.name}), copy the folder "
-        f"here and point TFDS_DATA_DIR or --data-dir at it; or train on --dataset {EMBEDDED}."
+        f"Prepare it on a machine that can download it (tfds build {builder.name}), copy the "
+        f"folder here and point TFDS_DATA_DIR or --data-dir at it; or use --dataset {EMBEDDED}."
     )
     here = f"{builder.name} is not prepared in {builder.data_dir}"
     if builder.name == DEFAULT:

@@ -14,9 +14,14 @@ def draw_curves(rows, title, path):
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     epochs = [row["epoch"] for row in rows]
-    for key, label, style in (("train_error", "training, augmented", "--"), ("test_error", "test", "-")):
+    for key, label, style in (
+        ("train_error", "training, augmented", "--"),
+        ("test_error", "test", "-"),
+    ):
         errors = [100 * row[key] for row in rows]
-        axes.plot(epochs, errors, style, marker="o", markersize=3, label=f"{label}: {errors[-1]:.2f} %")
+        axes.plot(
+            epochs, errors, style, marker="o", markersize=3, label=f"{label}: {errors[-1]:.2f} %"
+        )
     axes.set(title=title, xlabel="epoch", ylabel="top-1 error, %", ylim=(0, None))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)

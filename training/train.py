@@ -1,5 +1,9 @@
 """The command line of training: arguments in, one run directory out."""
 
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+
 import argparse
 import dataclasses
 import importlib.metadata
@@ -95,7 +99,9 @@ def _resumed_settings(given, run_dir):
     if run_dir is None:
         raise ValueError("--resume needs --run-dir, the run to go on with.")
     settings, _ = config.load(run_dir)
-    changed = {name: value for name, value in given.items() if _as_saved(value) != getattr(settings, name)}
+    changed = {
+        name: value for name, value in given.items() if _as_saved(value) != getattr(settings, name)
+    }
     changeable = set(CHANGEABLE_ON_RESUME)
     if not config.RECIPES[settings.recipe].one_cycle:
         changeable.add("epochs")
@@ -104,7 +110,11 @@ def _resumed_settings(given, run_dir):
             f"`{name}` of a run cannot change when it is resumed: it is "
             f"{config.format_value(getattr(settings, name))}, received "
             f"{config.format_value(changed[name])}."
-            + (" The schedule is laid out for all epochs: see --stop-after." if name == "epochs" else "")
+            + (
+                " The schedule is laid out for all epochs: see --stop-after."
+                if name == "epochs"
+                else ""
+            )
         )
     return dataclasses.replace(settings, **changed)
 
@@ -136,7 +146,9 @@ def _claim(run_dir, overwrite):
                 f"another --run-dir leaves it alone."
             )
         if not (run_dir / config.CONFIG_FILE).exists():
-            raise ValueError(f"`run_dir` {run_dir} is no earlier run, so --overwrite leaves it alone.")
+            raise ValueError(
+                f"`run_dir` {run_dir} is no earlier run, so --overwrite leaves it alone."
+            )
         shutil.rmtree(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
 
@@ -167,7 +179,9 @@ def _compiled_model(settings, images):
     if dtype == "auto":
         dtype = "bfloat16" if _has_bfloat16() else "float32"
     policy = tf.keras.mixed_precision.global_policy()
-    tf.keras.mixed_precision.set_global_policy("float32" if dtype == "float32" else f"mixed_{dtype}")
+    tf.keras.mixed_precision.set_global_policy(
+        "float32" if dtype == "float32" else f"mixed_{dtype}"
+    )
     try:
         model = SEResNet14(
             num_classes=len(images.class_names),
@@ -179,7 +193,9 @@ def _compiled_model(settings, images):
     steps = _steps(settings, images) * settings.epochs
     schedule = config.RECIPES[settings.recipe].schedule(settings.learning_rate, steps)
     model.compile(
-        tf.keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", metrics=[callbacks.error]
+        tf.keras.optimizers.Adam(schedule),
+        "sparse_categorical_crossentropy",
+        metrics=[callbacks.error],
     )
     print(f"{model.name}: {model.count_params():,} parameters, computing in {dtype}")
     return model
@@ -188,7 +204,9 @@ def _compiled_model(settings, images):
 def _has_bfloat16():
     """Whether the processor that trains multiplies bfloat16 itself; emulated it is slower."""
     for gpu in tf.config.list_physical_devices("GPU"):
-        capability = tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+        capability = tf.config.experimental.get_device_details(gpu).get(
+            "compute_capability", (0, 0)
+        )
         return capability >= (8, 0)
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     flags = cpuinfo.read_text().split() if cpuinfo.exists() else []

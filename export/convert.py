@@ -1,0 +1,194 @@
+"""The command line of conversion: a run directory or a weight file in, .tflite and report out."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import pathlib
+import platform
+import sys
+import warnings
+
+import tensorflow as tf
+
+from larq_seresnet import SEResNet14
+from larq_seresnet.export import flatbuffer, verify
+from larq_seresnet.preprocessing import preprocess_input
+from larq_seresnet.training import config, data
+from larq_seresnet.weights import read_configuration
+
+PACKAGES = ("larq-compute-engine", "larq", "tensorflow", "tf-keras", "numpy")
+TFLITE_FILE = "model.tflite"
+RESIDUAL_CONVOLUTIONS = 12
+
+
+def main(argv=None):
+    """Converts and verifies one model; exits with 1 if the file computes something else."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        weights = _weights_file(arguments.source)
+        configuration, trained_on = read_configuration(weights)
+        model = SEResNet14(**configuration, weights=weights)
+        images = data.load(
+            arguments.dataset or trained_on,
+            arguments.data_dir,
+            configuration["input_shape"][:2],
+            limit_train=1,
+            limit_test=arguments.limit_test,
+        )
+        if len(images.class_names) != configuration["num_classes"]:
+            raise ValueError(
+                f"`dataset` must have {configuration['num_classes']} classes, as the model has, "
+                f"received {images.name} with {len(images.class_names)}."
+            )
+    except (ValueError, OSError, data.DataUnavailable) as problem:
+        parser.exit(2, f"{parser.prog}: error: {problem}\n")
+    tflite = convert(model)
+    report = prove(model, tflite, images)
+    directory = arguments.out_dir or weights.parent
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / TFLITE_FILE).write_bytes(tflite)
+    (directory / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    (directory / "report.md").write_text(markdown(report))
+    print(markdown(report))
+    print(f"wrote {directory / TFLITE_FILE}, and report.json and report.md beside it")
+    if report["failures"]:
+        sys.exit("not verified: " + "; ".join(report["failures"]))
+    return directory
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="convert.py",
+        description="Converts a trained SEResNet14 with Larq Compute Engine and proves, image by "
+        "image, that the file computes what the Keras model computes.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "source", type=pathlib.Path, metavar="RUN_DIR|WEIGHTS", help="what train.py wrote"
+    )
+    parser.add_argument(
+        "--out-dir", type=pathlib.Path, metavar="DIR", help="default: beside the weights"
+    )
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="whose test images to prove it on; default: as in training",
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps data sets")
+    parser.add_argument(
+        "--limit-test", type=int, metavar="N", help="use this many test images, default all"
+    )
+    return parser
+
+
+def _weights_file(source):
+    if not source.is_dir():
+        return source
+    weights = source / config.WEIGHTS_FILE
+    if not weights.exists():
+        raise ValueError(
+            f"{source} is no finished run: it holds no {config.WEIGHTS_FILE}. "
+            f"train.py --resume --run-dir {source} finishes one."
+        )
+    return weights
+
+
+def convert(model):
+    """Converts a float32 SEResNet14 for LCE's target "arm"; returns the file's bytes.
+
+    Raises:
+        RuntimeError: If the conversion by way of a SavedModel fails. LCE would then warn and try
+            another way, with another result.
+    """
+    import larq_compute_engine as lce  # touches tf.keras, so not before larq_seresnet
+
+    # LCE cuts names off after 50 characters; without the model's own the layer's always fits.
+    model = tf.keras.Model(model.input, model.output, name="m")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Saved-model conversion failed")
+        try:
+            return lce.convert_keras_model(model)
+        except UserWarning as warning:
+            raise RuntimeError("LCE could not convert the model's SavedModel.") from warning
+
+
+def prove(model, tflite, images):
+    """Runs every test image through Keras and through LCE's interpreter.
+
+    Returns:
+        The report: a dict for json, whose "failures" are empty if the file is what it should be.
+    """
+    configuration = json.loads(model.configuration)
+    inputs, labels = preprocess_input(images.test[0]), images.test[1]
+    agreement = verify.compare(
+        model.predict(inputs, batch_size=500, verbose=0), verify.run_lce(tflite, inputs), labels
+    )
+    content = flatbuffer.read(tflite)
+    operators = flatbuffer.count_operators(content)
+    failures = verify.failures(agreement)
+    binary = RESIDUAL_CONVOLUTIONS if configuration["precision"] == "w1a1" else 0
+    if operators.get("LceBconv2d", 0) != binary:
+        failures.append(f"{operators.get('LceBconv2d', 0)} binary convolutions instead of {binary}")
+    return {
+        "model": model.name,
+        "configuration": configuration,
+        "dataset": images.name,
+        "failures": failures,
+        **dataclasses.asdict(agreement),
+        "bytes": len(tflite),
+        "bytes_by_layer": flatbuffer.bytes_by_layer(
+            content, [layer.name for layer in model.layers]
+        ),
+        "operators": operators,
+        "versions": {"python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in PACKAGES},
+    }
+
+
+def markdown(report):
+    """The report for people."""
+    near_ties = "".join(
+        f"- image {each['image']}: Keras {each['keras']}, converted {each['converted']}, "
+        f"margin {each['margin']:.1e}\n"
+        for each in report["disagreements"]
+    )
+    verdict = "NOT VERIFIED: " + "; ".join(report["failures"]) if report["failures"] else "verified"
+    return (
+        f"# {report['model']}: {verdict}\n\n"
+        f"{report['images']:,} test images of {report['dataset']}, through Keras in float32 and "
+        f"through LCE's interpreter\n\n"
+        + _table(
+            ("", ""),
+            [
+                ("same class", f"{report['argmax_agreement']:.4%}"),
+                ("largest difference of a probability", f"{report['max_difference']:.2e}"),
+                ("mean difference", f"{report['mean_difference']:.2e}"),
+                (f"images beyond {verify.ROUNDING:g}", report["beyond_rounding"]),
+                ("top-1 error, Keras", f"{report['keras_error']:.2%}"),
+                ("top-1 error, converted", f"{report['converted_error']:.2%}"),
+                ("bytes", f"{report['bytes']:,}"),
+            ],
+        )
+        + (f"\nImages that change class:\n\n{near_ties}" if near_ties else "")
+        + "\n## Operators\n\n"
+        + _table(("operator", "count"), report["operators"].items())
+        + "\n## Bytes of constants a layer\n\n"
+        + _table(("layer", "bytes"), [(k, f"{v:,}") for k, v in report["bytes_by_layer"].items()])
+        + "\n## Versions\n\n"
+        + _table(("package", "version"), report["versions"].items())
+    )
+
+
+def _table(header, rows):
+    lines = [header, ("---", "--:"), *rows]
+    return "".join(f"| {left} | {right} |\n" for left, right in lines)
+
+
+if __name__ == "__main__":
+    main()
