@@ -7,7 +7,7 @@ import tensorflow as tf
 
 
 @lq.utils.register_alias("scaled_sign")
-@tf.keras.utils.register_keras_serializable(package="larq_seresnet")
+@lq.utils.register_keras_custom_object  # as larq's own: its layers look quantizers up by class name
 class ScaledSign(lq.quantizers.SteSign):
     r"""1-bit quantizer with one fixed scale for the whole kernel.
 

@@ -40,12 +40,11 @@ def preprocess_input(images):
             f"`images` must be a numpy array or a tensor, received {type(images).__name__}."
         )
     if images.dtype != np.uint8:
-        raise TypeError(
-            f"`images` must be uint8 with pixels 0..255, received {tf.as_dtype(images.dtype).name}."
-        )
-    if len(images.shape) not in (3, 4) or images.shape[-1] != 3:
+        raise TypeError(f"`images` must be uint8 with pixels 0..255, received {images.dtype.name}.")
+    shape = tf.TensorShape(images.shape)
+    if shape.rank not in (3, 4) or shape[-1] != 3:
         raise ValueError(
-            f"`images` must have the shape (H, W, 3) or (N, H, W, 3), received {images.shape}."
+            f"`images` must have the shape (H, W, 3) or (N, H, W, 3), received {shape}."
         )
     floats = (
         images.astype(np.float32) if isinstance(images, np.ndarray) else tf.cast(images, "float32")

@@ -206,7 +206,7 @@ def _name(
 def _image_input(input_shape, input_tensor, include_top):
     """The Keras tensor that the network begins with."""
     if input_tensor is not None:
-        if not tf.keras.backend.is_keras_tensor(input_tensor):
+        if not (tf.is_tensor(input_tensor) and tf.keras.backend.is_keras_tensor(input_tensor)):
             raise ValueError(f"`input_tensor` must be a Keras tensor, received {input_tensor!r}.")
         shape, argument = tuple(input_tensor.shape[1:]), "input_tensor"
         if input_shape is not None and tuple(input_shape) != shape:

@@ -147,7 +147,7 @@ def _tfds(name, data_dir, size, limit_train, limit_test):
     except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
         raise DataUnavailable(
             f"`dataset` must be a TFDS name, the path of a folder of class folders, or "
-            f"{EMBEDDED!r}, received {name!r}: {error}"
+            f"{EMBEDDED!r}, received {name!r}: {str(error).splitlines()[0]}"
         ) from error
     _prepare(builder)
     label, test_split = _described(builder)
@@ -211,6 +211,8 @@ def _prepare(builder):
             urllib.request.urlopen(
                 urllib.request.Request(source, method="HEAD"), timeout=REACHABLE_SECONDS
             ).close()
+        except urllib.error.HTTPError:
+            pass  # an answer, of a server that does not like to be asked so
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             raise DataUnavailable(
                 f"{here}, and its source {source} does not answer ({error}). {what_to_do}"

@@ -1,0 +1,59 @@
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pathlib
+
+import numpy as np
+import pytest
+
+import larq_seresnet
+from larq_seresnet import SEResNet14
+
+ROOT = pathlib.Path(__file__).parent.parent
+SMALL = (4, 8, 16)
+
+
+@pytest.fixture(scope="session")
+def small_model():
+    """One small model of every configuration that is asked for; not to be changed."""
+    models = {}
+
+    def get(**arguments):
+        key = repr(sorted(arguments.items()))
+        if key not in models:
+            models[key] = SEResNet14(**{"filters": SMALL, **arguments})
+        return models[key]
+
+    return get
+
+
+@pytest.fixture
+def images():
+    """Eight images of noise, uint8, (8, 32, 32, 3)."""
+    return np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def inputs(images):
+    """The same, as a model takes them."""
+    return larq_seresnet.preprocess_input(images)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """Run directories of short trainings on digits, by precision; not to be changed."""
+    from larq_seresnet.training import train
+
+    runs = {}
+
+    def get(precision):
+        if precision not in runs:
+            runs[precision] = train.main(
+                f"--dataset digits --limit-train 512 --limit-test 100 --batch-size 32 --epochs 1 "
+                f"--precision {precision} --filters 4 8 16 --compute-dtype float32 "
+                f"--run-dir {tmp_path_factory.mktemp(precision) / 'run'}".split()
+            )
+        return runs[precision]
+
+    return get

@@ -1,0 +1,141 @@
+import larq as lq
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from larq_seresnet import FMB, ScaledSign, SqueezeExcite
+
+
+@pytest.mark.parametrize(
+    ("activation", "attention", "gates"),
+    [
+        ("sigmoid", [0.0, 0.25, 0.4999, 0.5, 0.5001, 1.0], [0, 0, 0, 1, 1, 1]),  # Eq. 5
+        ("tanh", [-1.0, -0.5, -1e-6, 0.0, 1e-6, 1.0], [-1, -1, -1, 1, 1, 1]),  # Eq. 6
+    ],
+)
+def test_fmb_computes_the_papers_equations(activation, attention, gates):
+    received = FMB(activation)(tf.reshape(tf.constant(attention), [1, 1, 1, -1]))
+    assert received.shape == (1, 1, 1, 6)
+    np.testing.assert_array_equal(received.numpy().ravel(), gates)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_fmb_keeps_nan_in_every_dtype(activation, dtype):
+    received = tf.cast(FMB(activation, dtype=dtype)(tf.constant([np.nan, 0.9])), tf.float32).numpy()
+    assert np.isnan(received[0])
+    assert received[1] == 1
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
+def test_fmb_gradients(activation):
+    attention = tf.constant([-0.9, 0.1, 0.5, 0.7])
+    upstream = tf.constant([1.0, -2.0, 3.0, 4.0])
+    gradients = {}
+    for gradient in ("straight_through", "none"):
+        with tf.GradientTape() as tape:
+            tape.watch(attention)
+            total = tf.reduce_sum(upstream * FMB(activation, gradient)(attention))
+        gradients[gradient] = tape.gradient(total, attention)
+    np.testing.assert_array_equal(gradients["straight_through"], upstream)
+    assert gradients["none"] is None
+
+
+def _by_hand(features, w0, w1, bias, activation):
+    """Eq. 1-4 with loops."""
+    count, height, width, channels = features.shape
+    attention = np.zeros((count, channels))
+    for n in range(count):
+        squeezed = [features[n, :, :, c].sum() / (height * width) for c in range(channels)]
+        hidden = [
+            max(0.0, sum(squeezed[c] * w0[c, j] for c in range(channels)))
+            for j in range(w0.shape[1])
+        ]
+        for c in range(channels):
+            total = sum(hidden[j] * w1[j, c] for j in range(len(hidden))) + bias[c]
+            attention[n, c] = np.tanh(total) if activation == "tanh" else 1 / (1 + np.exp(-total))
+    return attention
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
+@pytest.mark.parametrize("reduction_ratio", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("quantizer", "gate_bias", "scales"),
+    [
+        (None, 1.0, None),
+        ("ste_sign", None, lambda rows: 1.0),
+        ("scaled_sign", 1.0, lambda rows: rows**-0.5),
+        (ScaledSign(0.25), 0.5, lambda rows: 0.25),
+    ],
+    ids=["float", "paper", "scaled", "fixed"],
+)
+def test_squeeze_excite_computes_the_papers_equations(
+    activation, reduction_ratio, quantizer, gate_bias, scales
+):
+    features = np.random.default_rng(1).normal(size=(2, 3, 5, 4)).astype(np.float32)
+    layer = SqueezeExcite(
+        activation, reduction_ratio, quantizer, quantizer and "weight_clip", gate_bias
+    )
+    received = layer(features)
+    assert received.shape == layer.compute_output_shape(features.shape) == (2, 1, 1, 4)
+    w0, w1 = (weight.numpy() for weight in layer.weights if "kernel" in weight.name)
+    assert w0.shape == (4, 4 // reduction_ratio)
+    assert w1.shape == (4 // reduction_ratio, 4)
+    if scales:
+        w0, w1 = (np.where(w >= 0, 1, -1) * scales(len(w)) for w in (w0, w1))
+    bias = np.full(4, gate_bias or 0.0)
+    expected = _by_hand(features, w0, w1, bias, activation)
+    np.testing.assert_allclose(received.numpy()[:, 0, 0], expected, atol=1e-6)
+    assert len(layer.weights) == (2 if gate_bias is None else 3)
+
+
+def test_scaled_sign_has_one_magnitude_and_the_straight_through_gradient():
+    latent = tf.Variable([[0.5, -0.0, -2.0], [-0.1, 0.2, 1.0]])
+    with tf.GradientTape() as tape:
+        kernel = ScaledSign()(latent)
+    np.testing.assert_allclose(kernel, np.array([[1, 1, -1], [-1, 1, 1]]) / np.sqrt(2), rtol=1e-6)
+    clipped = np.array([[1, 1, 0], [1, 1, 1]]) / np.sqrt(2)
+    np.testing.assert_allclose(tape.gradient(kernel, latent), clipped, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        FMB("tanh", "none", name="gates"),
+        SqueezeExcite("tanh", 2, "scaled_sign", "weight_clip", 0.5),
+        SqueezeExcite("sigmoid", 1, ScaledSign(0.1), None, None),
+        SqueezeExcite(),
+        ScaledSign(0.1, clip_value=2.0),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_config_round_trip(layer):
+    config = layer.get_config()
+    assert type(layer).from_config(config).get_config() == config
+
+
+def test_layers_are_registered_by_name():
+    names = tf.keras.utils.get_custom_objects()
+    assert names["larq_seresnet>FMB"] is FMB
+    assert names["larq_seresnet>SqueezeExcite"] is SqueezeExcite
+    assert isinstance(lq.quantizers.get("scaled_sign"), ScaledSign)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FMB("relu"), r"`activation` must be one of 'sigmoid', 'tanh', received 'relu'"),
+        (lambda: FMB(gradient="ste"), r"`gradient` must be .*'straight_through', 'none'.* 'ste'"),
+        (lambda: SqueezeExcite("softmax"), r"`activation` must be .* received 'softmax'"),
+        (lambda: SqueezeExcite(reduction_ratio=0), r"`reduction_ratio` .* received 0"),
+        (
+            lambda: SqueezeExcite(reduction_ratio=3)(np.zeros((1, 2, 2, 4))),
+            r"divide .* 4, received 3",
+        ),
+        (lambda: ScaledSign(-1), r"`scale` must be 'fan_in' or a positive number, received -1"),
+        (lambda: ScaledSign("fan_out"), r"`scale` must be .* received 'fan_out'"),
+    ],
+)
+def test_wrong_arguments_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

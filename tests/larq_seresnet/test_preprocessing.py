@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from larq_seresnet import decode_predictions, preprocess_input
+from larq_seresnet.preprocessing import CIFAR10_CLASSES, MEAN, STD
+
+
+def test_preprocess_input_normalises_each_channel():
+    image = np.zeros((1, 2, 3), dtype=np.uint8)
+    image[0, 1] = 255
+    expected = [[[-m / s for m, s in zip(MEAN, STD)], [(255 - m) / s for m, s in zip(MEAN, STD)]]]
+    received = preprocess_input(image)
+    assert isinstance(received, np.ndarray)
+    assert received.dtype == np.float32
+    np.testing.assert_allclose(received, expected, rtol=1e-6)
+    np.testing.assert_allclose(preprocess_input(image[np.newaxis])[0], expected, rtol=1e-6)
+    tensor = preprocess_input(tf.constant(image))
+    assert tf.is_tensor(tensor)
+    np.testing.assert_allclose(tensor, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        ([[[0, 0, 0]]], TypeError, "received list"),
+        (np.zeros((2, 2, 3), np.float32), TypeError, "uint8 with pixels 0..255, received float32"),
+        (tf.zeros((2, 2, 3), tf.int32), TypeError, "received int32"),
+        (np.zeros((2, 3), np.uint8), ValueError, r"\(N, H, W, 3\), received \(2, 3\)"),
+        (np.zeros((1, 2, 2, 1), np.uint8), ValueError, r"received \(1, 2, 2, 1\)"),
+        (np.zeros((1, 1, 2, 2, 3), np.uint8), ValueError, r"received \(1, 1, 2, 2, 3\)"),
+    ],
+)
+def test_preprocess_input_refuses_other_pixels(images, error, message):
+    with pytest.raises(error, match=message):
+        preprocess_input(images)
+
+
+def test_preprocess_input_refuses_a_tensor_of_unknown_rank():
+    @tf.function(input_signature=[tf.TensorSpec(None, tf.uint8)])
+    def normalise(images):
+        return preprocess_input(images)
+
+    with pytest.raises(ValueError, match="unknown"):
+        normalise(tf.zeros((1, 2, 2, 3), tf.uint8))
+
+
+def test_decode_predictions():
+    preds = np.zeros((2, 10))
+    preds[0, [3, 5]] = 0.6, 0.4
+    preds[1, 9] = 1.0
+    first, second = decode_predictions(preds, top=2)
+    assert first == [("cat", 0.6), ("dog", 0.4)]
+    assert second[0] == ("truck", 1.0)
+    assert decode_predictions(tf.constant([[0.1, 0.9]]), top=1, class_names=("no", "yes")) == [
+        [("yes", pytest.approx(0.9))]
+    ]
+    assert len(CIFAR10_CLASSES) == 10
+
+
+@pytest.mark.parametrize(
+    ("preds", "options", "message"),
+    [
+        (np.zeros(10), {}, r"`preds` .*\(N, 10\).* received \(10,\)"),
+        (np.zeros((1, 3)), {}, r"received \(1, 3\)"),
+        (np.zeros((1, 10)), {"top": 11}, r"`top` must be from 1 to 10, received 11"),
+        (np.zeros((1, 10)), {"top": 0}, r"received 0"),
+    ],
+)
+def test_decode_predictions_refuses_what_does_not_fit(preds, options, message):
+    with pytest.raises(ValueError, match=message):
+        decode_predictions(preds, **options)

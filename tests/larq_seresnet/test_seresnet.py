@@ -1,0 +1,248 @@
+import larq as lq
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from larq_seresnet import SEResNet14
+
+# Per layer: 1-bit values, 32-bit values. Convolutions k*k*in*out; BatchNorm 4 a channel (gamma,
+# beta, mean, variance); attention C*C twice and C biases; classifier 64*10 and 10 biases.
+PARAMETERS = {
+    "stem_conv": (3 * 3 * 3 * 16, 0),
+    "stem_bn": (0, 4 * 16),
+    "stage1_block1_1_conv": (3 * 3 * 16 * 16, 0),
+    "stage1_block1_1_bn": (0, 4 * 16),
+    "stage1_block1_2_conv": (3 * 3 * 16 * 16, 0),
+    "stage1_block1_2_bn": (0, 4 * 16),
+    "stage1_block1_se": (16 * 16 + 16 * 16, 16),
+    "stage1_block2_1_conv": (3 * 3 * 16 * 16, 0),
+    "stage1_block2_1_bn": (0, 4 * 16),
+    "stage1_block2_2_conv": (3 * 3 * 16 * 16, 0),
+    "stage1_block2_2_bn": (0, 4 * 16),
+    "stage1_block2_se": (16 * 16 + 16 * 16, 16),
+    "stage2_block1_1_conv": (3 * 3 * 16 * 32, 0),
+    "stage2_block1_1_bn": (0, 4 * 32),
+    "stage2_block1_2_conv": (3 * 3 * 32 * 32, 0),
+    "stage2_block1_2_bn": (0, 4 * 32),
+    "stage2_block1_se": (32 * 32 + 32 * 32, 32),
+    "stage2_block1_shortcut_conv": (16 * 32, 0),
+    "stage2_block1_shortcut_bn": (0, 4 * 32),
+    "stage2_block2_1_conv": (3 * 3 * 32 * 32, 0),
+    "stage2_block2_1_bn": (0, 4 * 32),
+    "stage2_block2_2_conv": (3 * 3 * 32 * 32, 0),
+    "stage2_block2_2_bn": (0, 4 * 32),
+    "stage2_block2_se": (32 * 32 + 32 * 32, 32),
+    "stage3_block1_1_conv": (3 * 3 * 32 * 64, 0),
+    "stage3_block1_1_bn": (0, 4 * 64),
+    "stage3_block1_2_conv": (3 * 3 * 64 * 64, 0),
+    "stage3_block1_2_bn": (0, 4 * 64),
+    "stage3_block1_se": (64 * 64 + 64 * 64, 64),
+    "stage3_block1_shortcut_conv": (32 * 64, 0),
+    "stage3_block1_shortcut_bn": (0, 4 * 64),
+    "stage3_block2_1_conv": (3 * 3 * 64 * 64, 0),
+    "stage3_block2_1_bn": (0, 4 * 64),
+    "stage3_block2_2_conv": (3 * 3 * 64 * 64, 0),
+    "stage3_block2_2_bn": (0, 4 * 64),
+    "stage3_block2_se": (64 * 64 + 64 * 64, 64),
+    "classifier": (64 * 10, 10),
+}
+ONE_BIT = 195_632
+FLOATS = 2_474
+
+
+def _kernels(model):
+    """Every quantized weight by name."""
+    return {
+        weight.name: weight
+        for weight in model.weights
+        if isinstance(weight, lq.quantized_variable.QuantizedVariable)
+    }
+
+
+@pytest.mark.parametrize("precision", ["w1", "w1a1"])
+def test_parameters_and_memory_of_the_default_model(precision):
+    model = SEResNet14(precision=precision)
+    counted = {}
+    for layer in model.layers:
+        if layer.weights:
+            binary = sum(w.shape.num_elements() for w in _kernels(layer).values())
+            counted[layer.name] = (binary, layer.count_params() - binary)
+    assert counted == PARAMETERS
+    assert sum(bits for bits, _ in counted.values()) == ONE_BIT
+    assert sum(floats for _, floats in counted.values()) == FLOATS
+    assert ONE_BIT / 8 == 24_454  # bytes of bits
+    assert FLOATS * 4 == 9_896  # bytes of float32
+
+
+def test_layer_names_are_a_contract(small_model):
+    expected = {name for name in PARAMETERS} | {"image", "stem_relu", "avg_pool", "predictions"}
+    blocks = [f"stage{stage}_block{block}" for stage in (1, 2, 3) for block in (1, 2)]
+    for block in blocks:
+        expected |= {f"{block}_{part}" for part in ("1_relu", "fmb", "gate", "add", "relu")}
+    assert {layer.name for layer in small_model().layers} == expected
+    binary = {layer.name for layer in small_model(precision="w1a1").layers}
+    for block in blocks:
+        expected -= {f"{block}_{part}" for part in ("add", "relu")}
+        expected |= {f"{block}_{part}" for part in ("1_add", "2_relu", "2_add")}
+    assert binary == expected - {"stem_relu"}
+
+
+def test_names_of_models():
+    def name(**arguments):
+        return SEResNet14(**arguments).name
+
+    assert name() == "seresnet14_w1_se_sigmoid_fmb"
+    assert name(precision="float32", activation="tanh", fmb=False) == "seresnet14_float32_se_tanh"
+    assert (
+        name(attention="se_paper", fmb_gradient="none", reduction_ratio=4, filters=(4, 8, 12))
+        == "seresnet14_w1_se_paper_sigmoid_fmb_no_gradient_r4_4-8-12"
+    )
+    without = {"attention": None, "activation": "tanh", "fmb": True, "fmb_gradient": "none"}
+    assert name(**without, precision="w1a1", include_top=False) == "seresnet14_w1a1_no_se_no_top"
+
+
+@pytest.mark.parametrize("precision", ["w1", "w1a1"])
+@pytest.mark.parametrize("attention", ["se", "se_paper", None])
+def test_every_kernel_holds_two_values(small_model, precision, attention):
+    model = small_model(precision=precision, attention=attention)
+    kernels = _kernels(model)
+    assert len(kernels) == sum("kernel" in weight.name for weight in model.weights)
+    assert len(kernels) == 1 + 12 + 2 + 1 + (12 if attention else 0)
+    for name, kernel in kernels.items():
+        with lq.context.quantized_scope(True):
+            values = np.unique(tf.convert_to_tensor(kernel))
+        assert len(values) == 2, name
+        assert values[0] == -values[1], name
+    assert not _kernels(small_model(precision="float32"))
+
+
+def test_w1a1_convolves_nothing_but_plus_and_minus_one(small_model, inputs):
+    model = small_model(precision="w1a1")
+    convolutions = [
+        layer for layer in model.layers if getattr(layer, "input_quantizer", None) is not None
+    ]
+    assert len(convolutions) == 12
+    assert all(layer.pad_values == 1.0 for layer in convolutions)
+    maps = tf.keras.Model(model.input, [layer.input for layer in convolutions])(inputs)
+    for layer, values in zip(convolutions, maps):
+        signs = layer.input_quantizer(values).numpy()
+        assert set(np.unique(signs)) == {-1.0, 1.0}, f"{layer.name} sees a constant"
+
+
+def test_attention_none_ignores_what_configures_the_gate():
+    model = SEResNet14(attention=None, activation="relu", fmb_gradient="?", reduction_ratio=7)
+    assert model.name == "seresnet14_w1_no_se"
+
+
+@pytest.mark.parametrize("precision", ["float32", "w1", "w1a1"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_without_top_any_size_and_channels(precision, channels):
+    model = SEResNet14(
+        include_top=False,
+        input_shape=(None, None, channels),
+        precision=precision,
+        filters=(4, 8, 16),
+    )
+    assert model.output_shape == (None, None, None, 16)
+    assert model(np.zeros((2, 40, 24, channels), np.float32)).shape == (2, 10, 6, 16)
+
+
+def test_output_is_probabilities_in_float32(small_model, inputs):
+    for model in (small_model(num_classes=7), small_model(precision="w1a1", activation="tanh")):
+        probabilities = model(inputs)
+        assert probabilities.shape == (8, model.output_shape[-1])
+        assert probabilities.dtype == tf.float32
+        np.testing.assert_allclose(np.sum(probabilities, axis=1), 1.0, rtol=1e-5)
+
+
+def test_input_tensor_is_honoured(inputs):
+    source = tf.keras.layers.Input((32, 32, 3))
+    model = SEResNet14(input_tensor=source * 2.0, filters=(4, 8, 16))
+    assert model.input is source
+    twice = SEResNet14(filters=(4, 8, 16))
+    twice.set_weights(model.get_weights())
+    np.testing.assert_allclose(model(inputs), twice(inputs * 2.0), atol=1e-6)
+    with pytest.raises(ValueError, match=r"`input_shape` .* \(32, 32, 3\), received \(16, 16, 3\)"):
+        SEResNet14(input_tensor=source, input_shape=(16, 16, 3))
+
+
+def test_under_mixed_precision_the_weights_and_probabilities_stay_float32(inputs):
+    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        model = SEResNet14(filters=(4, 8, 16))
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    assert {weight.dtype for weight in model.weights} == {tf.float32}
+    assert model.get_layer("stage3_block2_se").output.dtype == tf.bfloat16
+    assert model(inputs).dtype == tf.float32
+
+
+@pytest.mark.parametrize("kind", ["saved_model", "model.h5", "model.keras"])
+@pytest.mark.parametrize("precision", ["w1", "w1a1"])
+def test_save_and_load(tmp_path, inputs, kind, precision, small_model):
+    model = small_model(precision=precision)
+    model.save(tmp_path / kind)
+    loaded = tf.keras.models.load_model(tmp_path / kind)
+    np.testing.assert_array_equal(loaded(inputs), model(inputs))
+    assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
+    np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
+
+
+def test_config_round_trip(small_model, inputs):
+    model = small_model()
+    again = tf.keras.Model.from_config(model.get_config())
+    again.set_weights(model.get_weights())
+    np.testing.assert_array_equal(again(inputs), model(inputs))
+
+
+@pytest.mark.parametrize("precision", ["float32", "w1", "w1a1"])
+def test_every_weight_learns(precision, inputs):
+    """No weight is cut off from the loss: each gets a gradient, but for the paper's own FMB."""
+    model = SEResNet14(precision=precision, filters=(4, 8, 16))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(inputs, training=True)[:, 0])
+    gradients = tape.gradient(loss, model.trainable_variables)
+    assert all(gradient is not None for gradient in gradients)
+    literal = SEResNet14(precision=precision, filters=(4, 8, 16), fmb_gradient="none")
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(literal(inputs, training=True)[:, 0])
+    gradients = tape.gradient(loss, literal.trainable_variables)
+    cut_off = {
+        weight.name.split("/")[0]
+        for weight, gradient in zip(literal.trainable_variables, gradients)
+        if gradient is None
+    }
+    assert cut_off == {f"stage{stage}_block{block}_se" for stage in (1, 2, 3) for block in (1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"precision": "w2"}, "`precision` must be one of 'float32', 'w1', 'w1a1', received 'w2'"),
+        ({"activation": "relu"}, "`activation` must be one of .* received 'relu'"),
+        (
+            {"attention": "cbam"},
+            "`attention` must be one of 'se', 'se_paper', None, received 'cbam'",
+        ),
+        ({"fmb_gradient": "ste"}, "`fmb_gradient` must be one of .* received 'ste'"),
+        ({"fmb": "yes"}, "`fmb` must be one of True, False, received 'yes'"),
+        ({"reduction_ratio": 3}, r"divides all of `filters`, \(16, 32, 64\), received 3"),
+        ({"reduction_ratio": 32}, "received 32"),
+        ({"filters": (16, 32)}, r"`filters` must be three positive integers, received \(16, 32\)"),
+        ({"filters": 16}, "received 16"),
+        ({"num_classes": 0}, "`num_classes` must be a positive integer, received 0"),
+        ({"input_shape": (32, 32)}, r"`input_shape` .* received \(32, 32\)"),
+        ({"input_shape": (None, None, 3)}, r"received \(None, None, 3\)"),
+        ({"input_shape": (None, None, None), "include_top": False}, "height and width may be None"),
+        ({"input_tensor": np.zeros((1, 32, 32, 3))}, "`input_tensor` must be a Keras tensor"),
+        ({"weights": "imagenet"}, "`weights` must be None or the path .* received 'imagenet'"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SEResNet14(**arguments)
+
+
+def test_arguments_are_keyword_only():
+    with pytest.raises(TypeError):
+        SEResNet14((32, 32, 3))
