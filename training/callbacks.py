@@ -97,11 +97,10 @@ def read_log(path):
     """
     with open(path, newline="") as file:
         reader = csv.DictReader(file)
+        columns = tuple(reader.fieldnames or ())
+        if columns != LOG_COLUMNS:
+            raise ValueError(f"{path} must have the columns {LOG_COLUMNS}, received {columns}.")
         rows = list(reader)
-    if tuple(reader.fieldnames or ()) != LOG_COLUMNS:
-        raise ValueError(
-            f"{path} must have the columns {LOG_COLUMNS}, received {reader.fieldnames}."
-        )
     try:
         return [
             {**row, **{key: float(row[key]) for key in NUMBERS}, "epoch": int(row["epoch"])}
@@ -124,13 +123,15 @@ class GateRecorder(tf.keras.callbacks.Callback):
         path: gates.npz; what it already holds is kept.
         images: What the model takes, (N, H, W, 3), normalised.
         epochs: After which epochs, counted from 1.
+        dataset: Name of the data set the images are from, kept as ``dataset``.
     """
 
-    def __init__(self, path, images, epochs):
+    def __init__(self, path, images, epochs, dataset):
         super().__init__()
         self.path = pathlib.Path(path)
         self.images = images
         self.epochs = set(epochs)
+        self.dataset = dataset
 
     def set_model(self, model):
         super().set_model(model)
@@ -142,7 +143,7 @@ class GateRecorder(tf.keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if not self.gates or epoch + 1 not in self.epochs:
             return
-        records = {}
+        records = {"dataset": np.array(self.dataset)}
         if self.path.exists():
             with np.load(self.path) as file:
                 records = dict(file)

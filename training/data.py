@@ -178,7 +178,8 @@ def _described(builder):
     """The label feature and the name of the test split of a TFDS image classification set."""
     import tensorflow_datasets as tfds
 
-    features, splits = builder.info.features, builder.info.splits
+    splits, features = builder.info.splits, builder.info.features
+    features = dict(features) if isinstance(features, tfds.features.FeaturesDict) else {}
     label, image = features.get("label"), features.get("image")
     if not isinstance(label, tfds.features.ClassLabel) or not isinstance(
         image, tfds.features.Image

@@ -242,6 +242,7 @@ def _fit(model, settings, images, run_dir, epochs, run_callbacks):
                 run_dir / callbacks.GATES_FILE,
                 probe,
                 {1, 10, settings.epochs, *settings.gate_epochs},
+                images.name,
             ),
             tf.keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False),
         ],

@@ -1,0 +1,85 @@
+import argparse
+import dataclasses
+import inspect
+import json
+
+import pytest
+
+from larq_seresnet import SEResNet14
+from larq_seresnet.training import config
+
+
+def test_model_flags_have_the_models_defaults():
+    parameters = inspect.signature(SEResNet14).parameters
+    arguments = config.Config().model_arguments()
+    assert arguments.pop("input_shape") == (32, 32, 3)  # what None stands for
+    assert arguments == {name: parameters[name].default for name in arguments}
+    given_by_data_or_code = {"input_shape", "input_tensor", "weights", "include_top", "num_classes"}
+    assert set(arguments) == set(parameters) - given_by_data_or_code
+
+
+def test_flags_are_kebab_case_and_say_their_default():
+    parser = argparse.ArgumentParser()
+    config.add_flags(parser)
+    text = " ".join(parser.format_help().split())
+    for field in dataclasses.fields(config.Config):
+        assert f"--{field.name.replace('_', '-')}" in text
+    assert "--fmb, --no-fmb" in text
+    assert "channels of the three stages (default: 16 32 64)" in text
+    assert "binarise the attention values (Eq. 5 and 6) (default: on)" in text
+
+
+def test_flags_make_a_config():
+    parser = argparse.ArgumentParser()
+    config.add_flags(parser)
+    given = parser.parse_args(
+        "--no-fmb --attention none --filters 1 2 3 --gate-epochs 4 5 --recipe plain".split()
+    )
+    settings = config.Config(**vars(given))
+    assert (settings.fmb, settings.attention, settings.filters) == (False, None, (1, 2, 3))
+    assert settings.gate_epochs == (4, 5)
+    assert settings.learning_rate == config.RECIPES["plain"].learning_rate
+
+
+def test_save_and_load(tmp_path):
+    settings = config.Config(filters=(1, 2, 3), learning_rate=0.5, attention=None)
+    settings.save(tmp_path, commit="abc")
+    assert config.load(tmp_path) == (settings, {"commit": "abc"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epochs": 0}, "`epochs` must be positive, received 0"),
+        ({"batch_size": -1}, "`batch_size` must be positive, received -1"),
+        ({"limit_train": 0}, "`limit_train` must be positive, received 0"),
+        ({"learning_rate": -0.1}, "`learning_rate` must be positive, received -0.1"),
+        ({"learning_rate": float("nan")}, "`learning_rate` must be positive, received nan"),
+        ({"seed": -1}, "`seed` must not be negative, received -1"),
+        ({"input_shape": (32, 32, 1)}, r"`input_shape` must end in 3 .* received \(32, 32, 1\)"),
+    ],
+)
+def test_wrong_settings_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        config.Config(**arguments)
+
+
+@pytest.mark.parametrize("content", ["{", "{}", json.dumps({"arguments": {"optimizer": "sgd"}})])
+def test_a_foreign_config_file_is_refused(tmp_path, content):
+    (tmp_path / config.CONFIG_FILE).write_text(content)
+    with pytest.raises(ValueError, match="was not written by this version"):
+        config.load(tmp_path)
+
+
+def test_a_folder_without_config_is_no_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not a run directory"):
+        config.load(tmp_path)
+
+
+def test_one_cycle_by_hand():
+    schedule = config.OneCycle(peak=1.0, steps=10)
+    rates = [float(schedule(step)) for step in range(10)]
+    up = [0.25, 0.75]
+    down = [(10 - step - 0.5) / 8 for step in range(2, 10)]
+    assert rates == pytest.approx(up + down)
+    assert config.OneCycle.from_config(schedule.get_config()).get_config() == schedule.get_config()

@@ -1,0 +1,158 @@
+import os
+import urllib.request
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from larq_seresnet.preprocessing import MEAN, STD, preprocess_input
+from larq_seresnet.training import data
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """An empty TFDS folder and a network where nothing answers."""
+
+    def refuse(*arguments, **options):
+        raise urllib.error.URLError("offline")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    return str(tmp_path)
+
+
+def test_digits(digits):
+    images, labels = digits.train
+    assert images.shape == (1437, 32, 32, 3)
+    assert digits.test[0].shape == (360, 32, 32, 3)
+    assert images.dtype == np.uint8
+    assert (images.min(), images.max()) == (0, 255)
+    assert labels.dtype == np.int32
+    assert digits.class_names == tuple("0123456789")
+    assert (np.bincount(digits.test[1]) > 30).all()
+
+
+def test_limits_keep_every_class_and_refuse_too_much(digits):
+    limited = data.load("digits", limit_train=200, limit_test=7)
+    assert len(limited.train[0]) == 200
+    assert len(limited.test[1]) == 7
+    assert len(np.unique(limited.train[1])) == 10
+    with pytest.raises(ValueError, match="`limit_train` must be at most 1437, received 1438"):
+        data.load("digits", limit_train=1438)
+
+
+def test_unnamed_falls_back_to_digits_and_says_so(offline, capsys):
+    images = data.load(None, data_dir=offline)
+    assert images.name == "digits"
+    printed = capsys.readouterr().out
+    assert "cifar10 is not prepared" in printed
+    assert "training on scikit-learn's digits instead" in printed
+
+
+def test_named_cifar10_stops_with_what_to_do(offline):
+    with pytest.raises(data.DataUnavailable, match="TFDS_DATA_DIR or --data-dir"):
+        data.load("cifar10", data_dir=offline)
+
+
+def test_unknown_name_is_refused(offline):
+    with pytest.raises(data.DataUnavailable, match=r"`dataset` must be a TFDS name, .* 'cifra10'"):
+        data.load("cifra10", data_dir=offline)
+
+
+@pytest.mark.skipif("TFDS_DATA_DIR" not in os.environ, reason="no prepared CIFAR-10")
+def test_cifar10():
+    images = data.load("cifar10", limit_train=2000, limit_test=100)
+    assert images.train[0].shape == (2000, 32, 32, 3)
+    assert len(images.test[0]) == 100
+    assert images.class_names[3] == "cat"
+    mean = images.train[0].mean(axis=(0, 1, 2))
+    np.testing.assert_allclose(mean, MEAN, atol=3)
+    assert images.mirror
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten images each of red and blue, of several sizes and formats."""
+    for colour, name in enumerate(("blue", "red")):
+        (tmp_path / name).mkdir()
+        for index in range(10):
+            image = np.zeros((20 + index, 30, 3), np.uint8)
+            image[..., 2 - 2 * colour] = 200
+            encoded = (tf.io.encode_png if index % 2 else tf.io.encode_jpeg)(image)
+            ending = "png" if index % 2 else "jpg"
+            (tmp_path / name / f"{index}.{ending}").write_bytes(encoded.numpy())
+    return tmp_path
+
+
+def test_folder_of_class_folders(folder):
+    images = data.load(str(folder), size=(16, 24))
+    assert images.class_names == ("blue", "red")
+    assert images.train[0].shape == (16, 16, 24, 3)
+    assert images.test[0].shape == (4, 16, 24, 3)
+    for pixels, labels in (images.train, images.test):
+        reddish = pixels[..., 0].mean(axis=(1, 2)) > pixels[..., 2].mean(axis=(1, 2))
+        np.testing.assert_array_equal(reddish, labels == 1)
+        assert len(np.unique(labels)) == 2
+
+
+def test_folder_with_train_and_test(folder):
+    for part, names in (("train", ("blue", "red")), ("test", ("blue",))):
+        for name in names:
+            (folder / part / name).mkdir(parents=True)
+            source = folder / name / "1.png"
+            (folder / part / name / "1.png").write_bytes(source.read_bytes())
+    with pytest.raises(ValueError, match="must have the same class folders"):
+        data.load(str(folder))
+
+
+def test_augment_shifts_and_mirrors():
+    columns = np.tile(np.arange(32, dtype=np.uint8)[None, None, :, None], (256, 32, 1, 3))
+    augmented = data.augment(columns, [1, 2]).numpy()
+    assert augmented.dtype == np.uint8
+    row = augmented[:, 0, :, 0].astype(int)
+    mirrored = row[:, 12] > row[:, 18]
+    assert 90 < mirrored.sum() < 166
+    shift = np.where(mirrored, 15 - row[:, 16], row[:, 16] - 16)
+    assert set(shift) == set(range(-4, 5))
+    again = data.augment(columns, [1, 2]).numpy()
+    np.testing.assert_array_equal(augmented, again)
+    assert (augmented != data.augment(columns, [1, 3]).numpy()).any()
+    upright = data.augment(columns, [1, 2], flip=False).numpy()[:, 0, :, 0].astype(int)
+    assert (upright[:, 12] < upright[:, 18]).all()
+
+
+def test_augment_reflects_at_the_border():
+    index = data._reflect(tf.range(-4, 36), 32).numpy()
+    np.testing.assert_array_equal(index[:5], [4, 3, 2, 1, 0])
+    np.testing.assert_array_equal(index[-5:], [31, 30, 29, 28, 27])
+
+
+def test_training_batches_depend_on_seed_and_epoch_alone(digits):
+    def labels(**options):
+        batches = data.training_batches(digits, batch_size=500, flip=False, **options)
+        return [(x.numpy(), y.numpy()) for x, y in batches]
+
+    whole = labels(seed=3, epochs=2)
+    second = labels(seed=3, epochs=2, initial_epoch=1)
+    assert [len(y) for _, y in whole] == 2 * [500, 500, 437]
+    for (x, y), (expected_x, expected_y) in zip(second, whole[3:], strict=True):
+        np.testing.assert_array_equal(x, expected_x)
+        np.testing.assert_array_equal(y, expected_y)
+    assert (whole[0][1] != whole[3][1]).any()
+    assert (whole[0][1] != labels(seed=4, epochs=1)[0][1]).any()
+    epoch = np.concatenate([y for _, y in whole[:3]])
+    np.testing.assert_array_equal(np.bincount(epoch), np.bincount(digits.train[1]))
+    values = np.concatenate([x for x, _ in whole[:3]])
+    assert values.dtype == np.float32
+    assert values.min() == pytest.approx(min(-m / s for m, s in zip(MEAN, STD)))
+
+
+def test_test_batches_are_the_test_images_in_order(digits):
+    batches = list(data.test_batches(digits, batch_size=100))
+    images = np.concatenate([x for x, _ in batches])
+    np.testing.assert_allclose(images, preprocess_input(digits.test[0]), atol=1e-6)
+    np.testing.assert_array_equal(np.concatenate([y for _, y in batches]), digits.test[1])

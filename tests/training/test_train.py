@@ -1,0 +1,195 @@
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from larq_seresnet import SEResNet14
+from larq_seresnet.training import callbacks, config, data, train
+
+ROOT = pathlib.Path(__file__).parents[2]
+TINY = (
+    "--dataset digits --limit-train 192 --limit-test 50 --batch-size 64 --filters 4 8 16 "
+    "--compute-dtype float32"
+).split()
+
+
+def _train(run_dir, *flags):
+    return train.main([*TINY, "--run-dir", str(run_dir), *map(str, flags)])
+
+
+def _curve(run_dir):
+    """log.csv without what the clock says."""
+    rows = callbacks.read_log(run_dir / "log.csv")
+    return [{k: v for k, v in row.items() if "second" not in k} for row in rows]
+
+
+def _fails(capsys, *arguments, status=2):
+    with pytest.raises(SystemExit) as stop:
+        train.main([str(argument) for argument in arguments])
+    assert stop.value.code == status
+    return capsys.readouterr().err
+
+
+def test_a_run_directory_holds_everything(trained):
+    run_dir = trained("w1")
+    names = {path.name for path in run_dir.iterdir()}
+    assert names >= {
+        "config.json",
+        "log.csv",
+        "checkpoint",
+        "weights.h5",
+        "gates.npz",
+        "curves.png",
+        "tensorboard",
+    }
+    settings, facts = config.load(run_dir)
+    assert settings.filters == (4, 8, 16)
+    assert settings.dataset == "digits"
+    assert facts["class_names"] == list("0123456789")
+    assert (facts["train_images"], facts["test_images"]) == (512, 100)
+    assert facts["versions"]["larq"].startswith("0.")
+    (row,) = callbacks.read_log(run_dir / "log.csv")
+    assert row["epoch"] == 1
+    assert row["dataset"] == "digits"
+    assert 0 < row["train_error"] < 1
+    assert row["images_per_second"] == pytest.approx(512 / row["seconds"], rel=0.05)
+    assert list((run_dir / "tensorboard").rglob("events*"))
+    assert (run_dir / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_weights_reproduce_the_logged_error(trained):
+    run_dir = trained("w1")
+    model = SEResNet14(filters=(4, 8, 16), weights=run_dir / "weights.h5")
+    images = data.load("digits", limit_train=512, limit_test=100)
+    model.compile(loss="sparse_categorical_crossentropy", metrics=[callbacks.error])
+    loss, error = model.evaluate(data.test_batches(images), verbose=0)
+    (row,) = callbacks.read_log(run_dir / "log.csv")
+    assert error == pytest.approx(row["test_error"], abs=1e-6)
+    assert loss == pytest.approx(row["test_loss"], abs=1e-4)
+
+
+def test_gates_are_those_of_the_model(trained):
+    run_dir = trained("w1")
+    model = SEResNet14(filters=(4, 8, 16), weights=run_dir / "weights.h5")
+    images = data.load("digits", limit_train=512, limit_test=100)
+    inputs = next(iter(data.test_batches(images)))[0]
+    with np.load(run_dir / "gates.npz", allow_pickle=False) as gates:
+        assert gates["dataset"] == "digits"
+        blocks = [f"stage{stage}_block{block}" for stage in (1, 2, 3) for block in (1, 2)]
+        expected = {f"epoch001/{block}_{part}" for block in blocks for part in ("se", "fmb")}
+        assert set(gates.files) == expected | {"dataset"}
+        for block in blocks:
+            attention = tf.keras.Model(model.input, model.get_layer(f"{block}_se").output)(inputs)
+            recorded = gates[f"epoch001/{block}_se"]
+            np.testing.assert_allclose(recorded, attention[:, 0, 0], atol=1e-5)
+            np.testing.assert_array_equal(gates[f"epoch001/{block}_fmb"], recorded >= 0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["onecycle", "plain"])
+def test_two_epochs_and_two_resumed_equal_four(tmp_path, recipe):
+    flags = ("--recipe", recipe, "--deterministic", "--gate-epochs", 2)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    _train(whole, *flags, "--epochs", 4)
+    if recipe == "onecycle":
+        _train(parts, *flags, "--epochs", 4, "--stop-after", 2)
+        train.main(["--resume", "--run-dir", str(parts)])
+    else:
+        _train(parts, *flags, "--epochs", 2)
+        train.main(["--resume", "--run-dir", str(parts), "--epochs", "4"])
+    assert _curve(parts) == _curve(whole)
+    assert len(_curve(whole)) == 4
+    rates = [row["learning_rate"] for row in _curve(whole)]
+    assert (len(set(rates)) == 1) == (recipe == "plain")
+    loaded = [SEResNet14(filters=(4, 8, 16), weights=run / "weights.h5") for run in (whole, parts)]
+    for expected, received in zip(loaded[0].get_weights(), loaded[1].get_weights(), strict=True):
+        np.testing.assert_array_equal(expected, received)
+    with np.load(parts / "gates.npz") as gates:
+        epochs = {name.split("/")[0] for name in gates.files} - {"dataset"}
+    assert epochs == {"epoch001", "epoch002", "epoch004"}
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_it_wrote_goes_on_after_its_last_whole_epoch(tmp_path):
+    run_dir = tmp_path / "run"
+    _train(run_dir, "--epochs", 2, "--stop-after", 1)
+    (first,) = _curve(run_dir)
+    with open(run_dir / "log.csv", "a") as log:
+        log.write("2,0.01,1.")
+    train.main(["--resume", "--run-dir", str(run_dir)])
+    rows = _curve(run_dir)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert rows[0] == first
+
+
+def test_nothing_is_overwritten_or_changed_unasked(trained, tmp_path, capsys):
+    run_dir = trained("w1")
+    before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")}
+    digits = ("--dataset", "digits", "--run-dir", run_dir)
+    message = _fails(capsys, *digits)
+    assert "--resume" in message
+    assert "--overwrite" in message
+    resume = ("--resume", "--run-dir", run_dir)
+    message = _fails(capsys, *resume, "--precision", "w1a1")
+    assert (
+        "`precision` of a run cannot change when it is resumed: it is w1, received w1a1" in message
+    )
+    assert "see --stop-after" in _fails(capsys, *resume, "--epochs", 9)
+    assert "--resume needs --run-dir" in _fails(capsys, "--resume")
+    assert "is not a run directory" in _fails(capsys, "--resume", "--run-dir", tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")} == before
+    (tmp_path / "thesis.txt").write_text("all of it")
+    message = _fails(capsys, *digits[:3], tmp_path, "--overwrite")
+    assert "is no earlier run, so --overwrite leaves it alone" in message
+    assert (tmp_path / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--epochs 0", "`epochs` must be positive, received 0"),
+        ("--reduction-ratio 3", "`reduction_ratio` must be a positive integer that divides"),
+        ("--stop-after 11", "`stop_after` must be from 1 to `epochs`, 10, received 11"),
+        ("--precision w2", "argument --precision: invalid choice: 'w2'"),
+        ("--epoch 3", "unrecognized arguments: --epoch 3"),
+        ("--limit-train 9999", "`limit_train` must be at most 1437, received 9999"),
+        ("--weights nowhere.h5", "`weights` must be None or the path"),
+    ],
+)
+def test_bad_flags_are_refused_and_write_nothing(flags, message, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    printed = _fails(capsys, "--dataset", "digits", "--run-dir", run_dir, *flags.split())
+    assert message in printed
+    assert not run_dir.exists()
+
+
+def test_a_diverged_run_fails_and_keeps_no_broken_checkpoint(tmp_path, monkeypatch):
+    def nan(*arguments):
+        return tf.constant(np.nan)
+
+    monkeypatch.setattr(config.OneCycle, "__call__", nan)
+    with pytest.raises(SystemExit, match="training diverged"):
+        _train(tmp_path / "run", "--epochs", 1)
+    assert not list((tmp_path / "run").glob("checkpoint/ckpt*"))
+    assert not (tmp_path / "run" / "weights.h5").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("TFDS_DATA_DIR" not in os.environ, reason="no prepared CIFAR-10")
+def test_the_readmes_command_on_a_piece_of_cifar10(tmp_path):
+    """In a process of its own, as a user starts it: data set found, bfloat16 where it pays."""
+    command = [sys.executable, "training/train.py", "--fmb", "--activation", "sigmoid"]
+    flags = "--limit-train 2000 --limit-test 500 --epochs 3 --batch-size 50 --run-dir".split()
+    process = subprocess.run(
+        [*command, *flags, str(tmp_path / "run")], cwd=ROOT, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    rows = callbacks.read_log(tmp_path / "run" / "log.csv")
+    assert {row["dataset"] for row in rows} == {"cifar10"}
+    assert rows[-1]["train_error"] < 0.75
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["train_images"] == 2000
