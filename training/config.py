@@ -174,8 +174,13 @@ class Config:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"`{name}` must be positive, received {value}.")
-        if self.seed < 0:
-            raise ValueError(f"`seed` must not be negative, received {self.seed}.")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"`seed` must be from 0 to 2**31 - 1, received {self.seed}.")
+        for epoch in self.gate_epochs:
+            if not 1 <= epoch <= self.epochs:
+                raise ValueError(
+                    f"`gate_epochs` must be from 1 to `epochs`, {self.epochs}, received {epoch}."
+                )
         if self.input_shape[-1] != 3:
             raise ValueError(f"`input_shape` must end in 3 (RGB), received {self.input_shape}.")
 

@@ -46,12 +46,12 @@ def main(argv=None):
         run_dir = run_dir or _default_run_dir(model, settings)
         checkpoint = callbacks.Checkpoint(run_dir / "checkpoint", model)
         if resume:
-            first = checkpoint.restore()
+            first = _epochs_done(checkpoint, last)
         else:
             first = 0
             _claim(run_dir, overwrite)
-        settings.save(run_dir, **_facts(images))
         log = callbacks.ErrorLog(run_dir / callbacks.LOG_FILE, images, first)
+        settings.save(run_dir, **_facts(images))
     except (ValueError, OSError, data.DataUnavailable) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
     _fit(model, settings, images, run_dir, range(first, last), [log, checkpoint])
@@ -129,6 +129,15 @@ def _last_epoch(settings, stop_after):
             f"`stop_after` must be from 1 to `epochs`, {settings.epochs}, received {stop_after}."
         )
     return stop_after or settings.epochs
+
+
+def _epochs_done(checkpoint, last):
+    done = checkpoint.restore()
+    if done > last:
+        raise ValueError(
+            f"the run has {done} epochs already, it cannot be resumed to end at {last}."
+        )
+    return done
 
 
 def _default_run_dir(model, settings):

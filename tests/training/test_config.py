@@ -55,7 +55,8 @@ def test_save_and_load(tmp_path):
         ({"limit_train": 0}, "`limit_train` must be positive, received 0"),
         ({"learning_rate": -0.1}, "`learning_rate` must be positive, received -0.1"),
         ({"learning_rate": float("nan")}, "`learning_rate` must be positive, received nan"),
-        ({"seed": -1}, "`seed` must not be negative, received -1"),
+        ({"seed": -1}, r"`seed` must be from 0 to 2\*\*31 - 1, received -1"),
+        ({"gate_epochs": (1, 11)}, "`gate_epochs` must be from 1 to `epochs`, 10, received 11"),
         ({"input_shape": (32, 32, 1)}, r"`input_shape` must end in 3 .* received \(32, 32, 1\)"),
     ],
 )

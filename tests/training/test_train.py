@@ -125,6 +125,11 @@ def test_a_run_killed_while_it_wrote_goes_on_after_its_last_whole_epoch(tmp_path
     rows = _curve(run_dir)
     assert [row["epoch"] for row in rows] == [1, 2]
     assert rows[0] == first
+    weights = (run_dir / "weights.h5").read_bytes()
+    (run_dir / "weights.h5").unlink()
+    train.main(["--resume", "--run-dir", str(run_dir)])
+    assert (run_dir / "weights.h5").read_bytes() == weights
+    assert _curve(run_dir) == rows
 
 
 def test_nothing_is_overwritten_or_changed_unasked(trained, tmp_path, capsys):
