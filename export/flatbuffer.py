@@ -28,11 +28,16 @@ def count_operators(model):
     return dict(collections.Counter(operator_name(model, each) for each in operators).most_common())
 
 
+def layer_path(graph, operator):
+    """The path of the Keras layer that an operator's output is named after: model, layer, ...
+
+    Where the converter fused several, that is the last of them.
+    """
+    return graph.tensors[operator.outputs[0]].name.decode().split(";")[0].split("/")
+
+
 def bytes_by_layer(model, layer_names):
     """Bytes of constants that the operators of each Keras layer read, shared ones counted once.
-
-    An operator belongs to the layer that its output is named after; where the converter fused
-    several, that is the last of them.
 
     Args:
         model: From `read`.
@@ -46,8 +51,9 @@ def bytes_by_layer(model, layer_names):
     total = dict.fromkeys(layer_names, 0)
     seen = set()
     for operator in graph.operators:
-        path = graph.tensors[operator.outputs[0]].name.decode().split(";")[0].split("/")
-        layer = next((part for part in path if part in total), layer_names[-1])
+        layer = next(
+            (part for part in layer_path(graph, operator) if part in total), layer_names[-1]
+        )
         for index in operator.inputs:
             buffer = graph.tensors[index].buffer if index >= 0 else 0
             data = model.buffers[buffer].data

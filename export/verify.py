@@ -1,85 +1,162 @@
-"""Compares a converted file with the Keras model it came from, image by image."""
+"""Compares a converted file with the Keras model it came from, image by image.
+
+Where nothing is compared with a threshold, float32 rounding is all that may differ. Where a sign
+or a gate is, rounding may tip a value that lies on the threshold, and what follows differs by more
+than rounding. Such an image is looked into: it is explained if the first values that tipped lay
+within rounding of the threshold, in Keras, and an error otherwise.
+"""
 
 import dataclasses
 
+import flatbuffers
 import numpy as np
+import tensorflow as tf
 from larq_compute_engine.tflite.python.interpreter import Interpreter
+
+from larq_seresnet.export import flatbuffer
+from larq_seresnet.layers import FMB
 
 #: Greatest difference of a probability that float32 rounding explains.
 ROUNDING = 1e-4
+#: Greatest distance from a threshold, relative to the largest value beside it, likewise.
+TIE = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """How two sets of probabilities for the same images compare.
+    """How Keras's probabilities and a converted model's for the same images compare.
 
     Attributes:
         images: How many.
         max_difference, mean_difference: Of single probabilities, absolute.
-        beyond_rounding: Images with a difference above `ROUNDING`.
         argmax_agreement: Share of images that both give the same class.
-        disagreements: For each other image its index, both classes, and Keras's margin between
-            them as a probability.
         keras_error, converted_error: Top-1 error of both.
+        beyond_rounding: For each image with a difference above `ROUNDING`: its index, both classes,
+            the difference, and of the first values that tipped the layer and the `distance` from
+            the threshold, relative to the largest value of that map. No layer: nothing tipped.
     """
 
     images: int
     max_difference: float
     mean_difference: float
-    beyond_rounding: int
     argmax_agreement: float
-    disagreements: list[dict]
     keras_error: float
     converted_error: float
+    beyond_rounding: list[dict]
+
+    def unexplained(self):
+        """Those of `beyond_rounding` that no tie explains; there must be none."""
+        return [image for image in self.beyond_rounding if not image["distance"] <= TIE]
 
 
 def run_lce(tflite, images):
-    """Probabilities of a converted model, from LCE's interpreter.
+    """Outputs of a converted model, from LCE's interpreter.
 
     Args:
         tflite: The file's bytes.
         images: What the Keras model takes, float32 (N, H, W, C).
 
     Returns:
-        float32, (N, num_classes).
+        float32, (N, num_classes); a list of arrays if the file has several outputs.
     """
     return Interpreter(tflite).predict(images)
 
 
-def compare(expected, received, labels):
-    """Compares Keras's probabilities (`expected`) with a converted model's, both (N, num_classes).
+def compare(model, tflite, images, labels):
+    """Runs images through a Keras model and through its converted file.
+
+    Args:
+        model: From `SEResNet14`, float32.
+        tflite: The file's bytes.
+        images: What the model takes, float32 (N, H, W, C).
+        labels: Integers, (N,).
+
+    Returns:
+        An `Agreement`.
 
     Raises:
-        ValueError: If either holds a NaN, or their shapes differ.
+        ValueError: If either gives NaN, or their outputs differ in shape.
     """
+    expected = model.predict(images, batch_size=500, verbose=0)
+    received = run_lce(tflite, images)
     if expected.shape != received.shape:
-        raise ValueError(f"probabilities have the shapes {expected.shape} and {received.shape}.")
+        raise ValueError(f"Keras gives the shape {expected.shape}, the file {received.shape}.")
     if not (np.isfinite(expected).all() and np.isfinite(received).all()):
         raise ValueError("probabilities hold NaN or infinity: the model diverged in training.")
     difference = np.abs(expected - received)
     keras_class, converted_class = expected.argmax(axis=1), received.argmax(axis=1)
+    beyond = np.flatnonzero(difference.max(axis=1) > ROUNDING)
     return Agreement(
         images=len(labels),
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
-        beyond_rounding=int((difference.max(axis=1) > ROUNDING).sum()),
         argmax_agreement=float((keras_class == converted_class).mean()),
-        disagreements=[
+        keras_error=float((keras_class != labels).mean()),
+        converted_error=float((converted_class != labels).mean()),
+        beyond_rounding=[
             {
                 "image": int(index),
                 "keras": int(keras_class[index]),
                 "converted": int(converted_class[index]),
-                "margin": float(
-                    expected[index, keras_class[index]] - expected[index, converted_class[index]]
-                ),
+                "difference": float(difference[index].max()),
+                **tipped,
             }
-            for index in np.flatnonzero(keras_class != converted_class)
+            for index, tipped in zip(
+                beyond, first_tipped(model, tflite, images[beyond]), strict=True
+            )
         ],
-        keras_error=float((keras_class != labels).mean()),
-        converted_error=float((converted_class != labels).mean()),
     )
 
 
-def failures(agreement):
-    """What of an agreement is more than rounding explains, in words; nothing if all is well."""
-    return []
+def first_tipped(model, tflite, images):
+    """Where Keras and a converted file first disagree on which side of a threshold values lie.
+
+    Returns:
+        For each image a dict: "layer", None if they never disagree, and "distance", that of the
+        values from the threshold in Keras, relative to the largest of that map; infinite if None.
+    """
+    if not len(images):
+        return []
+    tflite, names = _with_threshold_inputs(tflite)
+    expected = tf.keras.Model(model.input, [_compared_with_zero(model, name) for name in names])
+    pairs = list(
+        zip(names, _maps(expected(images)), _maps(run_lce(tflite, images)[1:]), strict=True)
+    )
+    return [_first_of_one(pairs, index) for index in range(len(images))]
+
+
+def _first_of_one(pairs, index):
+    for name, expected, received in pairs:
+        values = expected[index]
+        tipped = (values >= 0) != (received[index] >= 0)
+        if tipped.any():
+            distance = np.abs(values[tipped]).max() / np.abs(values).max()
+            return {"layer": name, "distance": float(distance)}
+    return {"layer": None, "distance": float("inf")}
+
+
+def _maps(outputs):
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    return [np.asarray(output).reshape(len(output), -1) for output in outputs]
+
+
+def _compared_with_zero(model, name):
+    """The Keras tensor whose sign the layer takes."""
+    layer = model.get_layer(name)
+    if isinstance(layer, FMB) and layer.activation == "sigmoid":
+        return layer.input - 0.5
+    return layer.input
+
+
+def _with_threshold_inputs(tflite):
+    """The file with the inputs of every sign as further outputs, and the layers they belong to."""
+    content = flatbuffer.read(tflite)
+    graph = content.subgraphs[0]
+    names = []
+    for operator in graph.operators:
+        if flatbuffer.operator_name(content, operator) == "LceQuantize":
+            names.append(flatbuffer.layer_path(graph, operator)[1])
+            graph.outputs = [*graph.outputs, operator.inputs[0]]
+    builder = flatbuffers.Builder(len(tflite))
+    builder.Finish(content.Pack(builder), b"TFL3")
+    return bytes(builder.Output()), names
