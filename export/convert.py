@@ -174,7 +174,8 @@ def markdown(report):
     return (
         f"# {report['model']}: {'NOT VERIFIED' if failures else 'verified'}\n\n"
         + "".join(f"- {failure}\n" for failure in failures)
-        + f"\n{report['images']:,} test images of {report['dataset']}, through Keras in float32 "
+        + ("\n" if failures else "")
+        + f"{report['images']:,} test images of {report['dataset']}, through Keras in float32 "
         f"and through LCE's interpreter.\n\n"
         + _table(("", ""), facts)
         + "\n## Images that change class\n\n"

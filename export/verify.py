@@ -32,8 +32,8 @@ class Agreement:
         argmax_agreement: Share of images that both give the same class.
         keras_error, converted_error: Top-1 error of both.
         beyond_rounding: For each image with a difference above `ROUNDING`: its index, both classes,
-            the difference, and of the first values that tipped the layer and the `distance` from
-            the threshold, relative to the largest value of that map. No layer: nothing tipped.
+            the difference, and of the first values that tipped the "layer" and the "distance" from
+            the threshold, relative to the largest value of that map; see `first_tipped`.
     """
 
     images: int
@@ -112,32 +112,33 @@ def first_tipped(model, tflite, images):
     """Where Keras and a converted file first disagree on which side of a threshold values lie.
 
     Returns:
-        For each image a dict: "layer", None if they never disagree, and "distance", that of the
-        values from the threshold in Keras, relative to the largest of that map; infinite if None.
+        For each image a dict: "layer" and "distance" as in `Agreement`. Keras rounds otherwise in
+        another batch; if that alone makes it agree with the file, the layer is None, the distance
+        0. If nothing tips and they do not agree, the layer is None, the distance infinite.
     """
     if not len(images):
         return []
     tflite, names = _with_threshold_inputs(tflite)
-    expected = tf.keras.Model(model.input, [_compared_with_zero(model, name) for name in names])
-    pairs = list(
-        zip(names, _maps(expected(images)), _maps(run_lce(tflite, images)[1:]), strict=True)
+    inputs_of_signs = [_compared_with_zero(model, name) for name in names]
+    expected = tf.keras.Model(model.input, [model.output, *inputs_of_signs])(images)
+    expected, received = (
+        [np.asarray(output).reshape(len(images), -1) for output in outputs]
+        for outputs in (expected, run_lce(tflite, images))
     )
-    return [_first_of_one(pairs, index) for index in range(len(images))]
+    return [
+        _first_of_one(names, [e[index] for e in expected], [r[index] for r in received])
+        for index in range(len(images))
+    ]
 
 
-def _first_of_one(pairs, index):
-    for name, expected, received in pairs:
-        values = expected[index]
-        tipped = (values >= 0) != (received[index] >= 0)
+def _first_of_one(names, expected, received):
+    for name, values, others in zip(names, expected[1:], received[1:], strict=True):
+        tipped = (values >= 0) != (others >= 0)
         if tipped.any():
             distance = np.abs(values[tipped]).max() / np.abs(values).max()
             return {"layer": name, "distance": float(distance)}
-    return {"layer": None, "distance": float("inf")}
-
-
-def _maps(outputs):
-    outputs = outputs if isinstance(outputs, list) else [outputs]
-    return [np.asarray(output).reshape(len(output), -1) for output in outputs]
+    agree = np.abs(expected[0] - received[0]).max() <= ROUNDING
+    return {"layer": None, "distance": 0.0 if agree else float("inf")}
 
 
 def _compared_with_zero(model, name):
