@@ -15,7 +15,7 @@ import warnings
 
 import tensorflow as tf
 
-from larq_seresnet import SEResNet14
+from larq_seresnet import SEResNet14, files
 from larq_seresnet.export import flatbuffer, verify
 from larq_seresnet.preprocessing import preprocess_input
 from larq_seresnet.training import config, data
@@ -31,12 +31,16 @@ def main(argv=None):
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
-        weights = _weights_file(arguments.source)
+        weights, data_dir = _source(arguments.source)
         configuration, trained_on = read_configuration(weights)
+        if not configuration["include_top"]:
+            raise ValueError(f"{weights} must have a classifier, received include_top=False.")
+        if not (arguments.dataset or trained_on):
+            raise ValueError(f"--dataset is needed: {weights} does not say what it was trained on.")
         model = SEResNet14(**configuration, weights=weights)
         images = data.load(
             arguments.dataset or trained_on,
-            arguments.data_dir,
+            arguments.data_dir or data_dir,
             configuration["input_shape"][:2],
             limit_train=1,
             limit_test=arguments.limit_test,
@@ -46,15 +50,16 @@ def main(argv=None):
                 f"`dataset` must have {configuration['num_classes']} classes, as the model has, "
                 f"received {images.name} with {len(images.class_names)}."
             )
+        tflite = convert(model)
+        report = prove(model, tflite, images)
     except (ValueError, OSError, data.DataUnavailable) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
-    tflite = convert(model)
-    report = prove(model, tflite, images)
     directory = arguments.out_dir or weights.parent
     directory.mkdir(parents=True, exist_ok=True)
-    _write(directory / TFLITE_FILE, tflite)
-    _write(directory / "report.json", (json.dumps(report, indent=2) + "\n").encode())
-    _write(directory / "report.md", markdown(report).encode())
+    files.replace(directory / TFLITE_FILE, lambda part: part.write_bytes(tflite))
+    content = json.dumps(report, indent=2) + "\n"
+    files.replace(directory / "report.json", lambda part: part.write_text(content))
+    files.replace(directory / "report.md", lambda part: part.write_text(markdown(report)))
     print(markdown(report))
     print(f"wrote {directory / TFLITE_FILE}, and report.json and report.md beside it")
     if report["failures"]:
@@ -87,16 +92,17 @@ def _parser():
     return parser
 
 
-def _weights_file(source):
+def _source(source):
+    """The weight file, and where its run found its data."""
     if not source.is_dir():
-        return source
+        return source, None
     weights = source / config.WEIGHTS_FILE
     if not weights.exists():
         raise ValueError(
             f"{source} is no finished run: it holds no {config.WEIGHTS_FILE}. "
             f"train.py --resume --run-dir {source} finishes one."
         )
-    return weights
+    return weights, config.load(source)[0].data_dir
 
 
 def convert(model):
@@ -187,13 +193,6 @@ def markdown(report):
         + "\n## Versions\n\n"
         + _table(("package", "version"), report["versions"].items())
     )
-
-
-def _write(path, content):
-    """Writes beside `path`, then puts it in its place: there is never half a file."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
 
 
 def _table(header, rows):

@@ -20,6 +20,7 @@ from larq_seresnet.layers import FMB
 ROUNDING = 1e-4
 #: Greatest distance from a threshold, relative to the largest value beside it, likewise.
 TIE = 1e-5
+CHUNK = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,19 +117,23 @@ def first_tipped(model, tflite, images):
         another batch; if that alone makes it agree with the file, the layer is None, the distance
         0. If nothing tips and they do not agree, the layer is None, the distance infinite.
     """
-    if not len(images):
-        return []
     tflite, names = _with_threshold_inputs(tflite)
+    if not names:
+        return [{"layer": None, "distance": float("inf")}] * len(images)
     inputs_of_signs = [_compared_with_zero(model, name) for name in names]
-    expected = tf.keras.Model(model.input, [model.output, *inputs_of_signs])(images)
-    expected, received = (
-        [np.asarray(output).reshape(len(images), -1) for output in outputs]
-        for outputs in (expected, run_lce(tflite, images))
-    )
-    return [
-        _first_of_one(names, [e[index] for e in expected], [r[index] for r in received])
-        for index in range(len(images))
-    ]
+    probe = tf.keras.Model(model.input, [model.output, *inputs_of_signs])
+    found = []
+    for start in range(0, len(images), CHUNK):  # an image's maps take some 2 MiB
+        chunk = images[start : start + CHUNK]
+        expected, received = (
+            [np.asarray(output).reshape(len(chunk), -1) for output in outputs]
+            for outputs in (probe(chunk), run_lce(tflite, chunk))
+        )
+        found += [
+            _first_of_one(names, [e[index] for e in expected], [r[index] for r in received])
+            for index in range(len(chunk))
+        ]
+    return found
 
 
 def _first_of_one(names, expected, received):

@@ -9,7 +9,7 @@ FMB_GRADIENTS = ("straight_through", "none")
 
 def check_choice(name, value, allowed):
     """Raises ValueError naming the argument, what is allowed and what was received."""
-    if value not in allowed:
+    if value not in tuple(allowed):
         choices = ", ".join(repr(choice) for choice in allowed)
         raise ValueError(f"`{name}` must be one of {choices}, received {value!r}.")
 

@@ -3,8 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-#: Mean and standard deviation of the red, green and blue values of CIFAR-10's 50,000 training
-#: images, 8-bit scale. Training, export and devices read them here and nowhere else.
+#: Mean and standard deviation of the red, green and blue values of the 50,000 training images of
+#: CIFAR-10 (JPEG-75 copy), 8-bit scale. Training, export and devices read them here alone.
 MEAN = (124.14, 122.96, 112.57)
 STD = (62.50, 61.85, 66.42)
 
@@ -72,8 +72,8 @@ def decode_predictions(preds, top=5, class_names=CIFAR10_CLASSES):
             f"`preds` must have the shape (N, {len(class_names)}), one column for each of "
             f"`class_names`, received {preds.shape}."
         )
-    if not 1 <= top <= len(class_names):
-        raise ValueError(f"`top` must be from 1 to {len(class_names)}, received {top}.")
+    if top not in range(1, len(class_names) + 1):
+        raise ValueError(f"`top` must be from 1 to {len(class_names)}, received {top!r}.")
     return [
         [(class_names[i], float(row[i])) for i in np.argsort(-row, kind="stable")[:top]]
         for row in preds

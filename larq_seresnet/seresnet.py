@@ -1,6 +1,7 @@
 """SEResNet14: the architecture, one run from image to class."""
 
 import json
+import numbers
 
 import larq as lq
 import tensorflow as tf
@@ -118,7 +119,7 @@ def SEResNet14(
 
     inputs = image if input_tensor is None else tf.keras.utils.get_source_inputs(input_tensor)
     model = tf.keras.Model(inputs, x, name=_name(**arguments))
-    model.configuration = json.dumps(arguments)
+    model.configuration = json.dumps(arguments, default=int)  # numpy's integers, if need be
     if weights is not None:
         load_weights(model, weights)
     return model
@@ -214,8 +215,10 @@ def _image_input(input_shape, input_tensor, include_top):
                 f"`input_shape` must be that of `input_tensor`, {shape}, received {input_shape}."
             )
     else:
-        shape = (32, 32, 3) if input_shape is None else tuple(input_shape)
+        shape = (32, 32, 3) if input_shape is None else input_shape
         argument = "input_shape"
+        if not isinstance(shape, (tuple, list)):
+            shape = (shape,)
     sizes = shape[:2] if include_top else [size for size in shape[:2] if size is not None]
     if len(shape) != 3 or not all(_is_count(size) for size in [*sizes, shape[-1]]):
         unknown = "" if include_top else ", height and width may be None"
@@ -259,4 +262,4 @@ def _check_arguments(
 
 
 def _is_count(value):
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0

@@ -8,7 +8,9 @@ import pathlib
 import h5py
 import numpy as np
 
-#: Arguments of SEResNet14 that change neither the weights nor what is computed from them.
+from larq_seresnet import files
+
+#: Arguments that may differ from the file's; shapes and top are checked by themselves.
 _FREE_ARGUMENTS = ("fmb_gradient", "input_shape", "num_classes", "include_top")
 
 
@@ -30,14 +32,15 @@ def save_weights(model, path, trained_on=None):
     configuration = getattr(model, "configuration", None)
     if configuration is None:
         raise ValueError(f"`model` must be what SEResNet14 returned, received {model!r}.")
-    path = pathlib.Path(path)
-    part = path.with_name(f"{path.name}.part")
-    model.save_weights(part, save_format="h5")
-    with h5py.File(part, "r+") as file:
-        file.attrs["configuration"] = configuration
-        file.attrs["trained_on"] = trained_on or ""
-        file.attrs["sha256"] = _digest(file)
-    os.replace(part, path)
+
+    def write(part):
+        model.save_weights(part, save_format="h5")
+        with h5py.File(part, "r+") as file:
+            file.attrs["configuration"] = configuration
+            file.attrs["trained_on"] = trained_on or ""
+            file.attrs["sha256"] = _digest(file)
+
+    files.replace(path, write)
 
 
 def read_configuration(path):
@@ -76,7 +79,9 @@ def load_weights(model, path):
                 f"`weights` {path} is for include_top=False, received include_top=True."
             )
         values = {
-            layer.name: _layer_values(file, layer, path) for layer in model.layers if layer.weights
+            layer.name: _layer_values(file, layer, path)
+            for layer in model.layers
+            if layer.weights and layer.name in file  # an `input_tensor` may bring others
         }
     for layer in model.layers:
         if layer.name in values:
@@ -97,7 +102,8 @@ def _layer_values(file, layer, path):
 
 def _open(path):
     """Opens a weight file and checks its digest."""
-    if not pathlib.Path(path).is_file() or not h5py.is_hdf5(path):
+    is_path = isinstance(path, (str, os.PathLike))
+    if not is_path or not pathlib.Path(path).is_file() or not h5py.is_hdf5(path):
         raise ValueError(
             f"`weights` must be None or the path of a file written by save_weights, "
             f"received {str(path)!r}."
@@ -107,7 +113,7 @@ def _open(path):
     except OSError as error:
         raise ValueError(f"`weights` {path} is damaged: {error}") from error
     try:
-        if "sha256" not in file.attrs or "configuration" not in file.attrs:
+        if not {"sha256", "configuration", "trained_on"} <= set(file.attrs):
             raise ValueError(f"`weights` {path} was not written by save_weights: it has no digest.")
         digest = _digest(file)
         if digest != file.attrs["sha256"]:
@@ -122,15 +128,20 @@ def _open(path):
 
 
 def _digest(file):
-    """SHA-256 of the configuration and of every array with its name, type and shape."""
+    """SHA-256 of every attribute, and of every array with its name, type and shape."""
     digest = hashlib.sha256()
-    for name in ("configuration", "trained_on"):
-        digest.update(file.attrs[name].encode() + b"\0")
+
+    def add_attributes(item):
+        for name, value in sorted(item.attrs.items()):
+            if name != "sha256":
+                digest.update(f"{name} {np.asarray(value).tolist()!r}\0".encode())
 
     def add(name, item):
+        add_attributes(item)
         if isinstance(item, h5py.Dataset):
             array = np.ascontiguousarray(item[()])
             digest.update(f"{name} {array.dtype.str} {array.shape}\0".encode() + array.tobytes())
 
+    add_attributes(file)
     file.visititems(add)
     return digest.hexdigest()

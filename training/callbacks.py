@@ -2,13 +2,13 @@
 
 import csv
 import math
-import os
 import pathlib
 import time
 
 import numpy as np
 import tensorflow as tf
 
+from larq_seresnet import files
 from larq_seresnet.layers import FMB, SqueezeExcite
 
 LOG_FILE = "log.csv"
@@ -30,6 +30,11 @@ GATES_FILE = "gates.npz"
 def error(labels, probabilities):
     """Top-1 error, 0 or 1 an image, shape (N,): a metric for `model.compile`."""
     return 1.0 - tf.keras.metrics.sparse_categorical_accuracy(labels, probabilities)
+
+
+def is_finite(logs):
+    """Whether an epoch's losses are numbers: that on test images sees the last update too."""
+    return math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"])
 
 
 class ErrorLog(tf.keras.callbacks.Callback):
@@ -57,7 +62,7 @@ class ErrorLog(tf.keras.callbacks.Callback):
         lines = [",".join(LOG_COLUMNS) + "\n"]
         if initial_epoch:
             lines = self.path.read_text().splitlines(keepends=True)[: 1 + initial_epoch]
-        _replace(self.path, lambda part: part.write_text("".join(lines)))
+        files.replace(self.path, lambda part: part.write_text("".join(lines)))
         if len(read_log(self.path)) < initial_epoch:
             raise ValueError(f"{path} must hold the {initial_epoch} epochs of the checkpoint.")
 
@@ -149,7 +154,7 @@ class GateRecorder(tf.keras.callbacks.Callback):
                 records = dict(file)
         for name, values in self.probe(self.images, training=False).items():
             records[f"epoch{epoch + 1:03d}/{name}"] = tf.cast(values, tf.float32).numpy()[:, 0, 0]
-        _replace(self.path, lambda part: np.savez_compressed(part, **records))
+        files.replace(self.path, lambda part: _save_records(part, records))
 
 
 class Checkpoint(tf.keras.callbacks.Callback):
@@ -182,21 +187,23 @@ class Checkpoint(tf.keras.callbacks.Callback):
 
         Raises:
             FileNotFoundError: If there is none.
+            ValueError: If it is damaged.
         """
         if not self.manager.latest_checkpoint:
             raise FileNotFoundError(f"{self.directory} holds no checkpoint: no epoch was finished.")
-        status = self.manager.checkpoint.restore(self.manager.latest_checkpoint)
-        status.assert_existing_objects_matched()
+        try:
+            status = self.manager.checkpoint.restore(self.manager.latest_checkpoint)
+            status.assert_existing_objects_matched()
+        except (AssertionError, tf.errors.OpError) as error:
+            raise ValueError(f"{self.directory} holds a damaged checkpoint: {error}") from error
         return int(self.epoch)
 
     def on_epoch_end(self, epoch, logs=None):
-        if math.isfinite(logs["loss"]):
+        if is_finite(logs):
             self.epoch.assign(epoch + 1)
             self.manager.save()
 
 
-def _replace(path, write):
-    """Writes a file beside `path`, then puts it in its place: there is never half a file."""
-    part = path.with_name(f"part-{path.name}")
-    write(part)
-    os.replace(part, path)
+def _save_records(path, records):
+    with open(path, "wb") as file:  # numpy would add an ending to a bare path
+        np.savez_compressed(file, **records)

@@ -3,11 +3,13 @@
 import argparse
 import dataclasses
 import json
+import math
 import pathlib
 from typing import Any
 
 import tensorflow as tf
 
+from larq_seresnet import files
 from larq_seresnet.layers import FMB_GRADIENTS, GATE_ACTIVATIONS
 from larq_seresnet.precision import PRECISIONS
 from larq_seresnet.seresnet import ATTENTIONS
@@ -89,7 +91,9 @@ class Config:
         choices=list(ATTENTIONS),
         metavar="{se,se_paper,none}",
     )
-    reduction_ratio: int = _flag("model", 1, "r of the attention's W0, (C, C/r)", type=int)
+    reduction_ratio: int = _flag(
+        "model", 1, "r of the attention's W0, (C, C/r)", type=int, metavar="R"
+    )
     filters: tuple[int, ...] = _flag(
         "model", (16, 32, 64), "channels of the three stages", type=int, nargs=3, metavar="C"
     )
@@ -172,7 +176,7 @@ class Config:
             object.__setattr__(self, "learning_rate", RECIPES[self.recipe].learning_rate)
         for name in ("epochs", "batch_size", "limit_train", "limit_test", "learning_rate"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"`{name}` must be positive, received {value}.")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"`seed` must be from 0 to 2**31 - 1, received {self.seed}.")
@@ -191,7 +195,8 @@ class Config:
     def save(self, run_dir: pathlib.Path, **facts: Any) -> None:
         """Writes config.json: every argument, and `facts` on the run beside them."""
         content = {"arguments": dataclasses.asdict(self), **facts}
-        (run_dir / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n")
+        text = json.dumps(content, indent=2) + "\n"
+        files.replace(run_dir / CONFIG_FILE, lambda part: part.write_text(text))
 
 
 FLAG_GROUPS: dict[str, list[str]] = {}
@@ -245,6 +250,6 @@ def format_value(value: Any) -> str:
     """A field's value as one types it on the command line."""
     if isinstance(value, tuple):
         return " ".join(map(str, value))
-    return (
-        {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)
-    )
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "none" if value is None else str(value)

@@ -12,7 +12,7 @@ from larq_seresnet.preprocessing import preprocess_input
 
 DEFAULT = "cifar10"
 EMBEDDED = "digits"
-FOLDER_TEST_SHARE = 0.2
+HELD_OUT = 0.2
 SPLIT_SEED = 0
 CROP_MARGIN = 4
 REACHABLE_SECONDS = 5
@@ -54,6 +54,9 @@ def load(name=None, data_dir=None, size=(32, 32), limit_train=None, limit_test=N
         DataUnavailable: If it cannot be had.
         ValueError: If it is no image classification set, or smaller than a limit.
     """
+    for argument, limit in (("limit_train", limit_train), ("limit_test", limit_test)):
+        if limit is not None and limit < 1:
+            raise ValueError(f"`{argument}` must be at least 1, received {limit}.")
     try:
         if name == EMBEDDED:
             images = _digits(size)
@@ -76,7 +79,7 @@ def load(name=None, data_dir=None, size=(32, 32), limit_train=None, limit_test=N
 def _first(pairs, limit, argument):
     images, labels = pairs
     if limit is not None and limit > len(images):
-        raise ValueError(f"`{argument}` must be at most {len(images)}, received {limit}.")
+        raise ValueError(f"`{argument}` must be from 1 to {len(images)}, received {limit}.")
     return images[:limit], labels[:limit]
 
 
@@ -120,7 +123,7 @@ def _folder(root, size):
     if (root / "train").is_dir() and (root / "test").is_dir():
         parts = [{"directory": root / part} for part in ("train", "test")]
     else:
-        held_out = {"directory": root, "validation_split": FOLDER_TEST_SHARE, "seed": SPLIT_SEED}
+        held_out = {"directory": root, "validation_split": HELD_OUT, "seed": SPLIT_SEED}
         parts = [{**held_out, "subset": part} for part in ("training", "validation")]
     sets = [
         tf.keras.utils.image_dataset_from_directory(
@@ -133,10 +136,14 @@ def _folder(root, size):
             f"`dataset` {root}: train and test must have the same class folders, received "
             f"{sets[0].class_names} and {sets[1].class_names}."
         )
-    train, test = (
-        _arrays(images.map(lambda image, label: (_resize(image, size), label))) for images in sets
-    )
-    return ImageSet(str(root), tuple(sets[0].class_names), train, test)
+    try:
+        train, test = (
+            _arrays(images.map(lambda image, label: (_resize(image, size), label)))
+            for images in sets
+        )
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(f"`dataset` {root} holds a file that is no image: {error}") from error
+    return ImageSet(str(root.resolve()), tuple(sets[0].class_names), train, test)
 
 
 def _tfds(name, data_dir, size, limit_train, limit_test):
@@ -144,20 +151,23 @@ def _tfds(name, data_dir, size, limit_train, limit_test):
 
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
+    except (
+        tfds.core.registered.DatasetNotFoundError,
+        ValueError,
+        AssertionError,
+        ImportError,
+    ) as error:
         raise DataUnavailable(
             f"`dataset` must be a TFDS name, the path of a folder of class folders, or "
             f"{EMBEDDED!r}, received {name!r}: {str(error).splitlines()[0]}"
         ) from error
     _prepare(builder)
-    label, test_split = _described(builder)
+    label, train_split, test_split = _described(builder)
 
     def read(split, limit):
-        total = builder.info.splits[split].num_examples
-        images = builder.as_dataset(
-            split=split if limit is None else f"{split}[:{min(limit, total)}]",
-            shuffle_files=False,
-        )
+        images = builder.as_dataset(split=split, shuffle_files=False)
+        if limit is not None:
+            images = images.take(limit)
         return _arrays(
             images.map(
                 lambda example: (_resize(example["image"], size), example["label"]),
@@ -169,13 +179,13 @@ def _tfds(name, data_dir, size, limit_train, limit_test):
     return ImageSet(
         name=name,
         class_names=tuple(label.names),
-        train=read("train", limit_train),
+        train=read(train_split, limit_train),
         test=read(test_split, limit_test),
     )
 
 
 def _described(builder):
-    """The label feature and the name of the test split of a TFDS image classification set."""
+    """The label feature and both splits of a TFDS set; without a test split a fifth is held out."""
     import tensorflow_datasets as tfds
 
     splits, features = builder.info.splits, builder.info.features
@@ -188,13 +198,15 @@ def _described(builder):
             f"`dataset` must be an image classification set with the features 'image' and 'label', "
             f"received {builder.name!r} with {sorted(features)}."
         )
-    test = next((split for split in ("test", "validation") if split in splits), None)
-    if test is None or "train" not in splits:
+    if "train" not in splits:
         raise ValueError(
-            f"`dataset` must have the splits 'train' and 'test' or 'validation', "
-            f"received {builder.name!r} with {sorted(splits)}."
+            f"`dataset` must have a split 'train', received {builder.name!r} with {sorted(splits)}."
         )
-    return label, test
+    for test in ("test", "validation"):
+        if test in splits:
+            return label, "train", test
+    kept = round(100 * (1 - HELD_OUT))
+    return label, f"train[:{kept}%]", f"train[{kept}%:]"
 
 
 def _prepare(builder):

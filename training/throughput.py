@@ -29,10 +29,12 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="throughput.py", description=__doc__)
     parser.add_argument("--dataset", default="cifar10", help="default: cifar10")
     parser.add_argument("--precision", default="w1", help="default: w1")
-    parser.add_argument("--images", type=int, default=12800, help="an epoch, default: 12800")
+    parser.add_argument("--images", type=int, default=8192, help="an epoch, default: 8192")
     parser.add_argument("--epochs", type=int, default=3, help="a turn, default: 3")
     parser.add_argument("--turns", type=int, default=3, help="of each, default: 3")
     arguments = parser.parse_args(argv)
+    if arguments.epochs < 2 or arguments.turns < 1:
+        parser.error("--epochs must be at least 2, the first warms up, and --turns at least 1")
     images = data.load(arguments.dataset, limit_train=arguments.images, limit_test=500)
     model = SEResNet14(precision=arguments.precision, num_classes=len(images.class_names))
     model.compile("adam", "sparse_categorical_crossentropy", metrics=[callbacks.error])
@@ -81,11 +83,16 @@ def _plain_epochs(model, images, epochs):
 def _train_epochs(arguments, seed):
     """Images/s of each epoch of train.py, as its own log says."""
     with tempfile.TemporaryDirectory() as folder:
-        run_dir = train.main(
-            f"--dataset {arguments.dataset} --limit-train {arguments.images} --limit-test 500 "
-            f"--precision {arguments.precision} --epochs {arguments.epochs} --seed {seed} "
-            f"--run-dir {pathlib.Path(folder) / 'run'}".split()
-        )
+        flags = {
+            "dataset": arguments.dataset,
+            "limit-train": arguments.images,
+            "limit-test": 500,
+            "precision": arguments.precision,
+            "epochs": arguments.epochs,
+            "seed": seed,
+            "run-dir": pathlib.Path(folder) / "run",
+        }
+        run_dir = train.main([f"--{name}={value}" for name, value in flags.items()])
         return [row["images_per_second"] for row in callbacks.read_log(run_dir / "log.csv")]
 
 

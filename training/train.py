@@ -32,7 +32,11 @@ def main(argv=None):
         given.pop(name) for name in ("run_dir", "resume", "overwrite", "stop_after")
     )
     try:
-        settings = _resumed_settings(given, run_dir) if resume else config.Config(**given)
+        facts = {}
+        if resume:
+            settings, facts = _resumed(given, run_dir)
+        else:
+            settings = config.Config(**given)
         last = _last_epoch(settings, stop_after)
         images = data.load(
             settings.dataset,
@@ -41,8 +45,8 @@ def main(argv=None):
             settings.limit_train,
             settings.limit_test,
         )
-        settings = dataclasses.replace(settings, dataset=images.name)
-        model = _compiled_model(settings, images)
+        settings = _resolved(settings, images)
+        model = _compiled_model(settings, images, None if resume else settings.weights)
         run_dir = run_dir or _default_run_dir(model, settings)
         checkpoint = callbacks.Checkpoint(run_dir / "checkpoint", model)
         if resume:
@@ -51,9 +55,10 @@ def main(argv=None):
             first = 0
             _claim(run_dir, overwrite)
         log = callbacks.ErrorLog(run_dir / callbacks.LOG_FILE, images, first)
-        settings.save(run_dir, **_facts(images))
+        settings.save(run_dir, **_facts(images, first, facts))
     except (ValueError, OSError, data.DataUnavailable) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
+    (run_dir / config.WEIGHTS_FILE).unlink(missing_ok=True)  # of before these epochs
     _fit(model, settings, images, run_dir, range(first, last), [log, checkpoint])
     save_weights(model, run_dir / config.WEIGHTS_FILE, trained_on=images.name)
     figures.draw_curves(
@@ -61,7 +66,7 @@ def main(argv=None):
         f"{model.name}\n{images.name}, {settings.recipe}, seed {settings.seed}",
         run_dir / "curves.png",
     )
-    print(f"wrote {run_dir}")
+    print(f"wrote {run_dir}; to convert it: {sys.executable} export/convert.py {run_dir}")
     return run_dir
 
 
@@ -79,10 +84,11 @@ def _parser():
         metavar="DIR",
         help="where everything goes; default runs/ and a name made of model, data, recipe and seed",
     )
-    group.add_argument(
+    existing = group.add_mutually_exclusive_group()
+    existing.add_argument(
         "--resume", action="store_true", help="go on after the last finished epoch of --run-dir"
     )
-    group.add_argument(
+    existing.add_argument(
         "--overwrite", action="store_true", help="delete the run that --run-dir holds"
     )
     group.add_argument(
@@ -94,29 +100,26 @@ def _parser():
     return parser
 
 
-def _resumed_settings(given, run_dir):
-    """The settings of the run in `run_dir`, with what may change taken from the command line."""
+def _resumed(given, run_dir):
+    """Settings and facts of the run in `run_dir`, with what may change from the command line."""
     if run_dir is None:
         raise ValueError("--resume needs --run-dir, the run to go on with.")
-    settings, _ = config.load(run_dir)
+    settings, facts = config.load(run_dir)
     changed = {
         name: value for name, value in given.items() if _as_saved(value) != getattr(settings, name)
     }
     changeable = set(CHANGEABLE_ON_RESUME)
     if not config.RECIPES[settings.recipe].one_cycle:
         changeable.add("epochs")
-    for name in sorted(set(changed) - changeable):
+    fixed = sorted(set(changed) - changeable)
+    if fixed:
+        hint = " The schedule is laid out for all epochs: see --stop-after." * ("epochs" in fixed)
         raise ValueError(
-            f"`{name}` of a run cannot change when it is resumed: it is "
-            f"{config.format_value(getattr(settings, name))}, received "
-            f"{config.format_value(changed[name])}."
-            + (
-                " The schedule is laid out for all epochs: see --stop-after."
-                if name == "epochs"
-                else ""
-            )
+            f"`{fixed[0]}` of a run cannot change when it is resumed: it is "
+            f"{config.format_value(getattr(settings, fixed[0]))}, received "
+            f"{config.format_value(changed[fixed[0]])}.{hint}"
         )
-    return dataclasses.replace(settings, **changed)
+    return dataclasses.replace(settings, **changed), facts
 
 
 def _as_saved(value):
@@ -162,40 +165,48 @@ def _claim(run_dir, overwrite):
     run_dir.mkdir(parents=True, exist_ok=True)
 
 
-def _facts(images):
-    """What config.json says of a run besides its arguments."""
+def _resolved(settings, images):
+    """The settings with nothing left to this machine or these data to decide."""
+    dtype = settings.compute_dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if _has_bfloat16() else "float32"
+    flip = images.mirror if settings.flip is None else settings.flip
+    return dataclasses.replace(settings, dataset=images.name, compute_dtype=dtype, flip=flip)
+
+
+def _facts(images, first, earlier):
+    """What config.json says of a run besides its arguments: `earlier` facts stay, if it goes on."""
     describe = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         commit = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = None  # installed from a wheel, not run from a checkout
+    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+    code = {"commit": commit, "versions": {"python": platform.python_version(), **versions}}
+    if earlier:
+        resumed = [*earlier.get("resumed", []), {"after_epoch": first, **code}]
+        return {**earlier, "resumed": resumed}
     return {
         "class_names": images.class_names,
         "train_images": len(images.train[0]),
         "test_images": len(images.test[0]),
-        "commit": commit,
-        "versions": {"python": platform.python_version()}
-        | {package: importlib.metadata.version(package) for package in PACKAGES},
+        **code,
     }
 
 
-def _compiled_model(settings, images):
-    """The model on the compute dtype of the settings, with its optimizer, everything seeded."""
+def _compiled_model(settings, images, weights):
+    """The model in the compute dtype of the settings, with its optimizer, everything seeded."""
     tf.keras.utils.set_random_seed(settings.seed)
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
     dtype = settings.compute_dtype
-    if dtype == "auto":
-        dtype = "bfloat16" if _has_bfloat16() else "float32"
     policy = tf.keras.mixed_precision.global_policy()
     tf.keras.mixed_precision.set_global_policy(
         "float32" if dtype == "float32" else f"mixed_{dtype}"
     )
     try:
         model = SEResNet14(
-            num_classes=len(images.class_names),
-            weights=settings.weights,
-            **settings.model_arguments(),
+            num_classes=len(images.class_names), weights=weights, **settings.model_arguments()
         )
     finally:
         tf.keras.mixed_precision.set_global_policy(policy)
@@ -232,12 +243,11 @@ def _fit(model, settings, images, run_dir, epochs, run_callbacks):
     Raises:
         SystemExit: If the loss became NaN or infinite; the last good checkpoint stays.
     """
-    flip = images.mirror if settings.flip is None else settings.flip
     tests = data.test_batches(images)
     probe = next(iter(data.test_batches(images, GATE_IMAGES)))[0]
     history = model.fit(
         data.training_batches(
-            images, settings.batch_size, settings.seed, epochs.stop, epochs.start, flip
+            images, settings.batch_size, settings.seed, epochs.stop, epochs.start, settings.flip
         ),
         initial_epoch=epochs.start,
         epochs=epochs.stop,
@@ -256,7 +266,7 @@ def _fit(model, settings, images, run_dir, epochs, run_callbacks):
             tf.keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False),
         ],
     ).history
-    if history and not math.isfinite(history["loss"][-1]):
+    if history and not callbacks.is_finite({name: values[-1] for name, values in history.items()}):
         sys.exit("training diverged: the loss is no number. A lower --learning-rate may help.")
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from larq_seresnet import SEResNet14
+from larq_seresnet import SEResNet14, save_weights
 from larq_seresnet.export import convert, flatbuffer, verify
 from larq_seresnet.preprocessing import preprocess_input
 from larq_seresnet.training import data
@@ -102,7 +102,8 @@ def test_lces_silent_second_way_is_an_error(monkeypatch, small_model):
     ("arguments", "message"),
     [
         (["nowhere"], "`weights` must be None or the path"),
-        (["{run}", "--limit-test", "9999"], "`limit_test` must be at most 360, received 9999"),
+        (["{run}", "--limit-test", "9999"], "`limit_test` must be from 1 to 360, received 9999"),
+        (["{run}", "--limit-test", "-5"], "`limit_test` must be at least 1, received -5"),
         (["{run}", "--dataset", "nosuchset"], "`dataset` must be a TFDS name"),
         (["{empty}"], "is no finished run: it holds no weights.h5"),
     ],
@@ -113,6 +114,45 @@ def test_bad_arguments_are_refused(arguments, message, trained, tmp_path, capsys
         convert.main(arguments)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("features", {"include_top": False}, "must have a classifier"),
+        ("anything", {}, "--dataset is needed"),
+    ],
+)
+def test_weights_that_cannot_be_proved_are_refused(tmp_path, capsys, name, arguments, message):
+    save_weights(SEResNet14(filters=(4, 8, 16), **arguments), tmp_path / name)
+    with pytest.raises(SystemExit) as stop:
+        convert.main([str(tmp_path / name)])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"activation": "tanh", "precision": "w1a1"},
+        {"attention": "se_paper", "fmb": False, "reduction_ratio": 2},
+        {"attention": None},
+        {"precision": "float32", "activation": "tanh", "fmb": False},
+    ],
+    ids=["tanh", "paper", "no_se", "float32"],
+)
+def test_other_configurations_convert_too(arguments, images):
+    """Every one agrees with Keras, and another model's file does not."""
+    model, other = (SEResNet14(filters=(4, 8, 16), **arguments) for _ in range(2))
+    inputs, labels = preprocess_input(images), np.zeros(len(images), int)
+    for each in (model, other):
+        each(np.random.default_rng(1).normal(size=(64, 32, 32, 3)), training=True)
+    agreement = verify.compare(model, convert.convert(model), inputs, labels)
+    assert agreement.unexplained() == []
+    assert np.isfinite(agreement.max_difference)
+    assert len(verify.compare(model, convert.convert(other), inputs, labels).unexplained()) > 4
 
 
 def test_operators_are_counted_by_name(converted):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from larq_seresnet import SEResNet14
+from larq_seresnet import FMB, SEResNet14
 
 # Per layer: 1-bit values, 32-bit values. Convolutions k*k*in*out; BatchNorm 4 a channel (gamma,
 # beta, mean, variance); attention C*C twice and C biases; classifier 64*10 and 10 biases.
@@ -235,12 +235,34 @@ def test_every_weight_learns(precision, inputs):
         ({"input_shape": (None, None, 3)}, r"received \(None, None, 3\)"),
         ({"input_shape": (None, None, None), "include_top": False}, "height and width may be None"),
         ({"input_tensor": np.zeros((1, 32, 32, 3))}, "`input_tensor` must be a Keras tensor"),
+        ({"precision": ["w1"]}, r"`precision` must be one of .* received \['w1'\]"),
+        ({"input_shape": 32}, r"`input_shape` must have the shape .* received \(32,\)"),
+        ({"weights": 3}, "`weights` must be None or the path .* received '3'"),
         ({"weights": "imagenet"}, "`weights` must be None or the path .* received 'imagenet'"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         SEResNet14(**arguments)
+
+
+def test_numpy_numbers_are_numbers():
+    labels = np.array([0, 6])
+    model = SEResNet14(num_classes=labels.max() + 1, filters=(4, 8, 16))
+    assert model.output_shape == (None, 7)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
+def test_no_negative_zero_reaches_a_sign(small_model, inputs, activation):
+    """LCE's packer on ARM takes -0.0 for -1, larq and x86 for +1."""
+    model = small_model(precision="w1a1", activation=activation)
+    signs = [
+        layer.input
+        for layer in model.layers
+        if getattr(layer, "input_quantizer", None) is not None or isinstance(layer, FMB)
+    ]
+    for values in tf.keras.Model(model.input, signs)(inputs):
+        assert not np.any((values.numpy() == 0) & np.signbit(values.numpy()))
 
 
 def test_arguments_are_keyword_only():

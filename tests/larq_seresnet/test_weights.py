@@ -49,6 +49,14 @@ def test_top_and_no_top_share_weights(saved, inputs):
     np.testing.assert_array_equal(features(inputs), expected)
 
 
+def test_layers_before_the_input_tensor_are_left_alone(saved, inputs):
+    model, path = saved
+    before = tf.keras.layers.Conv2D(3, 1, use_bias=False, name="before")
+    source = tf.keras.layers.Input((32, 32, 3))
+    whole = SEResNet14(**SMALL, input_tensor=before(source), weights=path)
+    np.testing.assert_allclose(whole(inputs), model(before(inputs)), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -84,6 +92,17 @@ def _change_the_configuration(path):
         file.attrs["configuration"] = file.attrs["configuration"].replace("sigmoid", "tanh")
 
 
+def _swap_gamma_and_beta(path):
+    with h5py.File(path, "r+") as file:
+        names = list(file["stem_bn"].attrs["weight_names"])
+        file["stem_bn"].attrs["weight_names"] = [names[1], names[0], *names[2:]]
+
+
+def _drop_the_data_set(path):
+    with h5py.File(path, "r+") as file:
+        del file.attrs["trained_on"]
+
+
 def _drop_the_digest(path):
     with h5py.File(path, "r+") as file:
         del file.attrs["sha256"]
@@ -98,6 +117,8 @@ def _cut_off(path):
     [
         (_flip_a_weight, "damaged: its SHA-256 is"),
         (_change_the_configuration, "damaged: its SHA-256 is"),
+        (_swap_gamma_and_beta, "damaged: its SHA-256 is"),
+        (_drop_the_data_set, "was not written by save_weights"),
         (_drop_the_digest, "was not written by save_weights"),
         (_cut_off, "is damaged"),
         (lambda path: path.write_text("weights"), "must be None or the path"),

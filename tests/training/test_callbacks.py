@@ -37,6 +37,12 @@ def test_a_broken_log_is_reported(tmp_path, content, message):
         callbacks.read_log(path)
 
 
+def test_a_broken_epoch_is_no_checkpoint():
+    assert callbacks.is_finite({"loss": 1.0, "val_loss": 2.0})
+    assert not callbacks.is_finite({"loss": 1.0, "val_loss": np.nan})
+    assert not callbacks.is_finite({"loss": np.inf, "val_loss": 1.0})
+
+
 def test_gate_recorder_leaves_a_model_without_attention_alone(tmp_path, small_model, inputs):
     recorder = callbacks.GateRecorder(tmp_path / "gates.npz", inputs, {1}, "digits")
     recorder.set_model(small_model(attention=None))

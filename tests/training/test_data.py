@@ -1,9 +1,11 @@
 import os
 import urllib.request
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from larq_seresnet.preprocessing import MEAN, STD, preprocess_input
 from larq_seresnet.training import data
@@ -41,8 +43,14 @@ def test_limits_keep_every_class_and_refuse_too_much(digits):
     assert len(limited.train[0]) == 200
     assert len(limited.test[1]) == 7
     assert len(np.unique(limited.train[1])) == 10
-    with pytest.raises(ValueError, match="`limit_train` must be at most 1437, received 1438"):
+    with pytest.raises(ValueError, match="`limit_train` must be from 1 to 1437, received 1438"):
         data.load("digits", limit_train=1438)
+
+
+@pytest.mark.parametrize("limit", [0, -5])
+def test_limits_below_one_are_refused(limit):
+    with pytest.raises(ValueError, match=f"`limit_test` must be at least 1, received {limit}"):
+        data.load("digits", limit_test=limit)
 
 
 def test_unnamed_falls_back_to_digits_and_says_so(offline, capsys):
@@ -107,6 +115,33 @@ def test_folder_with_train_and_test(folder):
             (folder / part / name / "1.png").write_bytes(source.read_bytes())
     with pytest.raises(ValueError, match="must have the same class folders"):
         data.load(str(folder))
+
+
+def test_folder_with_a_broken_image(folder):
+    (folder / "red" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n, cut off")
+    with pytest.raises(ValueError, match="holds a file that is no image"):
+        data.load(str(folder))
+
+
+class _Prepared:
+    """What `_described` reads of a TFDS builder."""
+
+    name = "flowers"
+
+    def __init__(self, features, *splits):
+        self.info = SimpleNamespace(features=features, splits=dict.fromkeys(splits))
+
+
+def test_tfds_sets_without_test_images_hold_out_a_fifth():
+    label, image = tfds.features.ClassLabel(num_classes=5), tfds.features.Image()
+    features = tfds.features.FeaturesDict({"label": label, "image": image})
+    assert data._described(_Prepared(features, "train", "test"))[1:] == ("train", "test")
+    assert data._described(_Prepared(features, "train", "validation"))[2] == "validation"
+    assert data._described(_Prepared(features, "train"))[1:] == ("train[:80%]", "train[80%:]")
+    with pytest.raises(ValueError, match="must have a split 'train', received 'flowers'"):
+        data._described(_Prepared(features, "test"))
+    with pytest.raises(ValueError, match="must be an image classification set"):
+        data._described(_Prepared(tfds.features.FeaturesDict({"text": tfds.features.Text()})))
 
 
 def test_augment_shifts_and_mirrors():

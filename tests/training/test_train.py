@@ -50,6 +50,8 @@ def test_a_run_directory_holds_everything(trained):
     settings, facts = config.load(run_dir)
     assert settings.filters == (4, 8, 16)
     assert settings.dataset == "digits"
+    assert settings.flip is False
+    assert settings.compute_dtype == "float32"
     assert facts["class_names"] == list("0123456789")
     assert (facts["train_images"], facts["test_images"]) == (512, 100)
     assert facts["versions"]["larq"].startswith("0.")
@@ -104,6 +106,8 @@ def test_two_epochs_and_two_resumed_equal_four(tmp_path, recipe):
         train.main(["--resume", "--run-dir", str(parts), "--epochs", "4"])
     assert _curve(parts) == _curve(whole)
     assert len(_curve(whole)) == 4
+    _, facts = config.load(parts)
+    assert [each["after_epoch"] for each in facts["resumed"]] == [2]
     rates = [row["learning_rate"] for row in _curve(whole)]
     assert (len(set(rates)) == 1) == (recipe == "plain")
     loaded = [SEResNet14(filters=(4, 8, 16), weights=run / "weights.h5") for run in (whole, parts)]
@@ -161,8 +165,9 @@ def test_nothing_is_overwritten_or_changed_unasked(trained, tmp_path, capsys):
         ("--reduction-ratio 3", "`reduction_ratio` must be a positive integer that divides"),
         ("--stop-after 11", "`stop_after` must be from 1 to `epochs`, 10, received 11"),
         ("--precision w2", "argument --precision: invalid choice: 'w2'"),
+        ("--resume --overwrite", "not allowed with argument"),
         ("--epoch 3", "unrecognized arguments: --epoch 3"),
-        ("--limit-train 9999", "`limit_train` must be at most 1437, received 9999"),
+        ("--limit-train 9999", "`limit_train` must be from 1 to 1437, received 9999"),
         ("--weights nowhere.h5", "`weights` must be None or the path"),
     ],
 )

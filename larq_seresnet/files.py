@@ -1,0 +1,17 @@
+"""How this package writes files."""
+
+import os
+import pathlib
+
+
+def replace(path, write):
+    """Writes a file beside `path`, then puts it in its place: there is never half a file.
+
+    Args:
+        path: Where to; a file that is there stays until the new one is complete.
+        write: Called with the path of the file beside it, which it must write.
+    """
+    path = pathlib.Path(path)
+    part = path.with_name(f"{path.name}.part")
+    write(part)
+    os.replace(part, path)
