@@ -16,7 +16,8 @@ import warnings
 import tensorflow as tf
 
 from larq_seresnet import SEResNet14, files
-from larq_seresnet.export import flatbuffer, verify
+from larq_seresnet.export import flatbuffer, pack, verify
+from larq_seresnet.export.inference import inference_form
 from larq_seresnet.preprocessing import preprocess_input
 from larq_seresnet.training import config, data
 from larq_seresnet.weights import read_configuration
@@ -50,8 +51,11 @@ def main(argv=None):
                 f"`dataset` must have {configuration['num_classes']} classes, as the model has, "
                 f"received {images.name} with {len(images.class_names)}."
             )
-        tflite = convert(model)
-        report = prove(model, tflite, images)
+        named, left_alone = convert(model), []
+        if arguments.pack:
+            named, left_alone = pack.pack(named)
+        tflite = pack.strip(named) if arguments.strip else named
+        report = prove(model, tflite, images, named, left_alone)
     except (ValueError, OSError, data.DataUnavailable) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
     directory = arguments.out_dir or weights.parent
@@ -81,6 +85,17 @@ def _parser():
         "--out-dir", type=pathlib.Path, metavar="DIR", help="default: beside the weights"
     )
     parser.add_argument(
+        "--pack",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="store 1-bit filters of layers with float input as bits, which LCE does not",
+    )
+    parser.add_argument(
+        "--strip",
+        action="store_true",
+        help="drop names and signatures too: smaller, and the same to the runtime",
+    )
+    parser.add_argument(
         "--dataset",
         metavar="NAME",
         help="whose test images to prove it on; default: as in training",
@@ -108,12 +123,15 @@ def _source(source):
 def convert(model):
     """Converts a float32 SEResNet14 for LCE's target "arm"; returns the file's bytes.
 
+    What is converted is its inference form, so FMB needs neither sigmoid nor tanh.
+
     Raises:
         RuntimeError: If the conversion by way of a SavedModel fails. LCE would then warn and try
             another way, with another result.
     """
     import larq_compute_engine as lce  # touches tf.keras, so not before larq_seresnet
 
+    model = inference_form(model)
     # LCE cuts names off after 50 characters; without the model's own the layer's always fits.
     model = tf.keras.Model(model.input, model.output, name="m")
     with warnings.catch_warnings():
@@ -124,16 +142,23 @@ def convert(model):
             raise RuntimeError("LCE could not convert the model's SavedModel.") from warning
 
 
-def prove(model, tflite, images):
+def prove(model, tflite, images, named, left_alone):
     """Runs every test image through Keras and through LCE's interpreter.
+
+    Args:
+        model: From `SEResNet14`, float32.
+        tflite: The file's bytes.
+        images: A `data.ImageSet`.
+        named: The same file with the names of layers, if `tflite` has none.
+        left_alone: Layers whose filters could not be packed.
 
     Returns:
         The report: a dict for json, whose "failures" are empty if the file is what it should be.
     """
     configuration = json.loads(model.configuration)
     inputs, labels = preprocess_input(images.test[0]), images.test[1]
-    agreement = verify.compare(model, tflite, inputs, labels)
-    content = flatbuffer.read(tflite)
+    agreement = verify.compare(model, tflite, inputs, labels, verify.threshold_layers(named))
+    content = flatbuffer.read(named)
     operators = flatbuffer.count_operators(content)
     unexplained = len(agreement.unexplained())
     failures = []
@@ -150,6 +175,7 @@ def prove(model, tflite, images):
         **dataclasses.asdict(agreement),
         "unexplained": unexplained,
         "bytes": len(tflite),
+        "filters_left_alone": left_alone,
         "bytes_by_layer": flatbuffer.bytes_by_layer(
             content, [layer.name for layer in model.layers]
         ),
@@ -172,6 +198,7 @@ def markdown(report):
         ("top-1 error, Keras", f"{report['keras_error']:.2%}"),
         ("top-1 error, converted", f"{report['converted_error']:.2%}"),
         ("bytes", f"{report['bytes']:,}"),
+        ("filters not packed", ", ".join(report["filters_left_alone"]) or "none"),
     ]
     ties = [
         (each["image"], each["keras"], each["converted"], each["layer"], f"{each['distance']:.1e}")

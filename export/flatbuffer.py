@@ -1,12 +1,15 @@
-"""Reads what stands in a .tflite file, through LCE's own schema module."""
+"""Reads, edits and writes .tflite files through LCE's own schema module."""
 
 import collections
 
+import flatbuffers
+import numpy as np
 from larq_compute_engine.mlir.python import tflite_schema as schema
 
 _BUILTIN_NAMES = {
     code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")
 }
+_TENSOR_TYPES = {"f": schema.TensorType.FLOAT32, "i": schema.TensorType.INT32}
 
 
 def read(tflite):
@@ -14,9 +17,19 @@ def read(tflite):
     return schema.ModelT.InitFromObj(schema.Model.GetRootAs(tflite, 0))
 
 
+def write(model):
+    """The bytes of a `schema.ModelT`; equal vectors, such as shapes, stand in them once."""
+    builder = _SharingBuilder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 def operator_name(model, operator):
     """Such as "CONV_2D", or "LceBconv2d" for LCE's own."""
-    code = model.operatorCodes[operator.opcodeIndex]
+    return _code_name(model.operatorCodes[operator.opcodeIndex])
+
+
+def _code_name(code):
     if code.customCode:
         return code.customCode.decode()
     return _BUILTIN_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
@@ -26,6 +39,15 @@ def count_operators(model):
     """How often each operator occurs, most frequent first."""
     operators = [operator for graph in model.subgraphs for operator in graph.operators]
     return dict(collections.Counter(operator_name(model, each) for each in operators).most_common())
+
+
+def constant(model, index):
+    """The values of a constant float32 tensor; None if it is no such tensor."""
+    tensor = model.subgraphs[0].tensors[index]
+    data = model.buffers[tensor.buffer].data
+    if data is None or tensor.type != schema.TensorType.FLOAT32:
+        return None
+    return np.frombuffer(bytes(data), np.float32).reshape(tensor.shape)
 
 
 def layer_path(graph, operator):
@@ -51,9 +73,8 @@ def bytes_by_layer(model, layer_names):
     total = dict.fromkeys(layer_names, 0)
     seen = set()
     for operator in graph.operators:
-        layer = next(
-            (part for part in layer_path(graph, operator) if part in total), layer_names[-1]
-        )
+        path = layer_path(graph, operator)
+        layer = next((part for part in path if part in total), layer_names[-1])
         for index in operator.inputs:
             buffer = graph.tensors[index].buffer if index >= 0 else 0
             data = model.buffers[buffer].data
@@ -61,3 +82,153 @@ def bytes_by_layer(model, layer_names):
                 seen.add(buffer)
                 total[layer] += len(data)
     return {layer: size for layer, size in total.items() if size}
+
+
+def drop_unused(model):
+    """Drops tensors, constants and operator codes that nothing refers to; keeps equal ones once."""
+    graph = model.subgraphs[0]
+    used = {index for each in graph.operators for index in [*each.inputs, *each.outputs]}
+    kept = sorted((used | {*graph.inputs, *graph.outputs}) - {-1})
+    place = {old: new for new, old in enumerate(kept)} | {-1: -1}
+    graph.tensors = [graph.tensors[old] for old in kept]
+    graph.inputs = [place[index] for index in graph.inputs]
+    graph.outputs = [place[index] for index in graph.outputs]
+    for signature in model.signatureDefs or []:
+        for each in [*signature.inputs, *signature.outputs]:
+            each.tensorIndex = place[each.tensorIndex]
+    codes = sorted({each.opcodeIndex for each in graph.operators})
+    model.operatorCodes = [model.operatorCodes[code] for code in codes]
+    for each in graph.operators:
+        each.inputs = [place[index] for index in each.inputs]
+        each.outputs = [place[index] for index in each.outputs]
+        each.opcodeIndex = codes.index(each.opcodeIndex)
+    model.metadata = model.metadataBuffer = None  # the least runtime version, of other operators
+    _share_buffers(model)
+
+
+def strip(model):
+    """Drops what a runtime does not need: names, signatures, and what `drop_unused` drops.
+
+    The names of the Keras layers go with it: what reports by layer must read the file before.
+    """
+    drop_unused(model)
+    graph = model.subgraphs[0]
+    for tensor in graph.tensors:
+        tensor.name = tensor.quantization = tensor.shapeSignature = None
+        tensor.hasRank = False
+    for operator in graph.operators:
+        if operator.customOptions is not None and not len(operator.customOptions):
+            operator.customOptions = None
+    graph.name = model.description = model.signatureDefs = None
+
+
+def _share_buffers(model):
+    """Keeps each constant once, and one empty buffer for all tensors without any."""
+    places = {b"": 0}
+    for tensor in model.subgraphs[0].tensors:
+        data = model.buffers[tensor.buffer].data
+        tensor.buffer = places.setdefault(b"" if data is None else bytes(data), len(places))
+    model.buffers = [schema.BufferT() for _ in places]
+    for data, place in places.items():
+        if data:
+            model.buffers[place].data = np.frombuffer(data, np.uint8)
+
+
+class Edit:
+    """Operators and tensors that are to be added to a graph.
+
+    Args:
+        model: From `read`; tensors and buffers are added at once, operators by `insert_before`.
+    """
+
+    def __init__(self, model):
+        self._model = model
+        self._graph = model.subgraphs[0]
+        self._operators = []
+
+    def constant(self, values):
+        """A new constant tensor of a float32 or int32 array; returns its index."""
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+        self._model.buffers.append(buffer)
+        return self._tensor(values.shape, values.dtype, len(self._model.buffers) - 1)
+
+    def operator(self, name, inputs, shapes, options=None):
+        """A new operator with float32 outputs of `shapes`; returns their indices.
+
+        Args:
+            name: Such as "MUL", or "LceDequantize" for LCE's own.
+            inputs: Indices of tensors.
+            shapes: One an output.
+            options: Its builtin options, a `schema` object such as MulOptionsT.
+        """
+        operator = schema.OperatorT()
+        operator.opcodeIndex = self._code(name)
+        operator.inputs = inputs
+        operator.outputs = [self._tensor(shape, np.dtype(np.float32)) for shape in shapes]
+        if options is not None:
+            operator.builtinOptions = options
+            kind = type(options).__name__.removesuffix("T")
+            operator.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
+        self._operators.append(operator)
+        return operator.outputs
+
+    def insert_before(self, operators):
+        """Puts the new operators into the graph, before the first of `operators`."""
+        existing = [id(operator) for operator in self._graph.operators]
+        at = min(existing.index(id(operator)) for operator in operators)
+        self._graph.operators[at:at] = self._operators
+
+    def _tensor(self, shape, dtype, buffer=0):
+        tensor = schema.TensorT()
+        tensor.shape = np.array(shape, np.int32)
+        tensor.type = _TENSOR_TYPES[dtype.kind]
+        tensor.buffer = buffer
+        tensor.name = b""
+        tensor.hasRank = True
+        self._graph.tensors.append(tensor)
+        return len(self._graph.tensors) - 1
+
+    def _code(self, name):
+        codes = self._model.operatorCodes
+        for index, code in enumerate(codes):
+            if _code_name(code) == name:
+                return index
+        code = schema.OperatorCodeT()
+        code.builtinCode = getattr(schema.BuiltinOperator, name, schema.BuiltinOperator.CUSTOM)
+        code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+        if code.builtinCode == schema.BuiltinOperator.CUSTOM:
+            code.customCode = name.encode()
+        codes.append(code)
+        return len(codes) - 1
+
+
+class _SharingBuilder(flatbuffers.Builder):
+    """Writes vectors of equal bytes once, unless they hold offsets, which depend on their place."""
+
+    def __init__(self, size):
+        super().__init__(size)
+        self._vectors = {}
+        self._shareable = False
+
+    def StartVector(self, elemSize, numElems, alignment):
+        self._shareable = True
+        self._kind = (elemSize, alignment)
+        self._before = self.Offset()
+        return super().StartVector(elemSize, numElems, alignment)
+
+    def PrependUOffsetTRelative(self, off):
+        self._shareable = False
+        return super().PrependUOffsetTRelative(off)
+
+    def EndVector(self, *args):
+        offset = super().EndVector(*args)
+        if not self._shareable:
+            return offset
+        self._shareable = False
+        start = len(self.Bytes) - self._before
+        content = bytes(self.Bytes[self.Head() : start])
+        known = self._vectors.setdefault((self._kind, content), offset)
+        if known != offset:
+            self.head = start
+        return known

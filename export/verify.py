@@ -8,7 +8,6 @@ within rounding of the threshold, in Keras, and an error otherwise.
 
 import dataclasses
 
-import flatbuffers
 import numpy as np
 import tensorflow as tf
 from larq_compute_engine.tflite.python.interpreter import Interpreter
@@ -63,7 +62,7 @@ def run_lce(tflite, images):
     return Interpreter(tflite).predict(images)
 
 
-def compare(model, tflite, images, labels):
+def compare(model, tflite, images, labels, layers):
     """Runs images through a Keras model and through its converted file.
 
     Args:
@@ -71,6 +70,7 @@ def compare(model, tflite, images, labels):
         tflite: The file's bytes.
         images: What the model takes, float32 (N, H, W, C).
         labels: Integers, (N,).
+        layers: Those that compare with a threshold, from `threshold_layers`.
 
     Returns:
         An `Agreement`.
@@ -103,13 +103,13 @@ def compare(model, tflite, images, labels):
                 **tipped,
             }
             for index, tipped in zip(
-                beyond, first_tipped(model, tflite, images[beyond]), strict=True
+                beyond, first_tipped(model, tflite, images[beyond], layers), strict=True
             )
         ],
     )
 
 
-def first_tipped(model, tflite, images):
+def first_tipped(model, tflite, images, layers):
     """Where Keras and a converted file first disagree on which side of a threshold values lie.
 
     Returns:
@@ -117,11 +117,11 @@ def first_tipped(model, tflite, images):
         another batch; if that alone makes it agree with the file, the layer is None, the distance
         0. If nothing tips and they do not agree, the layer is None, the distance infinite.
     """
-    tflite, names = _with_threshold_inputs(tflite)
-    if not names:
+    if not layers:
         return [{"layer": None, "distance": float("inf")}] * len(images)
-    inputs_of_signs = [_compared_with_zero(model, name) for name in names]
-    probe = tf.keras.Model(model.input, [model.output, *inputs_of_signs])
+    tflite = _with_threshold_inputs(tflite)
+    compared = [_compared_with_zero(model, layer) for layer in layers]
+    probe = tf.keras.Model(model.input, [model.output, *compared])
     found = []
     for start in range(0, len(images), CHUNK):  # an image's maps take some 2 MiB
         chunk = images[start : start + CHUNK]
@@ -130,18 +130,18 @@ def first_tipped(model, tflite, images):
             for outputs in (probe(chunk), run_lce(tflite, chunk))
         )
         found += [
-            _first_of_one(names, [e[index] for e in expected], [r[index] for r in received])
+            _first_of_one(layers, [e[index] for e in expected], [r[index] for r in received])
             for index in range(len(chunk))
         ]
     return found
 
 
-def _first_of_one(names, expected, received):
-    for name, values, others in zip(names, expected[1:], received[1:], strict=True):
+def _first_of_one(layers, expected, received):
+    for layer, values, others in zip(layers, expected[1:], received[1:], strict=True):
         tipped = (values >= 0) != (others >= 0)
         if tipped.any():
             distance = np.abs(values[tipped]).max() / np.abs(values).max()
-            return {"layer": name, "distance": float(distance)}
+            return {"layer": layer, "distance": float(distance)}
     agree = np.abs(expected[0] - received[0]).max() <= ROUNDING
     return {"layer": None, "distance": 0.0 if agree else float("inf")}
 
@@ -154,15 +154,26 @@ def _compared_with_zero(model, name):
     return layer.input
 
 
-def _with_threshold_inputs(tflite):
-    """The file with the inputs of every sign as further outputs, and the layers they belong to."""
+def threshold_layers(tflite):
+    """The Keras layers that compare with a threshold in a file with names, in its order."""
     content = flatbuffer.read(tflite)
     graph = content.subgraphs[0]
-    names = []
-    for operator in graph.operators:
-        if flatbuffer.operator_name(content, operator) == "LceQuantize":
-            names.append(flatbuffer.layer_path(graph, operator)[1])
-            graph.outputs = [*graph.outputs, operator.inputs[0]]
-    builder = flatbuffers.Builder(len(tflite))
-    builder.Finish(content.Pack(builder), b"TFL3")
-    return bytes(builder.Output()), names
+    return [flatbuffer.layer_path(graph, each)[1] for each in _threshold_operators(content)]
+
+
+def _with_threshold_inputs(tflite):
+    """The file with what is compared with a threshold as further outputs."""
+    content = flatbuffer.read(tflite)
+    graph = content.subgraphs[0]
+    compared = [operator.inputs[0] for operator in _threshold_operators(content)]
+    graph.outputs = [*graph.outputs, *compared]
+    return flatbuffer.write(content)
+
+
+def _threshold_operators(content):
+    """The signs of binary convolutions and the gates of FMB."""
+    return [
+        operator
+        for operator in content.subgraphs[0].operators
+        if flatbuffer.operator_name(content, operator) in ("LceQuantize", "GREATER_EQUAL")
+    ]

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+
+from larq_seresnet import SEResNet14, preprocess_input
+from larq_seresnet.export import convert, flatbuffer, pack, verify
+
+
+@pytest.fixture(scope="module")
+def plain(trained):
+    """LCE's own file of a trained w1 model, nothing packed."""
+    model = SEResNet14(filters=(4, 8, 16), weights=trained("w1") / "weights.h5")
+    return convert.convert(model)
+
+
+def _filters(tflite):
+    """Float constants with more than one dimension."""
+    content = flatbuffer.read(tflite)
+    tensors = range(len(content.subgraphs[0].tensors))
+    values = [flatbuffer.constant(content, index) for index in tensors]
+    return [each for each in values if each is not None and each.ndim > 1]
+
+
+def test_bits_are_lces():
+    signs = np.ones((2, 33), bool)
+    signs[0, [0, 31]] = False
+    signs[1, 32] = False
+    np.testing.assert_array_equal(pack.bits(signs), [[1 | -(2**31), 0], [0, 1]])
+    assert pack.bits(signs).dtype == np.int32
+    assert pack.bits(np.ones((3, 2, 64), bool)).shape == (3, 2, 2)
+
+
+def test_packed_and_stripped_files_compute_the_same_to_the_last_bit(plain, inputs):
+    expected = verify.run_lce(plain, inputs)
+    packed, left_alone = pack.pack(plain)
+    stripped = pack.strip(packed)
+    assert left_alone == []
+    np.testing.assert_array_equal(verify.run_lce(packed, inputs), expected)
+    np.testing.assert_array_equal(verify.run_lce(stripped, inputs), expected)
+    assert len(stripped) < len(packed) < len(plain)
+
+
+def test_no_filter_stays_float(plain):
+    assert len(_filters(plain)) == 15 + 13
+    kept = _filters(pack.pack(plain)[0])
+    assert all(each.size == len(each) for each in kept)  # scales: one value an output channel
+    bits = 3 * 9 * 4 + 4 * 9 * 4 * 4 + 9 * 4 * 8 + 3 * 9 * 8 * 8 + 9 * 8 * 16 + 3 * 9 * 16 * 16
+    bits += 4 * 8 + 8 * 16 + 4 * (16 + 64 + 256) + 16 * 10
+    content = flatbuffer.read(pack.pack(plain)[0])
+    packed = [
+        content.buffers[content.subgraphs[0].tensors[each.inputs[0]].buffer].data
+        for each in content.subgraphs[0].operators
+        if flatbuffer.operator_name(content, each) == "LceDequantize"
+    ]
+    words = sum(len(each) for each in packed) / 4
+    assert (
+        bits / 32 <= words < bits / 32 + len(packed)
+    )  # no word but the last of each is half empty
+
+
+def test_what_is_not_two_valued_is_left_alone_and_named(plain, inputs):
+    content = flatbuffer.read(plain)
+    graph = content.subgraphs[0]
+    operator = next(
+        each
+        for each in graph.operators
+        if flatbuffer.layer_path(graph, each)[1].startswith("stage2_block2_2")
+    )
+    buffer = content.buffers[graph.tensors[operator.inputs[1]].buffer]
+    values = np.frombuffer(bytes(buffer.data), np.float32).copy()
+    values[5] *= 1.001
+    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+    changed = flatbuffer.write(content)
+    packed, left_alone = pack.pack(changed)
+    assert len(left_alone) == 1
+    assert left_alone[0].startswith("stage2_block2_2")
+    np.testing.assert_array_equal(verify.run_lce(packed, inputs), verify.run_lce(changed, inputs))
+
+
+def test_a_float32_model_is_left_alone(small_model, images):
+    tflite = convert.convert(small_model(precision="float32"))
+    packed, left_alone = pack.pack(tflite)
+    assert len(left_alone) == 15 + 13
+    inputs = preprocess_input(images)
+    np.testing.assert_array_equal(verify.run_lce(packed, inputs), verify.run_lce(tflite, inputs))
