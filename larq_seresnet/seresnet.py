@@ -10,7 +10,7 @@ from larq_seresnet.layers import FMB, FMB_GRADIENTS, GATE_ACTIVATIONS, SqueezeEx
 from larq_seresnet.precision import PRECISIONS
 from larq_seresnet.weights import load_weights
 
-ATTENTIONS = ("se", "se_paper", None)
+ATTENTIONS = ("se", "se_paper", "se_float32", None)
 FILTERS = (16, 32, 64)
 
 
@@ -51,8 +51,9 @@ def SEResNet14(
         fmb: Whether to binarise M_c to M'_c (Eq. 5 and 6).
         fmb_gradient: "straight_through", or "none" to read the paper literally; see `FMB`.
         attention: "se" (scaled 1-bit weights, gates that start open), "se_paper" (bare +-1 weights,
-            no bias, as the paper has it), or None for a network without attention, where
-            `activation`, `fmb`, `fmb_gradient` and `reduction_ratio` mean nothing.
+            no bias, as the paper has it), "se_float32" (the paper's, a control with float32 weights
+            whatever the precision), or None for a network without attention, where `activation`,
+            `fmb`, `fmb_gradient` and `reduction_ratio` mean nothing.
         reduction_ratio: r of Eq. 4, the attention's weights are (C, C/r) and (C/r, C).
         filters: Channels of the three stages.
 
@@ -84,12 +85,13 @@ def SEResNet14(
     def gate(x, name):
         if attention is None:
             return x
-        paper = attention == "se_paper"
+        kernels = PRECISIONS["float32"] if attention == "se_float32" else bits
+        paper = attention != "se"
         gates = SqueezeExcite(
             activation,
             reduction_ratio,
-            kernel_quantizer=bits.kernel_quantizer if paper else bits.scaled_kernel_quantizer,
-            kernel_constraint=bits.kernel_constraint,
+            kernel_quantizer=kernels.kernel_quantizer if paper else kernels.scaled_kernel_quantizer,
+            kernel_constraint=kernels.kernel_constraint,
             gate_bias=None if paper else 1.0,
             name=f"{name}_se",
         )(x)

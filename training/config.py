@@ -86,10 +86,11 @@ class Config:
     attention: str | None = _flag(
         "model",
         "se",
-        "se: scaled 1-bit weights, gates start open; se_paper: bare +-1, no bias; none: no SE",
+        "se: scaled 1-bit weights, gates start open; se_paper: bare +-1, no bias; "
+        "se_float32: the same with float32 weights; none: no SE",
         type=_none_or_name,
         choices=list(ATTENTIONS),
-        metavar="{se,se_paper,none}",
+        metavar="{se,se_paper,se_float32,none}",
     )
     reduction_ratio: int = _flag(
         "model", 1, "r of the attention's W0, (C, C/r)", type=int, metavar="R"
@@ -124,6 +125,13 @@ class Config:
     )
     limit_test: int | None = _flag(
         "data", None, "use this many test images, default all", type=int, metavar="N"
+    )
+    held_out: int | None = _flag(
+        "data",
+        None,
+        "test on this many of the training images instead, which are not trained on: for choosing",
+        type=int,
+        metavar="N",
     )
     flip: bool | None = _flag(
         "data", None, "mirror half of the training images; default on, for digits off"
@@ -174,7 +182,14 @@ class Config:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", RECIPES[self.recipe].learning_rate)
-        for name in ("epochs", "batch_size", "limit_train", "limit_test", "learning_rate"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "limit_train",
+            "limit_test",
+            "held_out",
+            "learning_rate",
+        ):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"`{name}` must be positive, received {value}.")

@@ -40,7 +40,7 @@ class ImageSet:
     mirror: bool = True
 
 
-def load(name=None, data_dir=None, size=(32, 32), limit_train=None, limit_test=None):
+def load(name=None, data_dir=None, size=(32, 32), limit_train=None, limit_test=None, held_out=None):
     """Loads a data set, resized to `size`.
 
     Args:
@@ -49,12 +49,15 @@ def load(name=None, data_dir=None, size=(32, 32), limit_train=None, limit_test=N
         data_dir: Where TFDS keeps its data sets; None for its own choice (TFDS_DATA_DIR).
         size: Height and width in pixels.
         limit_train, limit_test: How many images to keep; None for all.
+        held_out: How many of the training images stand in for the test set, always the same ones
+            (`limit_train` counts the others); None for the test set itself.
 
     Raises:
         DataUnavailable: If it cannot be had.
         ValueError: If it is no image classification set, or smaller than a limit.
     """
-    for argument, limit in (("limit_train", limit_train), ("limit_test", limit_test)):
+    limits = {"limit_train": limit_train, "limit_test": limit_test, "held_out": held_out}
+    for argument, limit in limits.items():
         if limit is not None and limit < 1:
             raise ValueError(f"`{argument}` must be at least 1, received {limit}.")
     try:
@@ -63,17 +66,33 @@ def load(name=None, data_dir=None, size=(32, 32), limit_train=None, limit_test=N
         elif name is not None and pathlib.Path(name).is_dir():
             images = _folder(pathlib.Path(name), size)
         else:
-            images = _tfds(name or DEFAULT, data_dir, size, limit_train, limit_test)
+            first = limit_train if held_out is None else None
+            images = _tfds(name or DEFAULT, data_dir, size, first, limit_test)
     except DataUnavailable as reason:
         if name is not None:
             raise
         print(f"{reason}\nNo --dataset was named: training on scikit-learn's {EMBEDDED} instead.")
         images = _digits(size)
+    if held_out is not None:
+        images = _hold_out(images, held_out)
     return dataclasses.replace(
         images,
         train=_first(images.train, limit_train, "limit_train"),
         test=_first(images.test, limit_test, "limit_test"),
     )
+
+
+def _hold_out(images, count):
+    """The same set with `count` of its training images as its test images."""
+    total = len(images.train[0])
+    if count >= total:
+        raise ValueError(f"`held_out` must be from 1 to {total - 1}, received {count}.")
+    order = np.random.default_rng(SPLIT_SEED).permutation(total)
+    train, test = (
+        tuple(array[np.sort(chosen)] for array in images.train)
+        for chosen in (order[count:], order[:count])
+    )
+    return dataclasses.replace(images, train=train, test=test)
 
 
 def _first(pairs, limit, argument):

@@ -13,11 +13,13 @@ import platform
 import shutil
 import subprocess
 import sys
+import zlib
 
 import tensorflow as tf
 
 from larq_seresnet import SEResNet14, save_weights
 from larq_seresnet.training import callbacks, config, data, figures
+from larq_seresnet.weights import load_weights
 
 GATE_IMAGES = 256
 PACKAGES = ("tensorflow", "tf-keras", "larq", "tensorflow-datasets", "numpy")
@@ -44,6 +46,7 @@ def main(argv=None):
             settings.input_shape[:2],
             settings.limit_train,
             settings.limit_test,
+            settings.held_out,
         )
         settings = _resolved(settings, images)
         model = _compiled_model(settings, images, None if resume else settings.weights)
@@ -63,7 +66,7 @@ def main(argv=None):
     save_weights(model, run_dir / config.WEIGHTS_FILE, trained_on=images.name)
     figures.draw_curves(
         callbacks.read_log(run_dir / callbacks.LOG_FILE),
-        f"{model.name}\n{images.name}, {settings.recipe}, seed {settings.seed}",
+        f"{model.name}\n{_data_name(settings)}, {settings.recipe}, seed {settings.seed}",
         run_dir / "curves.png",
     )
     print(f"wrote {run_dir}; to convert it: {sys.executable} export/convert.py {run_dir}")
@@ -145,8 +148,16 @@ def _epochs_done(checkpoint, last):
 
 def _default_run_dir(model, settings):
     dataset = pathlib.Path(settings.dataset).name
+    if settings.held_out:
+        dataset += f"_held_out{settings.held_out}"
     name = f"{model.name}_{dataset}_{settings.recipe}{settings.epochs}_seed{settings.seed}"
     return pathlib.Path("runs") / name
+
+
+def _data_name(settings):
+    if settings.held_out:
+        return f"{settings.dataset}, tested on {settings.held_out} training images"
+    return settings.dataset
 
 
 def _claim(run_dir, overwrite):
@@ -205,11 +216,12 @@ def _compiled_model(settings, images, weights):
         "float32" if dtype == "float32" else f"mixed_{dtype}"
     )
     try:
-        model = SEResNet14(
-            num_classes=len(images.class_names), weights=weights, **settings.model_arguments()
-        )
+        model = SEResNet14(num_classes=len(images.class_names), **settings.model_arguments())
     finally:
         tf.keras.mixed_precision.set_global_policy(policy)
+    _initialise(model, settings.seed)
+    if weights is not None:
+        load_weights(model, weights)
     steps = _steps(settings, images) * settings.epochs
     schedule = config.RECIPES[settings.recipe].schedule(settings.learning_rate, steps)
     model.compile(
@@ -219,6 +231,17 @@ def _compiled_model(settings, images, weights):
     )
     print(f"{model.name}: {model.count_params():,} parameters, computing in {dtype}")
     return model
+
+
+def _initialise(model, seed):
+    """Draws every kernel anew, by the seed and its own name alone.
+
+    So models that differ in a layer begin with the same weights everywhere else.
+    """
+    for weight in model.trainable_weights:
+        if weight.shape.rank > 1:
+            own_seed = zlib.crc32(f"{seed} {weight.name}".encode())
+            weight.assign(tf.keras.initializers.GlorotUniform(own_seed)(weight.shape))
 
 
 def _has_bfloat16():

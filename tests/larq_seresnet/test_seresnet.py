@@ -222,7 +222,7 @@ def test_every_weight_learns(precision, inputs):
         ({"activation": "relu"}, "`activation` must be one of .* received 'relu'"),
         (
             {"attention": "cbam"},
-            "`attention` must be one of 'se', 'se_paper', None, received 'cbam'",
+            "`attention` must be one of 'se', 'se_paper', 'se_float32', None, received 'cbam'",
         ),
         ({"fmb_gradient": "ste"}, "`fmb_gradient` must be one of .* received 'ste'"),
         ({"fmb": "yes"}, "`fmb` must be one of True, False, received 'yes'"),
@@ -268,3 +268,15 @@ def test_no_negative_zero_reaches_a_sign(small_model, inputs, activation):
 def test_arguments_are_keyword_only():
     with pytest.raises(TypeError):
         SEResNet14((32, 32, 3))
+
+
+def test_a_control_has_float_attention_in_a_1_bit_network(small_model):
+    model = small_model(attention="se_float32")
+    float_kernels = [
+        weight.name
+        for weight in model.trainable_weights
+        if "kernel" in weight.name and weight.name not in _kernels(model)
+    ]
+    assert len(float_kernels) == 12
+    assert all("_se/" in name for name in float_kernels)
+    assert not any("_se/" in name and "bias" in name for name in (w.name for w in model.weights))

@@ -191,3 +191,16 @@ def test_test_batches_are_the_test_images_in_order(digits):
     images = np.concatenate([x for x, _ in batches])
     np.testing.assert_allclose(images, preprocess_input(digits.test[0]), atol=1e-6)
     np.testing.assert_array_equal(np.concatenate([y for _, y in batches]), digits.test[1])
+
+
+def test_held_out_images_are_training_images_and_not_trained_on():
+    whole, part = data.load("digits"), data.load("digits", held_out=100)
+    assert len(part.test[0]) == 100
+    together = np.concatenate([part.train[0], part.test[0]]).reshape(len(whole.train[0]), -1)
+    expected = whole.train[0].reshape(len(together), -1)
+    np.testing.assert_array_equal(np.sort(together, axis=0), np.sort(expected, axis=0))
+    np.testing.assert_array_equal(data.load("digits", held_out=100).test[0], part.test[0])
+    limited = data.load("digits", held_out=100, limit_train=50)
+    np.testing.assert_array_equal(limited.train[0], part.train[0][:50])
+    with pytest.raises(ValueError, match="`held_out` must be from 1 to 1436, received 1437"):
+        data.load("digits", held_out=1437)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pathlib
@@ -203,3 +204,29 @@ def test_the_readmes_command_on_a_piece_of_cifar10(tmp_path):
     assert {row["dataset"] for row in rows} == {"cifar10"}
     assert rows[-1]["train_error"] < 0.75
     assert json.loads((tmp_path / "run" / "config.json").read_text())["train_images"] == 2000
+
+
+def test_models_that_differ_in_a_layer_begin_with_the_same_weights_elsewhere():
+    settings = config.Config(dataset="digits", filters=(4, 8, 16), compute_dtype="float32", seed=3)
+    images = data.load("digits", limit_train=8, limit_test=8)
+
+    def initial(**arguments):
+        model = train._compiled_model(dataclasses.replace(settings, **arguments), images, None)
+        return {weight.name: weight.numpy() for weight in model.trainable_weights}
+
+    whole, control = initial(), initial(attention=None)
+    other_seed = initial(seed=4)
+    assert control.keys() < whole.keys()
+    for name, values in control.items():
+        np.testing.assert_array_equal(values, whole[name], name)
+    kernels = [name for name, values in whole.items() if values.ndim > 1]
+    assert all(np.abs(whole[name] - other_seed[name]).max() > 0 for name in kernels)
+    same_shape = [whole[name] for name in kernels if whole[name].shape == (3, 3, 4, 4)]
+    assert np.abs(same_shape[0] - same_shape[1]).max() > 0
+
+
+def test_a_run_that_holds_images_out_never_sees_the_test_set(tmp_path):
+    run_dir = _train(tmp_path / "run", "--epochs", 1, "--held-out", 60)
+    settings, facts = config.load(run_dir)
+    assert settings.held_out == 60
+    assert (facts["train_images"], facts["test_images"]) == (192, 50)

@@ -1,0 +1,263 @@
+"""The paper's grid of trainings: one command runs what is missing and keeps the logs."""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import json
+import pathlib
+import shlex
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+from larq_seresnet import files
+from larq_seresnet.training import callbacks, config
+
+ROOT = pathlib.Path(__file__).parent.parent
+RESULTS = ROOT / "results" / "paper"
+RUNS = pathlib.Path("runs") / "paper"
+
+_LITERAL = {"attention": "se_paper", "fmb_gradient": "none"}
+_SIGMOID = {"activation": "sigmoid", "fmb": False}
+_TANH = {"activation": "tanh", "fmb": False}
+_SIGMOID_FMB = {"activation": "sigmoid", "fmb": True}
+_TANH_FMB = {"activation": "tanh", "fmb": True}
+_THROUGH = {"attention": "se_paper", "fmb_gradient": "straight_through"}
+
+#: Blocks of arms; an arm is a name and the arguments in which it differs from `Config`'s defaults.
+BLOCKS: dict[str, dict[str, dict[str, Any]]] = {
+    "paper-literal": {
+        "sigmoid": _LITERAL | _SIGMOID,
+        "tanh": _LITERAL | _TANH,
+        "sigmoid_fmb": _LITERAL | _SIGMOID_FMB,
+        "tanh_fmb": _LITERAL | _TANH_FMB,
+        "float32_sigmoid": _LITERAL | _SIGMOID | {"precision": "float32"},
+    },
+    "controls": {
+        "no_se": {"attention": None},
+        "float32_se": {"attention": "se_float32"} | _SIGMOID,
+        "float32_no_se": {"attention": None, "precision": "float32"},
+    },
+    "gradient": {
+        "sigmoid_fmb_through": _THROUGH | _SIGMOID_FMB,
+        "tanh_fmb_through": _THROUGH | _TANH_FMB,
+    },
+    "ours": {
+        "scaled": _SIGMOID,
+        "scaled_fmb_through": _SIGMOID_FMB | {"fmb_gradient": "straight_through"},
+        "scaled_fmb_none": _SIGMOID_FMB | {"fmb_gradient": "none"},
+    },
+    "activations": {
+        "w1a1_no_se": {"attention": None, "precision": "w1a1"},
+        "w1a1_sigmoid": _LITERAL | _SIGMOID | {"precision": "w1a1"},
+        "w1a1_sigmoid_fmb": _LITERAL | _SIGMOID_FMB | {"precision": "w1a1"},
+        "w1a1_tanh": _LITERAL | _TANH | {"precision": "w1a1"},
+        "w1a1_tanh_fmb": _LITERAL | _TANH_FMB | {"precision": "w1a1"},
+    },
+}
+ARMS = {arm: arguments for block in BLOCKS.values() for arm, arguments in block.items()}
+TABLE_III = ("sigmoid", "sigmoid_fmb", "no_se")
+FIGURE_10 = ("sigmoid", "tanh", "sigmoid_fmb", "tanh_fmb")
+#: What the recipe `plain` was tuned on: the control, and the paper's own baseline.
+TUNED = ("no_se", "sigmoid")
+RATES = (0.001, 0.003, 0.01, 0.03)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training: a directory `name`, and the arguments of its `Config`."""
+
+    name: str
+    arguments: dict[str, Any]
+
+    def command(self, runs: pathlib.Path) -> list[str]:
+        """What trains it, or goes on with it where its checkpoint stands."""
+        run_dir = runs / self.name
+        resume = ["--resume"] if (run_dir / "checkpoint" / "checkpoint").exists() else []
+        overwrite = [] if resume or not run_dir.exists() else ["--overwrite"]
+        flags = [flag for name, value in self.arguments.items() for flag in _flag(name, value)]
+        train = pathlib.Path(__file__).with_name("train.py")
+        return [sys.executable, str(train), *flags, "--run-dir", str(run_dir), *resume, *overwrite]
+
+
+def _flag(name, value):
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    return [f"--{flag}", *config.format_value(value).split()]
+
+
+def _grid(plan, **common):
+    """Runs in the order of `plan`, (arms, their epochs, seeds): all arms of one seed first."""
+    return [
+        Run(
+            f"{arm}_seed{seed}",
+            ARMS[arm] | {"recipe": "plain", "epochs": epochs(arm), "seed": seed} | common,
+        )
+        for arms, epochs, seeds in plan
+        for seed in seeds
+        for arm in arms
+    ]
+
+
+def _arms(*blocks):
+    return [arm for block in blocks for arm in BLOCKS[block]]
+
+
+def _until_table_iii(arm):
+    return 25 if arm in TABLE_III else 10
+
+
+def _tuning():
+    return [
+        Run(
+            f"{arm}_rate{rate}",
+            ARMS[arm]
+            | {"recipe": "plain", "epochs": 5, "seed": 0, "held_out": 5000, "learning_rate": rate}
+            | {"dataset": "cifar10"},
+        )
+        for rate in RATES
+        for arm in TUNED
+    ]
+
+
+_FIRST, _REST = _arms("paper-literal", "controls"), _arms("gradient", "ours", "activations")
+PROFILES = {
+    "tuning": _tuning(),
+    "smoke": _grid(
+        [(_FIRST, lambda arm: 2, range(2))],
+        dataset="digits",
+        limit_train=256,
+        limit_test=100,
+        batch_size=64,
+        filters=(4, 8, 16),
+        compute_dtype="float32",
+    ),
+    "short": _grid(
+        [(_FIRST, _until_table_iii, range(3)), (_REST, _until_table_iii, range(2))],
+        dataset="cifar10",
+    ),
+    "full": _grid(
+        [
+            (_FIRST + _REST, _until_table_iii, range(5)),
+            (FIGURE_10, lambda arm: 100, range(1)),
+        ],
+        dataset="cifar10",
+    ),
+}
+
+
+def main(argv=None):
+    """Runs what of a profile is not done."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    grid = PROFILES[arguments.profile]
+    logs = arguments.out_dir / ("tuning" if arguments.profile == "tuning" else "logs")
+    try:
+        unknown = set(arguments.arms or ()) - set(ARMS)
+        if unknown:
+            raise ValueError(f"--arms must be among {', '.join(ARMS)}, received {min(unknown)!r}.")
+        missing = [
+            run
+            for run in grid
+            if not is_done(run, logs)
+            and (not arguments.arms or run.name.rsplit("_", 1)[0] in arguments.arms)
+        ]
+    except ValueError as problem:
+        parser.exit(2, f"{parser.prog}: error: {problem}\n")
+    if arguments.print_commands:
+        for run in missing:
+            print(shlex.join(run.command(arguments.runs_dir)))
+        return
+    print(f"{arguments.profile}: {len(grid) - len(missing)} of {len(grid)} runs are done")
+    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+        failed = [
+            name
+            for name in pool.map(lambda r: _train(r, arguments.runs_dir, logs), missing)
+            if name
+        ]
+    if failed:
+        sys.exit(f"{len(failed)} runs failed; see log.txt in {', '.join(failed)}")
+
+
+def _train(run, runs, logs):
+    """Trains one run and collects its log; returns its directory if it failed."""
+    run_dir = runs / run.name
+    command = run.command(runs)
+    print(shlex.join(command), flush=True)
+    runs.mkdir(parents=True, exist_ok=True)
+    output = runs / f"{run.name}.txt"
+    with open(output, "a") as file:
+        status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode
+    if status:
+        return str(output)
+    collect(run_dir, logs)
+    return None
+
+
+def collect(run_dir, logs):
+    """Copies what the report needs of a finished run: its log and its config."""
+    logs.mkdir(parents=True, exist_ok=True)
+    for name in (callbacks.LOG_FILE, config.CONFIG_FILE):
+        source = run_dir / name
+        if source.exists():
+            target = logs / f"{run_dir.name}{source.suffix}"
+            files.replace(target, lambda part, source=source: shutil.copyfile(source, part))
+
+
+def is_done(run, logs):
+    """Whether `logs` hold all epochs of a run.
+
+    Raises:
+        ValueError: If what they hold under its name is of another run, or was cut off in a row.
+    """
+    log, settings = logs / f"{run.name}.csv", logs / f"{run.name}.json"
+    if not log.exists() or not settings.exists():
+        return False
+    kept = json.loads(settings.read_text())["arguments"]
+    for name, value in run.arguments.items():
+        value = list(value) if isinstance(value, tuple) else value
+        if name != "epochs" and kept[name] != value:
+            raise ValueError(
+                f"{settings} is of another grid: `{name}` is {kept[name]!r} there, {value!r} here."
+            )
+    return len(callbacks.read_log(log)) >= run.arguments["epochs"]
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="reproduce.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--profile",
+        choices=list(PROFILES),
+        default="short",
+        help="how much of the grid (default: short)",
+    )
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="trainings at once (default: 1)"
+    )
+    parser.add_argument(
+        "--print-commands",
+        action="store_true",
+        help="print what is left to train, one command a line, and train nothing",
+    )
+    parser.add_argument(
+        "--runs-dir",
+        type=pathlib.Path,
+        default=RUNS,
+        metavar="DIR",
+        help=f"of run directories (default: {RUNS})",
+    )
+    parser.add_argument(
+        "--out-dir",
+        type=pathlib.Path,
+        default=RESULTS,
+        metavar="DIR",
+        help="of logs, tables and figures (default: results/paper)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()
