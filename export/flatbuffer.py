@@ -1,6 +1,7 @@
 """Reads, edits and writes .tflite files through LCE's own schema module."""
 
 import collections
+import copy
 
 import flatbuffers
 import numpy as np
@@ -9,7 +10,8 @@ from larq_compute_engine.mlir.python import tflite_schema as schema
 _BUILTIN_NAMES = {
     code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")
 }
-_TENSOR_TYPES = {"f": schema.TensorType.FLOAT32, "i": schema.TensorType.INT32}
+_DTYPES = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.INT32: np.int32}
+_TENSOR_TYPES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
 
 
 def read(tflite):
@@ -18,10 +20,44 @@ def read(tflite):
 
 
 def write(model):
-    """The bytes of a `schema.ModelT`; equal vectors, such as shapes, stand in them once."""
+    """The bytes of a `schema.ModelT`; equal vectors, tensors and options stand in them once."""
     builder = _SharingBuilder(1024)
+    tables = {}
+
+    def shared(table):
+        return None if table is None else tables.setdefault(_content(table), _Shared(table))
+
+    whole, model = model, copy.copy(model)
+    model.subgraphs = [copy.copy(graph) for graph in whole.subgraphs]
+    for graph in model.subgraphs:
+        graph.tensors = [shared(tensor) for tensor in graph.tensors]
+        graph.operators = [copy.copy(operator) for operator in graph.operators]
+        for operator in graph.operators:
+            operator.builtinOptions = shared(operator.builtinOptions)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def _content(table):
+    """What tells a table of a flatbuffer from another."""
+    fields = {
+        name: _content(value) if hasattr(value, "Pack") else np.asarray(value).tolist()
+        for name, value in vars(table).items()
+    }
+    return f"{type(table).__name__} {fields}"
+
+
+class _Shared:
+    """A table that is written once, wherever it is referred to."""
+
+    def __init__(self, table):
+        self._table = table
+        self._offset = None
+
+    def Pack(self, builder):
+        if self._offset is None:
+            self._offset = self._table.Pack(builder)
+        return self._offset
 
 
 def operator_name(model, operator):
@@ -42,12 +78,29 @@ def count_operators(model):
 
 
 def constant(model, index):
-    """The values of a constant float32 tensor; None if it is no such tensor."""
+    """The values of a constant float32 or int32 tensor; None if it is no such tensor."""
     tensor = model.subgraphs[0].tensors[index]
     data = model.buffers[tensor.buffer].data
-    if data is None or tensor.type != schema.TensorType.FLOAT32:
+    dtype = _DTYPES.get(tensor.type)
+    if data is None or dtype is None:
         return None
-    return np.frombuffer(bytes(data), np.float32).reshape(tensor.shape)
+    return np.frombuffer(bytes(data), dtype).reshape(tensor.shape)
+
+
+def unpacking(model):
+    """The operators that depend on constants alone: what unpacks filters before they are used."""
+    graph = model.subgraphs[0]
+    known = {
+        index
+        for index, tensor in enumerate(graph.tensors)
+        if model.buffers[tensor.buffer].data is not None
+    } | {-1}
+    found = []
+    for operator in graph.operators:
+        if known.issuperset(operator.inputs):
+            known.update(operator.outputs)
+            found.append(operator)
+    return found
 
 
 def layer_path(graph, operator):
@@ -153,25 +206,39 @@ class Edit:
         self._model.buffers.append(buffer)
         return self._tensor(values.shape, values.dtype, len(self._model.buffers) - 1)
 
-    def operator(self, name, inputs, shapes, options=None):
-        """A new operator with float32 outputs of `shapes`; returns their indices.
+    def operator(self, name, inputs, shapes, options=None, dtype=np.float32):
+        """A new operator with outputs of `shapes`; returns their indices.
 
         Args:
             name: Such as "MUL", or "LceDequantize" for LCE's own.
             inputs: Indices of tensors.
             shapes: One an output.
             options: Its builtin options, a `schema` object such as MulOptionsT.
+            dtype: Of the outputs.
         """
         operator = schema.OperatorT()
         operator.opcodeIndex = self._code(name)
         operator.inputs = inputs
-        operator.outputs = [self._tensor(shape, np.dtype(np.float32)) for shape in shapes]
+        operator.outputs = [self._tensor(shape, np.dtype(dtype)) for shape in shapes]
         if options is not None:
             operator.builtinOptions = options
             kind = type(options).__name__.removesuffix("T")
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
         self._operators.append(operator)
         return operator.outputs
+
+    def split(self, tensor, shapes, dtype=np.float32):
+        """Splits a tensor along its first dimension; returns the parts' indices."""
+        axis = self.constant(np.array(0, np.int32))
+        sizes = [shape[0] for shape in shapes]
+        if len(set(sizes)) == 1:
+            options = schema.SplitOptionsT()
+            options.numSplits = len(shapes)
+            return self.operator("SPLIT", [axis, tensor], shapes, options, dtype)
+        options = schema.SplitVOptionsT()
+        options.numSplits = len(shapes)
+        inputs = [tensor, self.constant(np.array(sizes, np.int32)), axis]
+        return self.operator("SPLIT_V", inputs, shapes, options, dtype)
 
     def insert_before(self, operators):
         """Puts the new operators into the graph, before the first of `operators`."""
@@ -182,7 +249,7 @@ class Edit:
     def _tensor(self, shape, dtype, buffer=0):
         tensor = schema.TensorT()
         tensor.shape = np.array(shape, np.int32)
-        tensor.type = _TENSOR_TYPES[dtype.kind]
+        tensor.type = _TENSOR_TYPES[dtype]
         tensor.buffer = buffer
         tensor.name = b""
         tensor.hasRank = True

@@ -12,7 +12,7 @@ def inference_form(model):
 
     With FMB, Eq. 5 and 6 need no sigmoid or tanh: M_c is on or above its threshold where the
     argument of the activation is on or above 0. The scale of the attention's 1-bit weights drops
-    out too, once the bias is divided by it. Without FMB the model is returned as it is.
+    out too, once the bias is divided by it.
 
     Args:
         model: From `SEResNet14`, float32.
@@ -20,12 +20,11 @@ def inference_form(model):
     Returns:
         A functional model with the same inputs and probabilities.
     """
-    if not any(isinstance(layer, FMB) for layer in model.layers):
-        return model
+    binary_gates = any(isinstance(layer, FMB) for layer in model.layers)
 
     def rewrite(layer):
         if isinstance(layer, SqueezeExcite):
-            return _gate_argument(layer)
+            return _attention(layer, binary_gates)
         if isinstance(layer, FMB):
             return _Threshold(low=-1.0 if layer.activation == "tanh" else 0.0, name=layer.name)
         return type(layer).from_config(layer.get_config())
@@ -34,13 +33,17 @@ def inference_form(model):
     for layer in model.layers:
         if not isinstance(layer, SqueezeExcite):
             rewritten.get_layer(layer.name).set_weights(layer.get_weights())
-    return rewritten
+    # LCE cuts names off after 50 characters; without the model's own the layer's always fits.
+    return tf.keras.Model(rewritten.input, rewritten.output, name="m")
 
 
-def _gate_argument(attention):
-    (w0, scale0), (w1, scale1) = _kernel(attention.reduce), _kernel(attention.expand)
-    bias = attention.expand.bias.numpy() / (scale0 * scale1) if attention.expand.use_bias else None
-    return _GateArgument(w0, w1, bias, name=attention.name)
+def _attention(layer, binary_gates):
+    (w0, scale0), (w1, scale1) = _kernel(layer.reduce), _kernel(layer.expand)
+    bias = layer.expand.bias.numpy() if layer.expand.use_bias else None
+    if binary_gates:
+        bias = None if bias is None else bias / (scale0 * scale1)
+        return _Attention(w0, w1, bias, None, name=layer.name)
+    return _Attention(w0 * scale0, w1 * scale1, bias, layer.activation, name=layer.name)
 
 
 def _kernel(dense):
@@ -53,19 +56,22 @@ def _kernel(dense):
     return kernel, np.float32(1)
 
 
-class _GateArgument(tf.keras.layers.Layer):
-    """W1 relu(W0 avgpool(F)) + b: what the activation of Eq. 4 is applied to, (N, 1, 1, C)."""
+class _Attention(tf.keras.layers.Layer):
+    """act(W1 relu(W0 avgpool(F)) + b) of Eq. 4 with constants; without `activation` its argument.
 
-    def __init__(self, w0, w1, bias, **kwargs):
+    All maps are (N, 1, 1, C): the products need no reshaping, which would be an operator each.
+    """
+
+    def __init__(self, w0, w1, bias, activation, **kwargs):
         super().__init__(**kwargs)
         self.constants = [w0, w1, bias]
+        self.activation = tf.keras.activations.get(activation)
 
     def call(self, inputs):
         w0, w1, bias = self.constants
-        argument = tf.nn.relu(tf.reduce_mean(inputs, axis=[1, 2]) @ w0) @ w1
-        if bias is not None:
-            argument += bias
-        return tf.reshape(argument, [-1, 1, 1, inputs.shape[-1]])
+        squeezed = tf.reduce_mean(inputs, axis=[1, 2], keepdims=True)
+        argument = tf.matmul(tf.nn.relu(tf.matmul(squeezed, w0)), w1)
+        return self.activation(argument if bias is None else argument + bias)
 
 
 class _Threshold(tf.keras.layers.Layer):

@@ -6,7 +6,8 @@ LCE's converter stores their filters as float32, +-s with one s an output channe
 
 which the stock LCE runtime computes to the same bits. Filters that differ in their output channels
 alone are unpacked together: that saves operators and tensors, which outweigh small filters. Where
-the input channels do not fill 32-bit words, the bits run on over a flattened dimension.
+the input channels do not fill 32-bit words, the bits run on over a flattened dimension, and so do
+those of binary convolutions: they are unpacked and packed again as LCE wants them.
 """
 
 import collections
@@ -14,6 +15,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from flatbuffers import flexbuffers
 from larq_compute_engine.mlir.python import tflite_schema as schema
 
 from larq_seresnet.export import flatbuffer
@@ -31,6 +33,16 @@ class _Filter:
     signs: np.ndarray
     scale: np.ndarray
 
+    def group(self):
+        """What filters that are unpacked together have in common."""
+        equal = (self.scale == self.scale[0]).all()
+        binary = isinstance(self, _BinaryFilter)
+        return binary, self.signs.shape[1:], float(self.scale[0]) if equal else None
+
+
+class _BinaryFilter(_Filter):
+    """That of a binary convolution, which takes it as bits."""
+
 
 def pack(tflite):
     """Stores every two-valued float filter of a converted model as bits.
@@ -43,24 +55,42 @@ def pack(tflite):
         more than two values.
     """
     model = flatbuffer.read(tflite)
-    graph = model.subgraphs[0]
     groups, left_alone = collections.defaultdict(list), []
-    for operator in graph.operators:
-        if flatbuffer.operator_name(model, operator) not in ("CONV_2D", "FULLY_CONNECTED"):
-            continue
-        values = flatbuffer.constant(model, operator.inputs[1])
-        if values is None:
-            continue
-        magnitudes = np.abs(values).reshape(len(values), -1)
-        scale = magnitudes.max(axis=1)
-        if (magnitudes >= (1 - TOLERANCE) * scale[:, np.newaxis]).all() and scale.all():
-            groups[values.shape[1:]].append(_Filter(operator, values > 0, scale))
-        else:
-            left_alone.append(flatbuffer.layer_path(graph, operator)[1])
+    for operator in model.subgraphs[0].operators:
+        name = flatbuffer.operator_name(model, operator)
+        if name in ("CONV_2D", "FULLY_CONNECTED"):
+            values = flatbuffer.constant(model, operator.inputs[1])
+            found = None if values is None else two_valued(operator, values)
+            if found:
+                groups[found.group()].append(found)
+            elif values is not None:
+                left_alone.append(flatbuffer.layer_path(model.subgraphs[0], operator)[1])
+        elif name == "LceBconv2d":
+            found = _half_empty(operator, flatbuffer.constant(model, operator.inputs[1]))
+            if found:
+                groups[found.group()].append(found)
     for filters in groups.values():
         _unpack_in_graph(model, filters)
     flatbuffer.drop_unused(model)
     return flatbuffer.write(model), left_alone
+
+
+def two_valued(operator, values):
+    """A float filter, (O, ...), as signs and magnitudes; None if an output channel has others."""
+    magnitudes = np.abs(values).reshape(len(values), -1)
+    scale = magnitudes.max(axis=1)
+    if (magnitudes >= (1 - TOLERANCE) * scale[:, np.newaxis]).all() and scale.all():
+        return _Filter(operator, values > 0, scale)
+    return None
+
+
+def _half_empty(operator, words):
+    """The filter of a binary convolution whose input channels do not fill its words, else None."""
+    channels = flexbuffers.Loads(bytes(operator.customOptions))["channels_in"]
+    if channels % WORD == 0:
+        return None
+    bits = np.unpackbits(words.view(np.uint8), axis=-1, bitorder="little")[..., :channels]
+    return _BinaryFilter(operator, bits == 0, np.ones(len(words), np.float32))
 
 
 def strip(tflite):
@@ -97,14 +127,13 @@ def _unpack_in_graph(model, filters):
         equal = (scale == scale[0]).all()
         factors = scale[0] if equal else scale.reshape(-1, *[1] * (len(shape) - 1))
         (x,) = edit.operator("MUL", [x, edit.constant(factors)], [shape], schema.MulOptionsT())
+    dtype = np.float32
+    if isinstance(filters[0], _BinaryFilter):
+        shape, dtype = (*shape[:-1], -(-shape[-1] // WORD)), np.int32
+        (x,) = edit.operator("LceQuantize", [x], [shape], dtype=dtype)
     outputs = [x]
     if len(filters) > 1:
-        options = schema.SplitVOptionsT()
-        options.numSplits = len(filters)
-        sizes = edit.constant(np.array([len(each.signs) for each in filters], np.int32))
-        axis = edit.constant(np.array(0, np.int32))
-        shapes = [each.signs.shape for each in filters]
-        outputs = edit.operator("SPLIT_V", [x, sizes, axis], shapes, options)
+        outputs = edit.split(x, [(len(each.signs), *shape[1:]) for each in filters], dtype)
     for each, tensor in zip(filters, outputs, strict=True):
         each.operator.inputs = [each.operator.inputs[0], tensor, *each.operator.inputs[2:]]
     edit.insert_before([each.operator for each in filters])

@@ -172,8 +172,10 @@ def _with_threshold_inputs(tflite):
 
 def _threshold_operators(content):
     """The signs of binary convolutions and the gates of FMB."""
+    unpacking = {id(operator) for operator in flatbuffer.unpacking(content)}
     return [
         operator
         for operator in content.subgraphs[0].operators
         if flatbuffer.operator_name(content, operator) in ("LceQuantize", "GREATER_EQUAL")
+        and id(operator) not in unpacking
     ]

@@ -17,7 +17,7 @@ def _filters(tflite):
     content = flatbuffer.read(tflite)
     tensors = range(len(content.subgraphs[0].tensors))
     values = [flatbuffer.constant(content, index) for index in tensors]
-    return [each for each in values if each is not None and each.ndim > 1]
+    return [each for each in values if each is not None and each.dtype == "f4" and each.ndim > 1]
 
 
 def test_bits_are_lces():
@@ -37,6 +37,24 @@ def test_packed_and_stripped_files_compute_the_same_to_the_last_bit(plain, input
     np.testing.assert_array_equal(verify.run_lce(packed, inputs), expected)
     np.testing.assert_array_equal(verify.run_lce(stripped, inputs), expected)
     assert len(stripped) < len(packed) < len(plain)
+
+
+def test_words_of_binary_filters_are_not_half_empty(trained, inputs):
+    model = SEResNet14(
+        precision="w1a1", filters=(4, 8, 16), weights=trained("w1a1") / "weights.h5"
+    )
+    plain = convert.convert(model)
+    packed = pack.pack(plain)[0]
+    np.testing.assert_array_equal(verify.run_lce(packed, inputs), verify.run_lce(plain, inputs))
+    content = flatbuffer.read(packed)
+    unpacked = {index for each in flatbuffer.unpacking(content) for index in each.outputs}
+    filters = [
+        each.inputs[1]
+        for each in content.subgraphs[0].operators
+        if flatbuffer.operator_name(content, each) == "LceBconv2d"
+    ]
+    assert len(filters) == 12
+    assert unpacked.issuperset(filters)
 
 
 def test_no_filter_stays_float(plain):
