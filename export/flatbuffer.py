@@ -10,7 +10,12 @@ from larq_compute_engine.mlir.python import tflite_schema as schema
 _BUILTIN_NAMES = {
     code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")
 }
-_DTYPES = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.INT32: np.int32}
+_DTYPES = {
+    schema.TensorType.FLOAT32: np.float32,
+    schema.TensorType.INT32: np.int32,
+    schema.TensorType.INT8: np.int8,
+    schema.TensorType.UINT8: np.uint8,
+}
 _TENSOR_TYPES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
 
 
@@ -78,7 +83,7 @@ def count_operators(model):
 
 
 def constant(model, index):
-    """The values of a constant float32 or int32 tensor; None if it is no such tensor."""
+    """The values of a constant float32, int32 or 8-bit tensor; None if it is no such tensor."""
     tensor = model.subgraphs[0].tensors[index]
     data = model.buffers[tensor.buffer].data
     dtype = _DTYPES.get(tensor.type)
@@ -167,8 +172,10 @@ def strip(model):
     drop_unused(model)
     graph = model.subgraphs[0]
     for tensor in graph.tensors:
-        tensor.name = tensor.quantization = tensor.shapeSignature = None
+        tensor.name = tensor.shapeSignature = None
         tensor.hasRank = False
+        if tensor.quantization is not None and tensor.quantization.scale is None:
+            tensor.quantization = None  # the converter writes empty ones
     for operator in graph.operators:
         if operator.customOptions is not None and not len(operator.customOptions):
             operator.customOptions = None
@@ -187,6 +194,14 @@ def _share_buffers(model):
             model.buffers[place].data = np.frombuffer(data, np.uint8)
 
 
+def quantization(scales, zero_points):
+    """Quantization parameters: a real value is scale times (integer minus zero point)."""
+    parameters = schema.QuantizationParametersT()
+    parameters.scale = np.asarray(scales, np.float32)
+    parameters.zeroPoint = np.asarray(zero_points, np.int64)
+    return parameters
+
+
 class Edit:
     """Operators and tensors that are to be added to a graph.
 
@@ -200,11 +215,31 @@ class Edit:
         self._operators = []
 
     def constant(self, values):
-        """A new constant tensor of a float32 or int32 array; returns its index."""
-        buffer = schema.BufferT()
-        buffer.data = np.frombuffer(values.tobytes(), np.uint8)
-        self._model.buffers.append(buffer)
-        return self._tensor(values.shape, values.dtype, len(self._model.buffers) - 1)
+        """A new constant tensor of a float32, int32 or 8-bit array; returns its index."""
+        return self._tensor(values.shape, _TENSOR_TYPES[values.dtype], self._buffer(values))
+
+    def quantized_constant(self, stored, shape, code, scales):
+        """A new constant tensor of integers with scales; returns its index.
+
+        Args:
+            stored: The integers as they stand in the file.
+            shape: Of the tensor.
+            code: Of its type, from a schema's TensorType.
+            scales: One for all, or one for each of the first dimension, float32.
+        """
+        index = self._tensor(shape, code, self._buffer(stored))
+        self._graph.tensors[index].quantization = quantization(scales, np.zeros_like(scales))
+        return index
+
+    def reshape(self, tensor, shape):
+        """The tensor in another shape."""
+        new_shape = self.constant(np.array(shape, np.int32))
+        return self.operator("RESHAPE", [tensor, new_shape], [shape])[0]
+
+    def arithmetic(self, name, tensor, constant, shape):
+        """ADD, SUB, MUL or DIV of a tensor of `shape` and a float32 array that broadcasts to it."""
+        options = getattr(schema, f"{name.capitalize()}OptionsT")()
+        return self.operator(name, [tensor, self.constant(constant)], [shape], options)[0]
 
     def operator(self, name, inputs, shapes, options=None, dtype=np.float32):
         """A new operator with outputs of `shapes`; returns their indices.
@@ -219,7 +254,8 @@ class Edit:
         operator = schema.OperatorT()
         operator.opcodeIndex = self._code(name)
         operator.inputs = inputs
-        operator.outputs = [self._tensor(shape, np.dtype(dtype)) for shape in shapes]
+        code = _TENSOR_TYPES[np.dtype(dtype)]
+        operator.outputs = [self._tensor(shape, code) for shape in shapes]
         if options is not None:
             operator.builtinOptions = options
             kind = type(options).__name__.removesuffix("T")
@@ -246,10 +282,24 @@ class Edit:
         at = min(existing.index(id(operator)) for operator in operators)
         self._graph.operators[at:at] = self._operators
 
-    def _tensor(self, shape, dtype, buffer=0):
+    def append(self):
+        """Puts the new operators into the graph, after all others."""
+        self._graph.operators += self._operators
+
+    def _buffer(self, values):
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+        self._model.buffers.append(buffer)
+        return len(self._model.buffers) - 1
+
+    def tensor(self, shape, dtype):
+        """A new tensor without values; returns its index."""
+        return self._tensor(shape, _TENSOR_TYPES[np.dtype(dtype)])
+
+    def _tensor(self, shape, code, buffer=0):
         tensor = schema.TensorT()
         tensor.shape = np.array(shape, np.int32)
-        tensor.type = _TENSOR_TYPES[dtype]
+        tensor.type = code
         tensor.buffer = buffer
         tensor.name = b""
         tensor.hasRank = True

@@ -7,7 +7,7 @@ import tensorflow as tf
 from larq_seresnet.layers import FMB, SqueezeExcite
 
 
-def inference_form(model):
+def inference_form(model, binary_operators=True):
     """Rewrites a trained SEResNet14 for inference; its layers keep their names.
 
     With FMB, Eq. 5 and 6 need no sigmoid or tanh: M_c is on or above its threshold where the
@@ -16,6 +16,9 @@ def inference_form(model):
 
     Args:
         model: From `SEResNet14`, float32.
+        binary_operators: Whether the runtime has binary convolutions. Without, the inputs of those
+            of "w1a1" become {0, 1} instead of +-1: two operators instead of three, and exact where
+            a kernel rounds its inputs to 8 bits.
 
     Returns:
         A functional model with the same inputs and probabilities.
@@ -27,12 +30,15 @@ def inference_form(model):
             return _attention(layer, binary_gates)
         if isinstance(layer, FMB):
             return _Threshold(low=-1.0 if layer.activation == "tanh" else 0.0, name=layer.name)
+        if not binary_operators and getattr(layer, "input_quantizer", None):
+            return _SignConvolution(layer)
         return type(layer).from_config(layer.get_config())
 
     rewritten = tf.keras.models.clone_model(model, clone_function=rewrite)
     for layer in model.layers:
-        if not isinstance(layer, SqueezeExcite):
-            rewritten.get_layer(layer.name).set_weights(layer.get_weights())
+        copy = rewritten.get_layer(layer.name)
+        if type(copy) is type(layer):
+            copy.set_weights(layer.get_weights())
     # LCE cuts names off after 50 characters; without the model's own the layer's always fits.
     return tf.keras.Model(rewritten.input, rewritten.output, name="m")
 
@@ -72,6 +78,31 @@ class _Attention(tf.keras.layers.Layer):
         squeezed = tf.reduce_mean(inputs, axis=[1, 2], keepdims=True)
         argument = tf.matmul(tf.nn.relu(tf.matmul(squeezed, w0)), w1)
         return self.activation(argument if bias is None else argument + bias)
+
+
+class _SignConvolution(tf.keras.layers.Layer):
+    """A convolution of sign(x): with b = (sign(x) + 1) / 2, w * sign(x) = 2 w * b - sum(w)."""
+
+    def __init__(self, layer):
+        super().__init__(name=layer.name)
+        with lq.context.quantized_scope(True):
+            self.kernel = tf.convert_to_tensor(layer.kernel).numpy()
+        self.strides = layer.strides
+
+    def call(self, inputs):
+        ones = tf.cast(inputs >= 0.0, tf.float32)
+        padding = [[0, 0], *self._padding(inputs.shape), [0, 0]]
+        padded = tf.pad(ones, padding, constant_values=1.0)
+        convolved = tf.nn.conv2d(padded, 2 * self.kernel, self.strides, "VALID")
+        return convolved - self.kernel.sum(axis=(0, 1, 2))
+
+    def _padding(self, shape):
+        """What "same" adds before and after height and width."""
+        added = []
+        for size, kernel, stride in zip(shape[1:3], self.kernel.shape, self.strides, strict=False):
+            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            added.append([total // 2, total - total // 2])
+        return added
 
 
 class _Threshold(tf.keras.layers.Layer):

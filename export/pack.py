@@ -1,8 +1,8 @@
-"""1-bit storage for layers with 1-bit weights and float input.
+"""1-bit storage for layers with 1-bit weights and float input, in LCE's flatbuffers.
 
 LCE's converter stores their filters as float32, +-s with one s an output channel. Here they become
 
-    bits (int32) -> LceDequantize -> [RESHAPE] -> [MUL by s] -> [SPLIT_V] -> the layer
+    bits (int32) -> LceDequantize -> [RESHAPE] -> [MUL by s] -> [SPLIT] -> the layer
 
 which the stock LCE runtime computes to the same bits. Filters that differ in their output channels
 alone are unpacked together: that saves operators and tensors, which outweigh small filters. Where
@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from flatbuffers import flexbuffers
-from larq_compute_engine.mlir.python import tflite_schema as schema
 
 from larq_seresnet.export import flatbuffer
 
@@ -26,22 +25,24 @@ WORD = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class _Filter:
-    """A two-valued filter: signs, True is +1, (O, ...), and magnitudes, (O,)."""
+class Filter:
+    """A two-valued filter.
+
+    Attributes:
+        operator: Whose it is.
+        signs: True is +1, (O, ...).
+        scale: Magnitude of each output channel, (O,).
+        binary: Whether the operator is a binary convolution, which takes bits.
+    """
 
     operator: Any
     signs: np.ndarray
     scale: np.ndarray
+    binary: bool = False
 
-    def group(self):
-        """What filters that are unpacked together have in common."""
-        equal = (self.scale == self.scale[0]).all()
-        binary = isinstance(self, _BinaryFilter)
-        return binary, self.signs.shape[1:], float(self.scale[0]) if equal else None
-
-
-class _BinaryFilter(_Filter):
-    """That of a binary convolution, which takes it as bits."""
+    def equal_scale(self):
+        """The one scale of all output channels; None if they differ."""
+        return float(self.scale[0]) if (self.scale == self.scale[0]).all() else None
 
 
 def pack(tflite):
@@ -55,42 +56,57 @@ def pack(tflite):
         more than two values.
     """
     model = flatbuffer.read(tflite)
-    groups, left_alone = collections.defaultdict(list), []
-    for operator in model.subgraphs[0].operators:
-        name = flatbuffer.operator_name(model, operator)
-        if name in ("CONV_2D", "FULLY_CONNECTED"):
-            values = flatbuffer.constant(model, operator.inputs[1])
-            found = None if values is None else two_valued(operator, values)
-            if found:
-                groups[found.group()].append(found)
-            elif values is not None:
-                left_alone.append(flatbuffer.layer_path(model.subgraphs[0], operator)[1])
-        elif name == "LceBconv2d":
-            found = _half_empty(operator, flatbuffer.constant(model, operator.inputs[1]))
-            if found:
-                groups[found.group()].append(found)
-    for filters in groups.values():
-        _unpack_in_graph(model, filters)
+    filters, left_alone = two_valued_filters(model)
+    for group in grouped([*filters, *_half_empty_filters(model)]):
+        _unpack_in_graph(model, group)
     flatbuffer.drop_unused(model)
     return flatbuffer.write(model), left_alone
 
 
-def two_valued(operator, values):
-    """A float filter, (O, ...), as signs and magnitudes; None if an output channel has others."""
-    magnitudes = np.abs(values).reshape(len(values), -1)
-    scale = magnitudes.max(axis=1)
-    if (magnitudes >= (1 - TOLERANCE) * scale[:, np.newaxis]).all() and scale.all():
-        return _Filter(operator, values > 0, scale)
-    return None
+def two_valued_filters(model):
+    """The float filters of a graph that hold +-s, with one s an output channel.
+
+    Returns:
+        A list of `Filter`, and the names of the layers whose filters hold other values.
+    """
+    graph = model.subgraphs[0]
+    filters, left_alone = [], []
+    for operator in graph.operators:
+        if flatbuffer.operator_name(model, operator) not in ("CONV_2D", "FULLY_CONNECTED"):
+            continue
+        values = flatbuffer.constant(model, operator.inputs[1])
+        if values is None:
+            continue
+        magnitudes = np.abs(values).reshape(len(values), -1)
+        scale = magnitudes.max(axis=1)
+        if (magnitudes >= (1 - TOLERANCE) * scale[:, np.newaxis]).all() and scale.all():
+            filters.append(Filter(operator, values > 0, scale))
+        else:
+            left_alone.append(flatbuffer.layer_path(graph, operator)[1])
+    return filters, left_alone
 
 
-def _half_empty(operator, words):
-    """The filter of a binary convolution whose input channels do not fill its words, else None."""
-    channels = flexbuffers.Loads(bytes(operator.customOptions))["channels_in"]
-    if channels % WORD == 0:
-        return None
-    bits = np.unpackbits(words.view(np.uint8), axis=-1, bitorder="little")[..., :channels]
-    return _BinaryFilter(operator, bits == 0, np.ones(len(words), np.float32))
+def _half_empty_filters(model):
+    """Those of binary convolutions whose input channels do not fill the words they are stored in."""
+    filters = []
+    for operator in model.subgraphs[0].operators:
+        if flatbuffer.operator_name(model, operator) != "LceBconv2d":
+            continue
+        channels = flexbuffers.Loads(bytes(operator.customOptions))["channels_in"]
+        if channels % WORD:
+            words = flatbuffer.constant(model, operator.inputs[1])
+            stored = np.unpackbits(words.view(np.uint8), axis=-1, bitorder="little")
+            scale = np.ones(len(words), np.float32)
+            filters.append(Filter(operator, stored[..., :channels] == 0, scale, binary=True))
+    return filters
+
+
+def grouped(filters):
+    """Lists of filters that can be unpacked together: they differ in their output channels alone."""
+    groups = collections.defaultdict(list)
+    for each in filters:
+        groups[each.binary, each.signs.shape[1:], each.equal_scale()].append(each)
+    return list(groups.values())
 
 
 def strip(tflite):
@@ -110,30 +126,41 @@ def bits(signs):
     return np.packbits(np.pad(~signs, padding), axis=-1, bitorder="little").view("<i4")
 
 
-def _unpack_in_graph(model, filters):
-    """Adds what unpacks filters of one shape, and makes their operators read from it."""
+def _unpack_in_graph(model, group):
+    """Adds what unpacks a group of filters, and makes their operators read from it."""
     edit = flatbuffer.Edit(model)
-    signs = np.concatenate([each.signs for each in filters])
-    scale = np.concatenate([each.scale for each in filters])
+    signs = np.concatenate([each.signs for each in group])
     shape = signs.shape
     if shape[-1] % WORD == 0:
         (x,) = edit.operator("LceDequantize", [edit.constant(bits(signs))], [shape])
     else:
         flat = signs.reshape(1, -1)
         (x,) = edit.operator("LceDequantize", [edit.constant(bits(flat))], [flat.shape])
-        new_shape = edit.constant(np.array(shape, np.int32))
-        (x,) = edit.operator("RESHAPE", [x, new_shape], [shape])
-    if (scale != 1).any():
-        equal = (scale == scale[0]).all()
-        factors = scale[0] if equal else scale.reshape(-1, *[1] * (len(shape) - 1))
-        (x,) = edit.operator("MUL", [x, edit.constant(factors)], [shape], schema.MulOptionsT())
-    dtype = np.float32
-    if isinstance(filters[0], _BinaryFilter):
-        shape, dtype = (*shape[:-1], -(-shape[-1] // WORD)), np.int32
-        (x,) = edit.operator("LceQuantize", [x], [shape], dtype=dtype)
-    outputs = [x]
-    if len(filters) > 1:
-        outputs = edit.split(x, [(len(each.signs), *shape[1:]) for each in filters], dtype)
-    for each, tensor in zip(filters, outputs, strict=True):
-        each.operator.inputs = [each.operator.inputs[0], tensor, *each.operator.inputs[2:]]
-    edit.insert_before([each.operator for each in filters])
+        x = edit.reshape(x, shape)
+    if group[0].binary:
+        words = (*shape[:-1], -(-shape[-1] // WORD))
+        (x,) = edit.operator("LceQuantize", [x], [words], dtype=np.int32)
+        connect(edit, group, x, words, np.int32)
+    else:
+        connect(edit, group, scale(edit, group, x, shape), shape)
+    edit.insert_before([each.operator for each in group])
+
+
+def scale(edit, group, signs, shape):
+    """Multiplies the unpacked +-1 of a group by their scales; returns the tensor."""
+    factors = np.concatenate([each.scale for each in group])
+    if (factors == 1).all():
+        return signs
+    equal = group[0].equal_scale() is not None
+    factors = factors[0] if equal else factors.reshape(-1, *[1] * (len(shape) - 1))
+    return edit.arithmetic("MUL", signs, factors, shape)
+
+
+def connect(edit, group, unpacked, shape, dtype=np.float32):
+    """Makes the operators of a group read their filters from one tensor, O by O."""
+    parts = [unpacked]
+    if len(group) > 1:
+        shapes = [(len(each.signs), *shape[1:]) for each in group]
+        parts = edit.split(unpacked, shapes, dtype=dtype)
+    for each, part in zip(group, parts, strict=True):
+        each.operator.inputs = [each.operator.inputs[0], part, *each.operator.inputs[2:]]

@@ -1,0 +1,70 @@
+"""What goes into a file and what comes out: image bytes, 8-bit probabilities."""
+
+import numpy as np
+
+from larq_seresnet.export import flatbuffer
+from larq_seresnet.preprocessing import MEAN, STD
+
+INPUT_TYPES = ("float32", "uint8")
+OUTPUT_TYPES = ("float32", "int8")
+#: An int8 output q stands for the probability (q - ZERO_POINT) * SCALE.
+SCALE, ZERO_POINT = 1 / 256, -128
+
+
+def with_types(tflite, input_type, output_type):
+    """Changes what a file takes and gives.
+
+    Args:
+        tflite: Bytes of a file with float32 input and output.
+        input_type: "float32", what `preprocess_input` returns; or "uint8", image bytes, 0..255,
+            which are then normalised in the graph.
+        output_type: "float32"; or "int8", rounded to multiples of 1/256.
+
+    Returns:
+        The new file's bytes.
+    """
+    model = flatbuffer.read(tflite)
+    if input_type == "uint8":
+        _take_bytes(model)
+    if output_type == "int8":
+        _give_bytes(model)
+    return flatbuffer.write(model)
+
+
+def _take_bytes(model):
+    graph = model.subgraphs[0]
+    (old,) = graph.inputs
+    shape = tuple(graph.tensors[old].shape)
+    edit = flatbuffer.Edit(model)
+    new = edit.tensor(shape, np.uint8)
+    (x,) = edit.operator("CAST", [new], [shape])
+    x = edit.arithmetic("SUB", x, np.float32(MEAN), shape)
+    x = edit.arithmetic("DIV", x, np.float32(STD), shape)
+    readers = [operator for operator in graph.operators if old in operator.inputs]
+    for operator in readers:
+        operator.inputs = [x if index == old else index for index in operator.inputs]
+    edit.insert_before(readers)
+    _rename(model, old, new)
+    graph.inputs = [new]
+
+
+def _give_bytes(model):
+    graph = model.subgraphs[0]
+    (old,) = graph.outputs
+    shape = tuple(graph.tensors[old].shape)
+    edit = flatbuffer.Edit(model)
+    (new,) = edit.operator("QUANTIZE", [old], [shape], dtype=np.int8)
+    graph.tensors[new].quantization = flatbuffer.quantization([SCALE], [ZERO_POINT])
+    edit.append()
+    _rename(model, old, new)
+    graph.outputs = [new]
+
+
+def _rename(model, old, new):
+    """Makes signatures mean a new tensor, and gives it the old one's name."""
+    tensors = model.subgraphs[0].tensors
+    tensors[new].name, tensors[old].name = tensors[old].name, tensors[old].name + b"/float32"
+    for signature in model.signatureDefs or []:
+        for each in [*signature.inputs, *signature.outputs]:
+            if each.tensorIndex == old:
+                each.tensorIndex = new
