@@ -50,7 +50,7 @@ class OneCycle(tf.keras.optimizers.schedules.LearningRateSchedule):
 
 
 RECIPES = {
-    "plain": Recipe(learning_rate=0.005, one_cycle=False),
+    "plain": Recipe(learning_rate=0.01, one_cycle=False),
     "onecycle": Recipe(learning_rate=0.02, one_cycle=True),
 }
 
