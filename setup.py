@@ -15,7 +15,7 @@ TRAIN = [
     "tensorboard",
     "tensorflow-datasets>=4.9.9",
 ]
-EXPORT = ["larq-compute-engine>=0.16,<0.17"]
+EXPORT = ["ai-edge-litert>=2.3,<3", "larq-compute-engine>=0.16,<0.17"]
 
 setup(
     name="larq_seresnet",

@@ -1,10 +1,15 @@
-"""Reads, edits and writes .tflite files through LCE's own schema module."""
+"""Reads, edits and writes .tflite files through LCE's own schema module.
+
+LiteRT's is asked for the names of types alone: LCE's knows none below 4 bits.
+"""
 
 import collections
 import copy
+import dataclasses
 
 import flatbuffers
 import numpy as np
+from ai_edge_litert import schema_py_generated as litert_schema
 from larq_compute_engine.mlir.python import tflite_schema as schema
 
 _BUILTIN_NAMES = {
@@ -15,6 +20,9 @@ _DTYPES = {
     schema.TensorType.INT32: np.int32,
     schema.TensorType.INT8: np.int8,
     schema.TensorType.UINT8: np.uint8,
+}
+_TYPE_NAMES = {
+    code: name for name, code in vars(litert_schema.TensorType).items() if name.isupper()
 }
 _TENSOR_TYPES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
 
@@ -76,6 +84,41 @@ def _code_name(code):
     return _BUILTIN_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
 
+@dataclasses.dataclass(frozen=True)
+class TensorFacts:
+    """What a graph takes or gives: a shape, a numpy type, and what its integers stand for."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    scale: float = 1.0
+    zero_point: int = 0
+
+    def real(self, values):
+        """Integers as the real numbers that they stand for; float32 as it is."""
+        if self.dtype == np.float32:
+            return values
+        return (values.astype(np.float32) - self.zero_point) * np.float32(self.scale)
+
+
+def interface(model):
+    """What a model's graph takes and gives: two `TensorFacts`."""
+    graph = model.subgraphs[0]
+    return tuple(_facts(graph.tensors[indices[0]]) for indices in (graph.inputs, graph.outputs))
+
+
+def _facts(tensor):
+    shape, dtype = tuple(map(int, tensor.shape)), np.dtype(_DTYPES[tensor.type])
+    if tensor.quantization is None or tensor.quantization.scale is None:
+        return TensorFacts(shape, dtype)
+    parameters = tensor.quantization
+    return TensorFacts(shape, dtype, float(parameters.scale[0]), int(parameters.zeroPoint[0]))
+
+
+def tensor_types(model):
+    """Names of the types that a model's tensors have, such as "INT2"."""
+    return {_TYPE_NAMES[tensor.type] for tensor in model.subgraphs[0].tensors}
+
+
 def count_operators(model):
     """How often each operator occurs, most frequent first."""
     operators = [operator for graph in model.subgraphs for operator in graph.operators]
@@ -90,6 +133,52 @@ def constant(model, index):
     if data is None or dtype is None:
         return None
     return np.frombuffer(bytes(data), dtype).reshape(tensor.shape)
+
+
+def convolutions(model):
+    """The operators that have filters: convolutions, binary ones too, and fully connected ones."""
+    names = ("CONV_2D", "FULLY_CONNECTED", "LceBconv2d")
+    return [each for each in model.subgraphs[0].operators if operator_name(model, each) in names]
+
+
+def filter_shapes(model):
+    """How often each filter's shape occurs: (O, H, W) of a convolution, (O, I) of a matrix."""
+    tensors = model.subgraphs[0].tensors
+    shapes = [tuple(map(int, tensors[each.inputs[1]].shape)) for each in convolutions(model)]
+    return collections.Counter(shape[:3] for shape in shapes)
+
+
+def takes_zero_and_one(model, operator):
+    """Whether a convolution's input is a sign, as 0 and 1, that was padded."""
+    producers = [
+        each for each in model.subgraphs[0].operators if operator.inputs[0] in each.outputs
+    ]
+    return any(operator_name(model, each) == "PADV2" for each in producers)
+
+
+def hybrid_operators(model):
+    """Those that read INT8 filters and float input, which the runtime rounds to 8 bits."""
+    tensors = model.subgraphs[0].tensors
+    return [
+        each
+        for each in convolutions(model)
+        if tensors[each.inputs[1]].type == schema.TensorType.INT8
+        and tensors[each.inputs[0]].type == schema.TensorType.FLOAT32
+        and not takes_zero_and_one(model, each)
+    ]
+
+
+def float_activations(model):
+    """Float32 tensors that depend on the image, without the graph's outputs."""
+    graph = model.subgraphs[0]
+    known = {id(operator) for operator in unpacking(model)}
+    return [
+        index
+        for operator in graph.operators
+        if id(operator) not in known
+        for index in operator.outputs
+        if graph.tensors[index].type == schema.TensorType.FLOAT32 and index not in graph.outputs
+    ]
 
 
 def unpacking(model):

@@ -43,6 +43,37 @@ def inference_form(model, binary_operators=True):
     return tf.keras.Model(rewritten.input, rewritten.output, name="m")
 
 
+def eight_bit_form(model):
+    """The inference form with the inputs of all layers that have kernels rounded to 8 bits.
+
+    That is what LiteRT's kernels for float input and INT8 filters do, image by image.
+    """
+    form = inference_form(model)
+
+    def rewrite(layer):
+        if isinstance(layer, _Attention):
+            return _Attention(*layer.constants, layer.activation, eight_bit=True, name=layer.name)
+        if isinstance(layer, (lq.layers.QuantConv2D, lq.layers.QuantDense)):
+            return _EightBitInput(type(layer).from_config(layer.get_config()), name=layer.name)
+        return type(layer).from_config(layer.get_config())
+
+    rounded = tf.keras.models.clone_model(form, clone_function=rewrite)
+    for layer in form.layers:
+        rounded.get_layer(layer.name).set_weights(layer.get_weights())
+    return rounded
+
+
+def round_to_eight_bits(x):
+    """Rounds to 256 steps between the least and the greatest value of each image, with 0 a step."""
+    axes = list(range(1, x.shape.rank))
+    least = tf.minimum(tf.reduce_min(x, axes, keepdims=True), 0.0)
+    greatest = tf.maximum(tf.reduce_max(x, axes, keepdims=True), 0.0)
+    step = (greatest - least) / 255.0
+    step = tf.where(step == 0.0, 1.0, step)
+    zero = tf.round(-128.0 - least / step)
+    return (tf.clip_by_value(tf.round(x / step) + zero, -128.0, 127.0) - zero) * step
+
+
 def _attention(layer, binary_gates):
     (w0, scale0), (w1, scale1) = _kernel(layer.reduce), _kernel(layer.expand)
     bias = layer.expand.bias.numpy() if layer.expand.use_bias else None
@@ -68,16 +99,25 @@ class _Attention(tf.keras.layers.Layer):
     All maps are (N, 1, 1, C): the products need no reshaping, which would be an operator each.
     """
 
-    def __init__(self, w0, w1, bias, activation, **kwargs):
+    def __init__(self, w0, w1, bias, activation, eight_bit=False, **kwargs):
         super().__init__(**kwargs)
         self.constants = [w0, w1, bias]
+        self.rounded = round_to_eight_bits if eight_bit else tf.identity
         self.activation = tf.keras.activations.get(activation)
 
     def call(self, inputs):
         w0, w1, bias = self.constants
         squeezed = tf.reduce_mean(inputs, axis=[1, 2], keepdims=True)
-        argument = tf.matmul(tf.nn.relu(tf.matmul(squeezed, w0)), w1)
+        reduced = tf.nn.relu(tf.matmul(self.rounded(squeezed), w0))
+        argument = tf.matmul(self.rounded(reduced), w1)
         return self.activation(argument if bias is None else argument + bias)
+
+
+class _EightBitInput(tf.keras.layers.Wrapper):
+    """A layer whose input is rounded."""
+
+    def call(self, inputs):
+        return self.layer(round_to_eight_bits(inputs))
 
 
 class _SignConvolution(tf.keras.layers.Layer):

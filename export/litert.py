@@ -2,17 +2,17 @@
 
 Filters of 1-bit layers, +-s with one s an output channel, are stored as
 
-========  ==================================================  ======================================
-weights   in the file                                         in the graph
-========  ==================================================  ======================================
-1bit      one bit a weight, all in one constant               shifted and masked, once for all layers
-int2      INT2, scales as quantization parameters             DEQUANTIZE before the layer
-int4      INT4, likewise                                      DEQUANTIZE before the layer
-int8      INT8, likewise                                      read by the layer itself ("hybrid"
-                                                              kernels), which rounds its input to 8
-                                                              bits: fast, and not exact
-float32   as the converter leaves them                        -
-========  ==================================================  ======================================
+========  ==================================================================================
+weights   in the file, and how the graph reads them
+========  ==================================================================================
+1bit      one bit a weight, all in one constant, shifted and taken modulo 2 for all layers
+int2      INT2 with scales, and DEQUANTIZE before the layer
+int4      INT4, likewise
+int8      INT8 with scales, read by the layer itself: the fastest. LiteRT then rounds the
+          layer's input to 8 bits ("hybrid" kernels), which is not exact. Signs are, so for
+          "w1a1" the residual convolutions are stored so, all other layers as int2
+float32   as the converter leaves them
+========  ==================================================================================
 
 INT2 and INT4 read by the layer itself are not offered: LiteRT 2.3.0 loads such files and computes
 NaN or nonsense.
@@ -21,7 +21,6 @@ NaN or nonsense.
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as litert_schema
-from ai_edge_litert.interpreter import Interpreter
 
 from larq_seresnet.export import flatbuffer, pack
 from larq_seresnet.export.inference import inference_form
@@ -53,34 +52,10 @@ def store(tflite, weights):
     if weights == "1bit":
         _shift_and_mask(model, filters)
     elif weights != "float32":
-        for group in _of_one_quantization(filters):
-            _quantize(model, group, weights)
+        for group, stored_as in _quantizations(model, filters, weights):
+            _quantize(model, group, stored_as)
     flatbuffer.drop_unused(model)
     return flatbuffer.write(model), left_alone
-
-
-def run(tflite, images):
-    """Outputs of a file, one image at a time, from LiteRT's interpreter.
-
-    Args:
-        tflite: The file's bytes.
-        images: What the file takes, (N, H, W, C).
-
-    Returns:
-        (N, num_classes); a list of arrays if the file has several outputs.
-    """
-    interpreter = Interpreter(model_content=tflite)
-    interpreter.allocate_tensors()
-    taken = interpreter.get_input_details()[0]["index"]
-    given = [each["index"] for each in interpreter.get_output_details()]
-    outputs: list[list[np.ndarray]] = [[] for _ in given]
-    for image in images:
-        interpreter.set_tensor(taken, image[np.newaxis])
-        interpreter.invoke()
-        for kept, index in zip(outputs, given, strict=True):
-            kept.append(interpreter.get_tensor(index))
-    arrays = [np.concatenate(kept) for kept in outputs]
-    return arrays[0] if len(arrays) == 1 else arrays
 
 
 def _shift_and_mask(model, filters):
@@ -110,10 +85,17 @@ def _shift_and_mask(model, filters):
     edit.insert_before([each.operator for each in filters])
 
 
-def _of_one_quantization(filters):
-    """Groups that share a scale; a vector of many scales and zero points costs more than a table."""
-    groups = pack.grouped([each for each in filters if each.equal_scale() is not None])
-    return groups + [[each] for each in filters if each.equal_scale() is None]
+def _quantizations(model, filters, weights):
+    """Groups of filters, and how to store each."""
+    signs = [each for each in filters if flatbuffer.takes_zero_and_one(model, each.operator)]
+    if weights == "int8" and signs:
+        others = [each for each in filters if each not in signs]
+        return [([each], "int8") for each in signs] + _quantizations(model, others, "int2")
+    # Filters of one scale share a constant; vectors of many scales cost more than further tables.
+    of_one_scale = [each for each in filters if each.equal_scale() is not None]
+    groups = pack.grouped(of_one_scale)
+    groups += [[each] for each in filters if each.equal_scale() is None]
+    return [(group, weights) for group in groups]
 
 
 def _quantize(model, group, weights):

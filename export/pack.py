@@ -24,7 +24,7 @@ TOLERANCE = 1e-5
 WORD = 32
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Filter:
     """A two-valued filter.
 
@@ -87,7 +87,7 @@ def two_valued_filters(model):
 
 
 def _half_empty_filters(model):
-    """Those of binary convolutions whose input channels do not fill the words they are stored in."""
+    """Those of binary convolutions whose input channels do not fill the words that hold them."""
     filters = []
     for operator in model.subgraphs[0].operators:
         if flatbuffer.operator_name(model, operator) != "LceBconv2d":
@@ -102,7 +102,7 @@ def _half_empty_filters(model):
 
 
 def grouped(filters):
-    """Lists of filters that can be unpacked together: they differ in their output channels alone."""
+    """Lists of filters that can be unpacked together: only their output channels differ."""
     groups = collections.defaultdict(list)
     for each in filters:
         groups[each.binary, each.signs.shape[1:], each.equal_scale()].append(each)

@@ -4,21 +4,39 @@ Where nothing is compared with a threshold, float32 rounding is all that may dif
 or a gate is, rounding may tip a value that lies on the threshold, and what follows differs by more
 than rounding. Such an image is looked into: it is explained if the first values that tipped lay
 within rounding of the threshold, in Keras, and an error otherwise.
+
+INT8 filters that a layer reads itself are another matter: LiteRT rounds that layer's input to 8
+bits. Such a file is compared with a Keras model that does the same, to prove that it is computed
+rightly, and with the model itself, to see what the rounding costs.
 """
 
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+if __name__ == "__main__":
+    sys.path.pop(0)  # this folder: TensorFlow would take litert.py for a package of its own
+
+import argparse
+import collections
 import dataclasses
+import pathlib
 
 import numpy as np
 import tensorflow as tf
-from larq_compute_engine.tflite.python.interpreter import Interpreter
 
-from larq_seresnet.export import flatbuffer
+from larq_seresnet.export import flatbuffer, interface, report, runtimes, source
+from larq_seresnet.export.inference import eight_bit_form
 from larq_seresnet.layers import FMB
+from larq_seresnet.preprocessing import preprocess_input
+from larq_seresnet.training import data
 
 #: Greatest difference of a probability that float32 rounding explains.
 ROUNDING = 1e-4
 #: Greatest distance from a threshold, relative to the largest value beside it, likewise.
 TIE = 1e-5
+#: Greatest difference of a layer's output, relative to its largest value, that counts as none.
+SAME_LAYER = 1e-3
 CHUNK = 200
 
 
@@ -31,9 +49,13 @@ class Agreement:
         max_difference, mean_difference: Of single probabilities, absolute.
         argmax_agreement: Share of images that both give the same class.
         keras_error, converted_error: Top-1 error of both.
-        beyond_rounding: For each image with a difference above `ROUNDING`: its index, both classes,
-            the difference, and of the first values that tipped the "layer" and the "distance" from
-            the threshold, relative to the largest value of that map; see `first_tipped`.
+        rounding: Greatest difference of a probability that counts as rounding.
+        listed: Each image that changes class or differs by more: its index, both classes, Keras's
+            "margin" (its greatest probability less the second), the "difference", and of the first
+            values that tipped the "layer" and the "distance" from the threshold, relative to the
+            largest value of that map; see `first_tipped`.
+        eight_bit_median: Median over images of the difference to the model that rounds the layers'
+            inputs to 8 bits, where the file does; else None.
     """
 
     images: int
@@ -42,51 +64,116 @@ class Agreement:
     argmax_agreement: float
     keras_error: float
     converted_error: float
-    beyond_rounding: list[dict]
+    rounding: float
+    listed: list[dict]
+    eight_bit_median: float | None = None
 
     def unexplained(self):
-        """Those of `beyond_rounding` that no tie explains; there must be none."""
-        return [image for image in self.beyond_rounding if not image["distance"] <= TIE]
+        """Those of `listed` that neither rounding nor a tie explains; there must be none."""
+        if self.eight_bit_median is not None:
+            return [] if self.eight_bit_median <= ROUNDING else self.listed
+        return [image for image in self.listed if not image["distance"] <= TIE]
 
 
-def run_lce(tflite, images):
-    """Outputs of a converted model, from LCE's interpreter.
+def main(argv=None):
+    """Verifies one file; exits with 1 if it does not compute what the Keras model computes."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        converted = runtimes.load(arguments.tflite, arguments.runtime)
+        model, images, weights = source.load(arguments)
+        check_fits(model, converted, arguments.tflite, weights)
+        agreement = compare(model, converted, *images.test)
+    except (ValueError, OSError, data.DataUnavailable) as problem:
+        parser.exit(2, f"{parser.prog}: error: {problem}\n")
+    failed = agreement.unexplained()
+    print(f"# {arguments.tflite}: {'NOT VERIFIED' if failed else 'verified'}\n")
+    print(report.agreement(dataclasses.asdict(agreement), len(failed), images.name, converted))
+    if failed or arguments.layers:
+        worst = max(agreement.listed, key=lambda each: each["difference"], default={"image": 0})
+        rows = layer_table(model, converted, images.test[0][worst["image"]])
+        print(f"\n## Layers, image {worst['image']}\n\n" + report.layers(rows, SAME_LAYER))
+    if failed:
+        sys.exit(f"not verified: {len(failed)} images differ for no reason that was found")
 
-    Args:
-        tflite: The file's bytes.
-        images: What the Keras model takes, float32 (N, H, W, C).
 
-    Returns:
-        float32, (N, num_classes); a list of arrays if the file has several outputs.
-    """
-    return Interpreter(tflite).predict(images)
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="verify.py",
+        description="Runs every test image through a .tflite file and through the Keras model.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("tflite", type=pathlib.Path, metavar="FILE", help="a .tflite file")
+    source.add_arguments(parser)
+    parser.add_argument(
+        "--runtime", choices=runtimes.RUNTIMES, help="default: the one the file is for"
+    )
+    parser.add_argument(
+        "--layers",
+        action="store_true",
+        help="compare layer by layer too, which is done anyway if the file is not verified",
+    )
+    return parser
 
 
-def compare(model, tflite, images, labels, layers):
+def check_fits(model, converted, path, weights):
+    """Raises ValueError, in one line, if a file is not of the model's architecture."""
+    taken, given = converted.interface()
+    remedy = f"give the weights it was made of, not {weights}"
+    expected = (1, *model.input_shape[1:])
+    if taken.shape != expected:
+        raise ValueError(
+            f"{path} takes images of {taken.shape}, the weights are for {expected}: {remedy}."
+        )
+    if given.shape != (1, *model.output_shape[1:]):
+        raise ValueError(
+            f"{path} gives {given.shape[-1]} classes, the weights {model.output_shape[1]}: "
+            f"{remedy}."
+        )
+    content = flatbuffer.read(converted.tflite)
+    of_file = flatbuffer.filter_shapes(content)
+    of_model = collections.Counter(
+        (shape[-1], *shape[:2]) if len(shape) == 4 else (shape[1], shape[0])
+        for shape in (weight.shape for weight in model.trainable_weights)
+        if len(shape) > 1
+    )
+    thresholds = len(_threshold_operators(content))
+    if of_file != of_model or thresholds != len(_threshold_layers(model)):
+        raise ValueError(f"{path} is of another architecture than {model.name}: {remedy}.")
+
+
+def compare(model, converted, images, labels):
     """Runs images through a Keras model and through its converted file.
 
     Args:
         model: From `SEResNet14`, float32.
-        tflite: The file's bytes.
-        images: What the model takes, float32 (N, H, W, C).
+        converted: A `runtimes.Converted` of the same architecture.
+        images: uint8, 0..255, (N, H, W, C).
         labels: Integers, (N,).
-        layers: Those that compare with a threshold, from `threshold_layers`.
 
     Returns:
         An `Agreement`.
 
     Raises:
-        ValueError: If either gives NaN, or their outputs differ in shape.
+        ValueError: If either gives NaN.
     """
-    expected = model.predict(images, batch_size=500, verbose=0)
-    received = run_lce(tflite, images)
-    if expected.shape != received.shape:
-        raise ValueError(f"Keras gives the shape {expected.shape}, the file {received.shape}.")
+    inputs = preprocess_input(images)
+    expected = model.predict(inputs, batch_size=500, verbose=0)
+    received = converted.predict(_taken(converted, images))
     if not (np.isfinite(expected).all() and np.isfinite(received).all()):
         raise ValueError("probabilities hold NaN or infinity: the model diverged in training.")
+    int8_output = converted.interface()[1].dtype == np.int8
+    rounding = ROUNDING + interface.SCALE * int8_output
     difference = np.abs(expected - received)
     keras_class, converted_class = expected.argmax(axis=1), received.argmax(axis=1)
-    beyond = np.flatnonzero(difference.max(axis=1) > ROUNDING)
+    eight_bit = _rounds_inputs(converted)
+    beyond = difference.max(axis=1) > rounding
+    chosen = np.flatnonzero(beyond | (keras_class != converted_class))
+    if eight_bit:
+        tipped = [{"layer": None, "distance": None}] * len(chosen)
+    else:
+        tipped = first_tipped(model, converted, images[chosen], rounding)
+    second, first = np.sort(expected, axis=1)[:, -2:].T
     return Agreement(
         images=len(labels),
         max_difference=float(difference.max()),
@@ -94,84 +181,100 @@ def compare(model, tflite, images, labels, layers):
         argmax_agreement=float((keras_class == converted_class).mean()),
         keras_error=float((keras_class != labels).mean()),
         converted_error=float((converted_class != labels).mean()),
-        beyond_rounding=[
+        rounding=rounding,
+        listed=[
             {
                 "image": int(index),
                 "keras": int(keras_class[index]),
                 "converted": int(converted_class[index]),
+                "margin": float(first[index] - second[index]),
                 "difference": float(difference[index].max()),
-                **tipped,
+                **cause,
             }
-            for index, tipped in zip(
-                beyond, first_tipped(model, tflite, images[beyond], layers), strict=True
-            )
+            for index, cause in zip(chosen, tipped, strict=True)
+            if not eight_bit or keras_class[index] != converted_class[index]
         ],
+        eight_bit_median=_eight_bit_median(model, inputs, received) if eight_bit else None,
     )
 
 
-def first_tipped(model, tflite, images, layers):
+def _taken(converted, images):
+    """Image bytes, or what `preprocess_input` makes of them: what the file takes."""
+    return images if converted.interface()[0].dtype == np.uint8 else preprocess_input(images)
+
+
+def _rounds_inputs(converted):
+    """Whether a layer reads INT8 filters itself and its input is not 0 and 1 alone."""
+    return bool(flatbuffer.hybrid_operators(flatbuffer.read(converted.tflite)))
+
+
+def _eight_bit_median(model, inputs, received):
+    rounded = eight_bit_form(model).predict(inputs, batch_size=500, verbose=0)
+    return float(np.median(np.abs(rounded - received).max(axis=1)))
+
+
+def first_tipped(model, converted, images, rounding=ROUNDING):
     """Where Keras and a converted file first disagree on which side of a threshold values lie.
 
     Returns:
         For each image a dict: "layer" and "distance" as in `Agreement`. Keras rounds otherwise in
-        another batch; if that alone makes it agree with the file, the layer is None, the distance
-        0. If nothing tips and they do not agree, the layer is None, the distance infinite.
+        another batch; if that alone makes it agree with the file, or there is no tie but no more
+        than `rounding` between them either, the layer is None, the distance 0. If nothing tips and
+        they do not agree, the layer is None, the distance infinite.
     """
-    if not layers:
-        return [{"layer": None, "distance": float("inf")}] * len(images)
-    tflite = _with_threshold_inputs(tflite)
-    compared = [_compared_with_zero(model, layer) for layer in layers]
-    probe = tf.keras.Model(model.input, [model.output, *compared])
+    layers = _threshold_layers(model)
+    probe = tf.keras.Model(model.input, [model.output, *map(_compared_with_zero, layers)])
+    exposed = _exposed(converted, [each.inputs[0] for each in _of(converted, _threshold_operators)])
     found = []
     for start in range(0, len(images), CHUNK):  # an image's maps take some 2 MiB
         chunk = images[start : start + CHUNK]
         expected, received = (
-            [np.asarray(output).reshape(len(chunk), -1) for output in outputs]
-            for outputs in (probe(chunk), run_lce(tflite, chunk))
+            [np.asarray(output).reshape(len(chunk), -1) for output in _as_list(outputs)]
+            for outputs in (
+                probe(preprocess_input(chunk)),
+                exposed.predict(_taken(converted, chunk)),
+            )
         )
         found += [
-            _first_of_one(layers, [e[index] for e in expected], [r[index] for r in received])
+            _first_of_one(
+                [layer.name for layer in layers],
+                [each[index] for each in expected],
+                [each[index] for each in received],
+                rounding,
+            )
             for index in range(len(chunk))
         ]
     return found
 
 
-def _first_of_one(layers, expected, received):
-    for layer, values, others in zip(layers, expected[1:], received[1:], strict=True):
+def _first_of_one(names, expected, received, rounding=ROUNDING):
+    for name, values, others in zip(names, expected[1:], received[1:], strict=True):
         tipped = (values >= 0) != (others >= 0)
         if tipped.any():
             distance = np.abs(values[tipped]).max() / np.abs(values).max()
-            return {"layer": layer, "distance": float(distance)}
-    agree = np.abs(expected[0] - received[0]).max() <= ROUNDING
+            return {"layer": name, "distance": float(distance)}
+    agree = np.abs(expected[0] - received[0]).max() <= rounding
     return {"layer": None, "distance": 0.0 if agree else float("inf")}
 
 
-def _compared_with_zero(model, name):
+def _threshold_layers(model):
+    """The layers that compare with a threshold, in the order of the network."""
+    return [
+        layer
+        for layer in model.layers
+        if isinstance(layer, FMB) or getattr(layer, "input_quantizer", None) is not None
+    ]
+
+
+def _compared_with_zero(layer):
     """The Keras tensor whose sign the layer takes."""
-    layer = model.get_layer(name)
     if isinstance(layer, FMB) and layer.activation == "sigmoid":
         return layer.input - 0.5
     return layer.input
 
 
-def threshold_layers(tflite):
-    """The Keras layers that compare with a threshold in a file with names, in its order."""
-    content = flatbuffer.read(tflite)
-    graph = content.subgraphs[0]
-    return [flatbuffer.layer_path(graph, each)[1] for each in _threshold_operators(content)]
-
-
-def _with_threshold_inputs(tflite):
-    """The file with what is compared with a threshold as further outputs."""
-    content = flatbuffer.read(tflite)
-    graph = content.subgraphs[0]
-    compared = [operator.inputs[0] for operator in _threshold_operators(content)]
-    graph.outputs = [*graph.outputs, *compared]
-    return flatbuffer.write(content)
-
-
 def _threshold_operators(content):
-    """The signs of binary convolutions and the gates of FMB."""
+    """The same in a file: the signs of binary convolutions and the gates of FMB."""
     unpacking = {id(operator) for operator in flatbuffer.unpacking(content)}
     return [
         operator
@@ -179,3 +282,59 @@ def _threshold_operators(content):
         if flatbuffer.operator_name(content, operator) in ("LceQuantize", "GREATER_EQUAL")
         and id(operator) not in unpacking
     ]
+
+
+def layer_table(model, converted, image):
+    """Compares what the layers give for one image, to find where a difference arises.
+
+    A file has no names if it was stripped, and fewer layers: what fuses with the next has no output
+    of its own. So a layer is compared with the tensor of its size that comes closest.
+
+    Args:
+        model, converted: As in `compare`.
+        image: uint8, 0..255, (H, W, C).
+
+    Returns:
+        Pairs of a Keras layer's name and the greatest difference, relative to the layer's greatest
+        value; infinite where no tensor has its size.
+    """
+    layers = [layer for layer in model.layers[1:] if _survives(layer)]
+    probe = tf.keras.Model(model.input, [layer.output for layer in layers])
+    expected = probe(preprocess_input(image[np.newaxis]))
+    tensors = _of(converted, flatbuffer.float_activations)
+    received = _exposed(converted, tensors).predict(_taken(converted, image[np.newaxis]))
+    received = [np.ravel(each) for each in received]
+    rows = []
+    for layer, values in zip(layers, expected, strict=True):
+        values = np.ravel(values)
+        distances = [np.abs(values - each).max() for each in received if each.size == values.size]
+        scale = max(np.abs(values).max(), np.finfo(np.float32).tiny)
+        rows.append((layer.name, float(min(distances, default=np.inf) / scale)))
+    return rows
+
+
+def _survives(layer):
+    """Whether a layer's output is a tensor of its own in a converted file."""
+    followers = [node.layer for node in layer.outbound_nodes]
+    fuses = (tf.keras.layers.BatchNormalization, tf.keras.layers.ReLU, FMB)
+    return not any(isinstance(follower, fuses) for follower in followers)
+
+
+def _exposed(converted, tensors):
+    """The file with further outputs."""
+    content = flatbuffer.read(converted.tflite)
+    graph = content.subgraphs[0]
+    graph.outputs = [*graph.outputs, *tensors]
+    return dataclasses.replace(converted, tflite=flatbuffer.write(content))
+
+
+def _of(converted, question):
+    return question(flatbuffer.read(converted.tflite))
+
+
+def _as_list(outputs):
+    return outputs if isinstance(outputs, list) else [outputs]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
-from larq_seresnet import SEResNet14, preprocess_input
-from larq_seresnet.export import convert, flatbuffer, pack, verify
+from larq_seresnet import preprocess_input
+from larq_seresnet.export import convert, flatbuffer, pack
+from larq_seresnet.export.runtimes import Converted
 
 
-@pytest.fixture(scope="module")
-def plain(trained):
+@pytest.fixture
+def plain(base):
     """LCE's own file of a trained w1 model, nothing packed."""
-    model = SEResNet14(filters=(4, 8, 16), weights=trained("w1") / "weights.h5")
-    return convert.convert(model)
+    return base()
 
 
 def _filters(tflite):
@@ -30,22 +30,21 @@ def test_bits_are_lces():
 
 
 def test_packed_and_stripped_files_compute_the_same_to_the_last_bit(plain, inputs):
-    expected = verify.run_lce(plain, inputs)
+    expected = Converted(plain, "lce").predict(inputs)
     packed, left_alone = pack.pack(plain)
     stripped = pack.strip(packed)
     assert left_alone == []
-    np.testing.assert_array_equal(verify.run_lce(packed, inputs), expected)
-    np.testing.assert_array_equal(verify.run_lce(stripped, inputs), expected)
+    np.testing.assert_array_equal(Converted(packed, "lce").predict(inputs), expected)
+    np.testing.assert_array_equal(Converted(stripped, "lce").predict(inputs), expected)
     assert len(stripped) < len(packed) < len(plain)
 
 
-def test_words_of_binary_filters_are_not_half_empty(trained, inputs):
-    model = SEResNet14(
-        precision="w1a1", filters=(4, 8, 16), weights=trained("w1a1") / "weights.h5"
-    )
-    plain = convert.convert(model)
+def test_words_of_binary_filters_are_not_half_empty(base, inputs):
+    plain = base("w1a1")
     packed = pack.pack(plain)[0]
-    np.testing.assert_array_equal(verify.run_lce(packed, inputs), verify.run_lce(plain, inputs))
+    np.testing.assert_array_equal(
+        Converted(packed, "lce").predict(inputs), Converted(plain, "lce").predict(inputs)
+    )
     content = flatbuffer.read(packed)
     unpacked = {index for each in flatbuffer.unpacking(content) for index in each.outputs}
     filters = [
@@ -91,7 +90,9 @@ def test_what_is_not_two_valued_is_left_alone_and_named(plain, inputs):
     packed, left_alone = pack.pack(changed)
     assert len(left_alone) == 1
     assert left_alone[0].startswith("stage2_block2_2")
-    np.testing.assert_array_equal(verify.run_lce(packed, inputs), verify.run_lce(changed, inputs))
+    np.testing.assert_array_equal(
+        Converted(packed, "lce").predict(inputs), Converted(changed, "lce").predict(inputs)
+    )
 
 
 def test_a_float32_model_is_left_alone(small_model, images):
@@ -99,4 +100,6 @@ def test_a_float32_model_is_left_alone(small_model, images):
     packed, left_alone = pack.pack(tflite)
     assert len(left_alone) == 15 + 13
     inputs = preprocess_input(images)
-    np.testing.assert_array_equal(verify.run_lce(packed, inputs), verify.run_lce(tflite, inputs))
+    np.testing.assert_array_equal(
+        Converted(packed, "lce").predict(inputs), Converted(tflite, "lce").predict(inputs)
+    )

@@ -1,0 +1,43 @@
+import pytest
+
+from larq_seresnet import SEResNet14
+from larq_seresnet.export import convert
+
+FILTERS = (4, 8, 16)
+
+
+@pytest.fixture(scope="session")
+def trained_model(trained):
+    """Models of short trainings on digits, by precision; not to be changed."""
+    models = {}
+
+    def get(precision="w1"):
+        if precision not in models:
+            weights = trained(precision) / "weights.h5"
+            models[precision] = SEResNet14(precision=precision, filters=FILTERS, weights=weights)
+        return models[precision]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def base(trained_model):
+    """What the converters make of them, by precision and runtime."""
+    bases = {}
+
+    def get(precision="w1", runtime="lce"):
+        if (precision, runtime) not in bases:
+            bases[precision, runtime] = convert.convert(trained_model(precision), runtime)
+        return bases[precision, runtime]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def stored(base):
+    """Files for a device, by precision, runtime and the other arguments of `store`."""
+
+    def get(precision="w1", runtime="lce", weights="1bit", strip=True, **options):
+        return convert.store(base(precision, runtime), runtime, weights, strip=strip, **options)[0]
+
+    return get

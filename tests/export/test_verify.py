@@ -1,0 +1,155 @@
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from larq_seresnet import SEResNet14, save_weights
+from larq_seresnet.export import flatbuffer, runtimes, verify
+from larq_seresnet.preprocessing import preprocess_input
+from larq_seresnet.training import data
+
+FILTERS = (4, 8, 16)
+
+
+@pytest.fixture(scope="module")
+def file(stored, tmp_path_factory):
+    """Stripped files of trained runs on disk, by the arguments of `stored`."""
+    folder = tmp_path_factory.mktemp("files")
+
+    def get(*target, **options):
+        path = folder / ("_".join(["file", *target, *options.values()]) + ".tflite")
+        if not path.exists():
+            path.write_bytes(stored(*target, **options).tflite)
+        return path
+
+    return get
+
+
+def _fails(capsys, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        verify.main([str(argument) for argument in arguments])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("precision", "runtime", "weights"),
+    [("w1", "lce", "1bit"), ("w1a1", "litert", "1bit"), ("w1", "litert", "int8")],
+)
+def test_a_file_is_verified_in_the_runtime_it_is_for(
+    trained, file, capsys, precision, runtime, weights
+):
+    path = file(precision, runtime, weights)
+    verify.main([str(path), str(trained(precision)), "--limit-test", "50", "--layers"])
+    text = capsys.readouterr().out
+    assert f"{path}: verified" in text
+    assert {"lce": "LCE's interpreter", "litert": "LiteRT's interpreter"}[runtime] in text
+    assert ("rounded to 8 bits" in text) == (weights == "int8")
+    rows = dict(re.findall(r"\| (\w+) \| (\S+) \|", text.split("## Layers")[1]))
+    assert {"stage1_block1_gate", "stage3_block2_fmb", "classifier", "predictions"} <= set(rows)
+    assert weights == "int8" or all(float(rows[name]) < 1e-3 for name in rows if name != "layer")
+
+
+def test_bytes_in_and_out_are_verified_too(trained, file, capsys):
+    path = file(input_type="uint8", output_type="int8")
+    verify.main([str(path), str(trained("w1")), "--limit-test", "50"])
+    assert "images beyond 0.004 | 0" in capsys.readouterr().out
+
+
+def test_the_first_layer_that_differs_is_named(trained, file, tmp_path, capsys):
+    """All bits of one filter in the file flipped: exit status 1, and its layer is the first."""
+    content = flatbuffer.read(file().read_bytes())
+    unpacked = flatbuffer.unpacking(content)
+    tensors = content.subgraphs[0].tensors
+    (dequantize,) = [
+        each for each in unpacked if tensors[each.outputs[0]].shape[-1] == 9 * 8 * (3 * 8 + 16)
+    ]
+    buffer = content.buffers[tensors[dequantize.inputs[0]].buffer]
+    buffer.data = np.array(buffer.data)
+    buffer.data[: 9 * 8 * 8 // 8] ^= 255
+    broken = tmp_path / "broken.tflite"
+    broken.write_bytes(flatbuffer.write(content))
+    with pytest.raises(SystemExit) as stop:
+        verify.main([str(broken), str(trained("w1")), "--limit-test", "50"])
+    assert "not verified" in str(stop.value.code)
+    text = capsys.readouterr().out
+    assert "NOT VERIFIED" in text
+    assert re.search(r"\| stage2_block1_2_bn \| \S+ \| first difference \|", text)
+
+
+def test_what_is_no_file_of_ours_is_refused_in_one_line(trained, file, tmp_path, capsys):
+    run_dir, whole = trained("w1"), file().read_bytes()
+    for name, content in {"empty": b"", "text": b"x" * 999, "cut": whole[:-99]}.items():
+        (tmp_path / name).write_bytes(content)
+        line = _fails(capsys, tmp_path / name, run_dir)
+        assert f"{name} is no .tflite file, or was cut off" in line
+    assert "No such file" in _fails(capsys, tmp_path / "nowhere", run_dir)
+    line = _fails(capsys, file(), run_dir, "--runtime", "litert")
+    assert "is for LCE's runtime, it holds LceDequantize: use --runtime lce" in line
+    line = _fails(capsys, file("w1", "litert", "int2"), run_dir, "--runtime", "lce")
+    assert "is for LiteRT, it holds INT2 filters: use --runtime litert" in line
+    line = _fails(capsys, file(), trained("w1a1"))
+    assert "is of another architecture than seresnet14_w1a1" in line
+    assert "give the weights it was made of" in line
+    assert "is no finished run" in _fails(capsys, file(), tmp_path)
+    for name, arguments, message in (
+        ("larger", {"input_shape": (64, 64, 3)}, r"takes images of (1, 32, 32, 3), the weights"),
+        ("classes", {"num_classes": 7}, "gives 10 classes, the weights 7"),
+    ):
+        save_weights(SEResNet14(filters=FILTERS, **arguments), tmp_path / name, "digits")
+        converted = runtimes.load(file())
+        with pytest.raises(ValueError, match=re.escape(message)):
+            model = SEResNet14(filters=FILTERS, **arguments)
+            verify.check_fits(model, converted, file(), tmp_path / name)
+
+
+def test_the_first_values_that_tip_are_found():
+    names = ["a", "b", "c"]
+    probabilities = np.array([0.5, 0.5])
+    signs = [np.array(values) for values in ([1.0, -4.0], [2.0, -1e-6, -8.0], [1.0, 1.0])]
+    others = [np.array(values) for values in ([1.1, -4.0], [2.0, 2e-6, -8.0], [1.0, -9.0])]
+    tipped = verify._first_of_one(names, [probabilities, *signs], [probabilities + 0.1, *others])
+    assert tipped["layer"] == "b"
+    assert tipped["distance"] == pytest.approx(1e-6 / 8)
+    same = verify._first_of_one(names, [probabilities, *signs], [probabilities, *signs])
+    assert same == {"layer": None, "distance": 0.0}
+    other = verify._first_of_one(names, [probabilities, *signs], [probabilities + 0.1, *signs])
+    assert other == {"layer": None, "distance": float("inf")}
+
+
+def test_only_ties_explain_a_difference():
+    far = {"image": 1, "keras": 0, "converted": 1, "difference": 0.1, "layer": "b"}
+    images = [
+        {**far, "distance": distance} for distance in (1e-7, 1e-3, float("inf"), float("nan"))
+    ]
+    agreement = verify.Agreement(9, 0.1, 0.01, 0.5, 0.5, 0.5, 1e-4, images)
+    assert agreement.unexplained() == images[1:]
+
+
+@pytest.mark.parametrize("precision", ["w1", "w1a1"])
+@pytest.mark.parametrize("runtime", runtimes.RUNTIMES)
+def test_values_before_the_signs_are_keras_own(trained_model, stored, precision, runtime):
+    """What first_tipped compares are the same tensors: equal up to rounding before any tie."""
+    model, converted = trained_model(precision), stored(precision, runtime)
+    images = data.load("digits", limit_test=4).test[0]
+    layers = verify._threshold_layers(model)
+    assert len(layers) == (18 if precision == "w1a1" else 6)
+    outputs = [verify._compared_with_zero(layer) for layer in layers]
+    expected = tf.keras.Model(model.input, outputs)(preprocess_input(images))
+    operators = verify._of(converted, verify._threshold_operators)
+    exposed = verify._exposed(converted, [each.inputs[0] for each in operators])
+    received = exposed.predict(preprocess_input(images))[1:]
+    for layer, left, right in zip(layers, expected, received, strict=True):
+        left, right = np.ravel(left), np.ravel(right)
+        assert np.mean((left >= 0) == (right >= 0)) > 0.99, layer.name
+        if not layer.name.endswith("fmb"):  # there the file has the argument of the activation
+            assert np.median(np.abs(left - right)) < 1e-5, layer.name
+
+
+def test_nan_is_not_compared(stored, images):
+    model = SEResNet14(filters=FILTERS)
+    model.get_layer("classifier").set_weights([np.full((16, 10), np.nan), np.zeros(10)])
+    with pytest.raises(ValueError, match="diverged"):
+        verify.compare(model, stored(), images, np.zeros(8, int))
