@@ -10,6 +10,7 @@ import dataclasses
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as litert_schema
+from flatbuffers import flexbuffers
 from larq_compute_engine.mlir.python import tflite_schema as schema
 
 _BUILTIN_NAMES = {
@@ -21,6 +22,8 @@ _DTYPES = {
     schema.TensorType.INT8: np.int8,
     schema.TensorType.UINT8: np.uint8,
 }
+_SIZES = {**_DTYPES, schema.TensorType.BOOL: np.bool_}
+MAC_KINDS = ("binary", "int8", "float32")
 _TYPE_NAMES = {
     code: name for name, code in vars(litert_schema.TensorType).items() if name.isupper()
 }
@@ -166,6 +169,76 @@ def hybrid_operators(model):
         and tensors[each.inputs[0]].type == schema.TensorType.FLOAT32
         and not takes_zero_and_one(model, each)
     ]
+
+
+def bytes_by_part(model, size):
+    """What the bytes of a file are: a dict with "bytes", "filters", "scales" and "metadata".
+
+    Filters are the bits or numbers of kernels themselves, scales all other numbers: of BatchNorm,
+    biases, quantization.
+
+    Args:
+        model: From `read`.
+        size: Of the file.
+    """
+    tensors = model.subgraphs[0].tensors
+    unpacked = {index: each for each in unpacking(model) for index in each.outputs}
+
+    def filter_data(index):
+        while index in unpacked:
+            split = operator_name(model, unpacked[index]) == "SPLIT"
+            index = unpacked[index].inputs[1 if split else 0]
+        return index
+
+    of_filters = {tensors[filter_data(each.inputs[1])].buffer for each in convolutions(model)}
+    of_numbers = {tensor.buffer for tensor in tensors} - of_filters
+    filters, scales = (
+        sum(len(data) for each in buffers if (data := model.buffers[each].data) is not None)
+        for buffers in (of_filters, of_numbers)
+    )
+    for tensor in tensors:
+        if tensor.quantization is not None and tensor.quantization.scale is not None:
+            scales += 4 * len(tensor.quantization.scale)
+    return {
+        "bytes": size,
+        "filters": filters,
+        "scales": scales,
+        "metadata": size - filters - scales,
+    }
+
+
+def peak_activations(model):
+    """Bytes of the tensors without constant values that are alive at once, at most."""
+    graph = model.subgraphs[0]
+    born = dict.fromkeys(graph.inputs, 0)
+    dies = dict.fromkeys(graph.outputs, len(graph.operators))
+    for turn, operator in enumerate(graph.operators):
+        born.update(dict.fromkeys(operator.outputs, turn))
+        dies.update({each: max(turn, dies.get(each, 0)) for each in operator.inputs})
+    alive = np.zeros(len(graph.operators) + 1, np.int64)
+    for index, first in born.items():
+        tensor = graph.tensors[index]
+        size = int(np.prod(tensor.shape)) * np.dtype(_SIZES[tensor.type]).itemsize
+        alive[first : dies.get(index, first) + 1] += size
+    return int(alive.max())
+
+
+def macs(model):
+    """Multiply-accumulates of one image: a dict from `MAC_KINDS`, what is multiplied."""
+    tensors = model.subgraphs[0].tensors
+    counts = dict.fromkeys(MAC_KINDS, 0)
+    for operator in convolutions(model):
+        kernel = tensors[operator.inputs[1]]
+        positions = int(np.prod(tensors[operator.outputs[0]].shape[:-1]))
+        size = int(np.prod(kernel.shape))
+        if operator_name(model, operator) == "LceBconv2d":
+            channels = flexbuffers.Loads(bytes(operator.customOptions))["channels_in"]
+            size = int(np.prod(kernel.shape[:-1])) * channels
+            kind = "binary"
+        else:
+            kind = "int8" if kernel.type == schema.TensorType.INT8 else "float32"
+        counts[kind] += positions * size
+    return counts
 
 
 def float_activations(model):

@@ -1,4 +1,9 @@
-"""What was measured, for people: markdown tables."""
+"""What was measured, for people: markdown tables and a picture."""
+
+from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # told apart by the colour-blind too
+MARKERS = {"lce": "o", "litert": "s"}
 
 
 def table(header, rows):
@@ -72,3 +77,56 @@ def layers(rows, limit):
             for name, difference in rows
         ),
     )
+
+
+def draw_trade_offs(rows, path):
+    """Draws accuracy against bytes and against latency.
+
+    Args:
+        rows: What `benchmark.measure` returns.
+        path: Where to; the ending decides the format.
+    """
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    for axes, key, label in zip(
+        panels,
+        ("bytes", "p50_1"),
+        ("bytes of the file", "median latency, ms, 1 thread"),
+        strict=True,
+    ):
+        for row in rows:
+            axes.plot(
+                row[key],
+                100 * (1 - row["error"]),
+                MARKERS[row["runtime"]],
+                color=COLOURS[models.index(row["model"]) % len(COLOURS)],
+            )
+        for row, height in zip(rows, _label_heights(rows, key), strict=True):
+            axes.annotate(
+                f"{row['runtime']} {row['weights']}",
+                (row[key], 100 * (1 - row["error"])),
+                xytext=(0, height),
+                textcoords="offset points",
+                rotation=60,
+                fontsize=7,
+                ha="left",
+                va="bottom" if height > 0 else "top",
+            )
+        axes.set(xlabel=label, xscale="log")
+        axes.margins(x=0.12, y=0.45)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("accuracy on test images, %")
+    for index, model in enumerate(models):
+        panels[1].plot([], [], "o", color=COLOURS[index % len(COLOURS)], label=model)
+    panels[1].legend(fontsize=8, loc="center right")
+    figure.savefig(path, dpi=150)
+
+
+def _label_heights(rows, key):
+    """Labels of neighbours stand above and below their points in turn."""
+    order = sorted(range(len(rows)), key=lambda index: (rows[index]["model"], rows[index][key]))
+    heights = [0] * len(rows)
+    for place, index in enumerate(order):
+        heights[index] = 5 if place % 2 else -5
+    return heights

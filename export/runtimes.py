@@ -28,6 +28,10 @@ class Converted:
         """What goes in and out: two `flatbuffer.TensorFacts`."""
         return flatbuffer.interface(flatbuffer.read(self.tflite))
 
+    def session(self, threads=1):
+        """What computes one image at a time: a `_LCESession` or a `_LiteRTSession`."""
+        return (_LCESession if self.runtime == "lce" else _LiteRTSession)(self.tflite, threads)
+
     def predict(self, images):
         """Outputs for images, one image at a time, in one thread.
 
@@ -38,29 +42,50 @@ class Converted:
             (N, num_classes), float32 also where the file gives int8; a list of arrays if the file
             has several outputs.
         """
-        if self.runtime == "lce":
-            outputs = LCEInterpreter(self.tflite).predict(images)
-        else:
-            outputs = _predict_litert(self.tflite, images)
-        _, given = self.interface()
-        if isinstance(outputs, list):
-            return [given.real(outputs[0]), *outputs[1:]]
-        return given.real(outputs)
+        session = self.session()
+        outputs = []
+        for image in images:
+            session.feed(image[np.newaxis])
+            session.invoke()
+            outputs.append(session.outputs())
+        probabilities, *others = (np.concatenate(each) for each in zip(*outputs, strict=True))
+        probabilities = self.interface()[1].real(probabilities)
+        return [probabilities, *others] if others else probabilities
 
 
-def _predict_litert(tflite, images):
-    interpreter = LiteRTInterpreter(model_content=tflite)
-    interpreter.allocate_tensors()
-    taken = interpreter.get_input_details()[0]["index"]
-    given = [each["index"] for each in interpreter.get_output_details()]
-    outputs: list[list[np.ndarray]] = [[] for _ in given]
-    for image in images:
-        interpreter.set_tensor(taken, image[np.newaxis])
-        interpreter.invoke()
-        for kept, index in zip(outputs, given, strict=True):
-            kept.append(interpreter.get_tensor(index))
-    arrays = [np.concatenate(kept) for kept in outputs]
-    return arrays[0] if len(arrays) == 1 else arrays
+class _LCESession:
+    """LCE's interpreter, whose `invoke` copies input and outputs too."""
+
+    def __init__(self, tflite, threads):
+        self._interpreter = LCEInterpreter(tflite, threads).interpreter
+
+    def feed(self, image):
+        self._image = image
+
+    def invoke(self):
+        self._outputs = self._interpreter.predict([self._image])
+
+    def outputs(self):
+        return self._outputs
+
+
+class _LiteRTSession:
+    """LiteRT's interpreter with its defaults, XNNPACK among them."""
+
+    def __init__(self, tflite, threads):
+        self._interpreter = LiteRTInterpreter(model_content=tflite, num_threads=threads)
+        self._interpreter.allocate_tensors()
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        self._given = [each["index"] for each in self._interpreter.get_output_details()]
+
+    def feed(self, image):
+        self._interpreter.set_tensor(self._input, image)
+
+    def invoke(self):
+        self._interpreter.invoke()
+
+    def outputs(self):
+        return [self._interpreter.get_tensor(index) for index in self._given]
 
 
 def load(path, runtime=None):

@@ -7,10 +7,14 @@ from larq_seresnet.training import config, data
 from larq_seresnet.weights import read_configuration
 
 
-def add_arguments(parser):
-    """Gives a parser the arguments that `load` reads."""
+def add_arguments(parser, **options):
+    """Gives a parser the arguments that `load` reads; `options` go to that of the source."""
     parser.add_argument(
-        "source", type=pathlib.Path, metavar="RUN_DIR|WEIGHTS", help="what train.py wrote"
+        "source",
+        type=pathlib.Path,
+        metavar="RUN_DIR|WEIGHTS",
+        help="what train.py wrote",
+        **options,
     )
     parser.add_argument(
         "--dataset",
@@ -23,8 +27,13 @@ def add_arguments(parser):
     )
 
 
-def load(arguments, limit_train=1):
+def load(arguments, source=None, limit_train=1):
     """The model of a weight file, and its data set.
+
+    Args:
+        arguments: What a parser made of `add_arguments`.
+        source: Which source, where there may be several; None for the one there is.
+        limit_train: How many training images to load.
 
     Returns:
         A float32 `SEResNet14`, a `data.ImageSet`, and the path of the weight file.
@@ -33,7 +42,7 @@ def load(arguments, limit_train=1):
         ValueError, OSError, data.DataUnavailable: If there are no weights, none of a classifier, or
             no data that fit them.
     """
-    weights, data_dir = _weights(arguments.source)
+    weights, data_dir = _weights(source or arguments.source)
     configuration, trained_on = read_configuration(weights)
     if not configuration["include_top"]:
         raise ValueError(f"{weights} must have a classifier, received include_top=False.")

@@ -1,0 +1,221 @@
+"""What each way to store a model costs and gives: bytes, memory, operators, latency, accuracy."""
+
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+if __name__ == "__main__":
+    sys.path.pop(0)  # this folder: TensorFlow would take litert.py for a package of its own
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import platform
+import time
+
+import numpy as np
+
+from larq_seresnet import files
+from larq_seresnet.export import convert, flatbuffer, litert, pack, report, runtimes, source
+from larq_seresnet.preprocessing import preprocess_input
+from larq_seresnet.training import data
+
+FULL_INT8 = "full int8"
+CALIBRATION_IMAGES = 500
+BLOCK = 10
+COLUMNS = (
+    ("model", "model", "{}"),
+    ("runtime", "runtime", "{}"),
+    ("weights", "weights", "{}"),
+    ("bytes", "bytes", "{:,}"),
+    ("filters", "filters", "{:,}"),
+    ("scales", "scales", "{:,}"),
+    ("metadata", "metadata", "{:,}"),
+    ("arena", "arena", "{:,}"),
+    ("error", "error", "{:.2%}"),
+    ("argmax_agreement", "as Keras", "{:.2%}"),
+    ("p50_1", "ms p50", "{:.3f}"),
+    ("p90_1", "p90", "{:.3f}"),
+    ("p50_all", "all threads p50", "{:.3f}"),
+    ("p90_all", "p90", "{:.3f}"),
+    ("against_float32", "latency / float32", "{:.2f}"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One file of a benchmark: a model's name, how its filters are stored, and the file."""
+
+    model: str
+    weights: str
+    converted: runtimes.Converted
+
+
+def main(argv=None):
+    """Measures all targets of the given models; returns the rows."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        rows = []
+        for each in arguments.source:
+            model, images, weights = source.load(arguments, each, CALIBRATION_IMAGES)
+            targets = all_targets(model, preprocess_input(images.train[0]))
+            rows += measure(model, targets, images, arguments.rounds)
+    except (ValueError, OSError, data.DataUnavailable) as problem:
+        parser.exit(2, f"{parser.prog}: error: {problem}\n")
+    result = {"machine": machine(), "dataset": images.name, "images": len(images.test[0])}
+    text = markdown(result, rows)
+    print(text)
+    directory = arguments.out_dir or weights.parent
+    directory.mkdir(parents=True, exist_ok=True)
+    content = json.dumps({**result, "rows": rows}, indent=2) + "\n"
+    files.replace(directory / "benchmark.json", lambda part: part.write_text(content))
+    files.replace(directory / "benchmark.md", lambda part: part.write_text(text))
+    report.draw_trade_offs(rows, directory / "benchmark.png")
+    print(f"wrote benchmark.json, benchmark.md and benchmark.png to {directory}")
+    return rows
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="benchmark.py",
+        description="Converts trained models in every way there is, beside float32 and full int8 "
+        "conversions of the same, and measures all in turn.",
+        allow_abbrev=False,
+    )
+    source.add_arguments(parser, nargs="+")
+    parser.add_argument(
+        "--rounds", type=int, default=500, metavar="N", help="timings of each file (default: 500)"
+    )
+    parser.add_argument(
+        "--out-dir", type=pathlib.Path, metavar="DIR", help="default: beside the last weights"
+    )
+    return parser
+
+
+def all_targets(model, calibration):
+    """A model stored in every way that both runtimes compute, and in full int8, all stripped.
+
+    Args:
+        model: From `SEResNet14`, float32.
+        calibration: Training images as the model takes them.
+    """
+    targets = []
+    for runtime, ways in convert.WEIGHTS.items():
+        tflite = convert.convert(model, runtime)
+        one_bit = bool(pack.two_valued_filters(flatbuffer.read(tflite))[0])
+        targets += [
+            Target(model.name, way, convert.store(tflite, runtime, way, strip=True)[0])
+            for way in ways
+            if one_bit or way == "float32"
+        ]
+    quantized = pack.strip(litert.full_int8(model, calibration))
+    return [*targets, Target(model.name, FULL_INT8, runtimes.Converted(quantized, "litert"))]
+
+
+def measure(model, targets, images, rounds):
+    """One row a target: a dict for json; latencies in milliseconds, all targets in turn."""
+    inputs, labels = preprocess_input(images.test[0]), images.test[1]
+    keras_class = model.predict(inputs, batch_size=500, verbose=0).argmax(axis=1)
+    threads = os.cpu_count()
+    one, all_threads = (latencies(targets, inputs, rounds, count) for count in (1, threads))
+    rows = []
+    for target, alone, together in zip(targets, one, all_threads, strict=True):
+        content = flatbuffer.read(target.converted.tflite)
+        chosen = target.converted.predict(inputs).argmax(axis=1)
+        rows.append(
+            {
+                "model": target.model,
+                "runtime": target.converted.runtime,
+                "weights": target.weights,
+                **flatbuffer.bytes_by_part(content, len(target.converted.tflite)),
+                "arena": flatbuffer.peak_activations(content),
+                "error": float((chosen != labels).mean()),
+                "argmax_agreement": float((chosen == keras_class).mean()),
+                "p50_1": float(np.percentile(alone, 50)),
+                "p90_1": float(np.percentile(alone, 90)),
+                "threads": threads,
+                "p50_all": float(np.percentile(together, 50)),
+                "p90_all": float(np.percentile(together, 90)),
+                "macs": flatbuffer.macs(content),
+                "operators": flatbuffer.count_operators(content),
+            }
+        )
+    for row in rows:
+        (base,) = (
+            each["p50_1"]
+            for each in rows
+            if (each["runtime"], each["weights"]) == (row["runtime"], "float32")
+        )
+        row["against_float32"] = row["p50_1"] / base
+    return rows
+
+
+def latencies(targets, inputs, rounds, threads):
+    """Milliseconds that the runtime computes one image, (targets, rounds).
+
+    The targets take turns of `BLOCK` images, so that what else the machine does falls on all alike;
+    before each turn one image is computed without the clock, so that caches are warm.
+    """
+    sessions = [target.converted.session(threads) for target in targets]
+    times = np.zeros((len(sessions), rounds))
+    for start in range(0, rounds, BLOCK):
+        for number, session in enumerate(sessions):
+            session.feed(inputs[:1])
+            session.invoke()
+            for turn in range(start, min(start + BLOCK, rounds)):
+                session.feed(inputs[turn % len(inputs)][np.newaxis])
+                started = time.perf_counter()
+                session.invoke()
+                times[number, turn] = 1e3 * (time.perf_counter() - started)
+    return times
+
+
+def machine():
+    """The processor and what else a reader of latencies must know."""
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "architecture": platform.machine(),
+        "threads": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def markdown(result, rows):
+    """The benchmark for people."""
+    computer = result["machine"]
+    warning = (
+        ""
+        if computer["architecture"] in ("aarch64", "arm64")
+        else "**This is no ARM processor: LCE's kernels are tuned for ARM alone, here its "
+        "reference code runs. Latencies of lce say nothing about a Raspberry Pi or a phone.**\n\n"
+    )
+    header = [title for _, title, _ in COLUMNS]
+    table = [[form.format(row[key]) for key, _, form in COLUMNS] for row in rows]
+    macs = [
+        [row["model"], row["runtime"], row["weights"]]
+        + [f"{row['macs'][kind]:,}" for kind in flatbuffer.MAC_KINDS]
+        + [sum(row["operators"].values())]
+        for row in rows
+    ]
+    return (
+        f"# Benchmark\n\n{computer['processor']} ({computer['architecture']}), 1 thread and "
+        f"{computer['threads']}; load average at the end {computer['load']}. All files took turns "
+        f"in one run; a latency is that of one image in the runtime's invoke(), in "
+        f"milliseconds.\n\n{warning}"
+        f"Error on {result['images']:,} test images of {result['dataset']}. Arena: bytes of "
+        "activations that live at once at most, without what kernels allocate for themselves. "
+        f"{FULL_INT8}: post-training quantization, calibrated on {CALIBRATION_IMAGES} training "
+        "images.\n\n"
+        + report.table(header, table)
+        + "\n## Multiply-accumulates of one image, and operators\n\n"
+        + report.table(("model", "runtime", "weights", *flatbuffer.MAC_KINDS, "operators"), macs)
+    )
+
+
+if __name__ == "__main__":
+    main()
