@@ -32,6 +32,7 @@ from larq_seresnet.training import data
 PACKAGES = ("larq-compute-engine", "ai-edge-litert", "larq", "tensorflow", "tf-keras", "numpy")
 WEIGHTS = {"lce": ("1bit", "float32"), "litert": litert.WEIGHTS}
 RESIDUAL_CONVOLUTIONS = 12
+LABELS_FILE = "labels.txt"
 
 
 def main(argv=None):
@@ -57,10 +58,12 @@ def main(argv=None):
     files.replace(target, lambda part: part.write_bytes(converted.tflite))
     content = json.dumps(proof, indent=2) + "\n"
     files.replace(target.with_suffix(".json"), lambda part: part.write_text(content))
+    labels = "".join(f"{name}\n" for name in images.class_names)
+    files.replace(target.with_name(LABELS_FILE), lambda part: part.write_text(labels))
     text = markdown(proof, converted)
     files.replace(target.with_suffix(".md"), lambda part: part.write_text(text))
     print(text)
-    print(f"wrote {target}, and {target.stem}.json and {target.stem}.md beside it")
+    print(f"wrote {target}; {target.stem}.json, {target.stem}.md and {LABELS_FILE} beside it")
     if proof["failures"]:
         sys.exit("not verified: " + "; ".join(proof["failures"]))
     return target

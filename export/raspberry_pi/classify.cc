@@ -1,0 +1,117 @@
+// Classifies a 32x32 image on a Raspberry Pi with Larq Compute Engine.
+//
+//   classify lce_1bit_uint8_in.tflite labels.txt image.ppm
+//
+// The model is one that convert.py --runtime lce --input-type uint8 wrote, with labels.txt beside
+// it; the image a binary PPM of the size that the model takes.
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "larq_compute_engine/tflite/kernels/lce_ops_register.h"
+#include "tensorflow/lite/interpreter.h"
+#include "tensorflow/lite/kernels/register.h"
+#include "tensorflow/lite/model.h"
+
+namespace {
+
+constexpr int kTop = 3;
+
+void Require(bool holds, const std::string& otherwise) {
+  if (!holds) throw std::runtime_error(otherwise);
+}
+
+std::vector<std::string> ReadLabels(const std::string& path) {
+  std::ifstream file(path);
+  Require(file.good(), path + " cannot be read: copy the labels.txt that convert.py wrote");
+  std::vector<std::string> labels;
+  for (std::string line; std::getline(file, line);) labels.push_back(line);
+  return labels;
+}
+
+std::vector<uint8_t> ReadPpm(const std::string& path, int height, int width) {
+  std::ifstream file(path, std::ios::binary);
+  std::string kind;
+  int columns = 0, rows = 0, greatest = 0;
+  file >> kind >> columns >> rows >> greatest;
+  Require(file.good() && kind == "P6" && greatest == 255, path + " is no binary PPM");
+  Require(rows == height && columns == width,
+          path + " must be " + std::to_string(width) + "x" + std::to_string(height) + ", is " +
+              std::to_string(columns) + "x" + std::to_string(rows));
+  file.get();  // the one blank after the header
+  std::vector<uint8_t> pixels(3 * rows * columns);
+  file.read(reinterpret_cast<char*>(pixels.data()), pixels.size());
+  Require(file.gcount() == static_cast<std::streamsize>(pixels.size()), path + " was cut off");
+  return pixels;
+}
+
+std::vector<float> Probabilities(const TfLiteTensor* output) {
+  const int classes = output->dims->data[1];
+  std::vector<float> values(classes);
+  for (int i = 0; i < classes; ++i) {
+    values[i] = output->type == kTfLiteInt8
+                    ? output->params.scale * (output->data.int8[i] - output->params.zero_point)
+                    : output->data.f[i];
+  }
+  return values;
+}
+
+void Classify(const std::string& model_path, const std::string& labels_path,
+              const std::string& image_path) {
+  const auto model = tflite::FlatBufferModel::VerifyAndBuildFromFile(model_path.c_str());
+  Require(model != nullptr, model_path + " is no .tflite file");
+  tflite::ops::builtin::BuiltinOpResolver resolver;
+  compute_engine::tflite::RegisterLCECustomOps(&resolver);
+  std::unique_ptr<tflite::Interpreter> interpreter;
+  tflite::InterpreterBuilder(*model, resolver)(&interpreter);
+  Require(interpreter != nullptr && interpreter->AllocateTensors() == kTfLiteOk,
+          model_path + " is not for this runtime");
+
+  TfLiteTensor* input = interpreter->input_tensor(0);
+  Require(input->type == kTfLiteUInt8, "convert with --input-type uint8");
+  const auto pixels = ReadPpm(image_path, input->dims->data[1], input->dims->data[2]);
+  std::memcpy(input->data.uint8, pixels.data(), pixels.size());
+  const auto started = std::chrono::steady_clock::now();
+  Require(interpreter->Invoke() == kTfLiteOk, "the model could not be computed");
+  const std::chrono::duration<double, std::milli> taken =
+      std::chrono::steady_clock::now() - started;
+
+  const auto labels = ReadLabels(labels_path);
+  const auto probabilities = Probabilities(interpreter->output_tensor(0));
+  Require(labels.size() == probabilities.size(),
+          labels_path + " must name " + std::to_string(probabilities.size()) + " classes");
+  std::vector<size_t> order(labels.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return probabilities[a] > probabilities[b]; });
+  std::printf("%s:", image_path.c_str());
+  for (size_t i = 0; i < std::min<size_t>(kTop, order.size()); ++i) {
+    std::printf(" %s %.1f%%", labels[order[i]].c_str(), 100 * probabilities[order[i]]);
+  }
+  std::printf(" (%.2f ms)\n", taken.count());
+}
+
+}  // namespace
+
+int main(int argc, char* argv[]) {
+  if (argc != 4) {
+    std::fprintf(stderr, "usage: %s MODEL.tflite LABELS.txt IMAGE.ppm\n", argv[0]);
+    return 2;
+  }
+  try {
+    Classify(argv[1], argv[2], argv[3]);
+  } catch (const std::runtime_error& problem) {
+    std::fprintf(stderr, "%s: error: %s\n", argv[0], problem.what());
+    return 2;
+  }
+  return 0;
+}
