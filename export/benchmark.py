@@ -17,7 +17,16 @@ import time
 import numpy as np
 
 from larq_seresnet import files
-from larq_seresnet.export import convert, flatbuffer, litert, pack, report, runtimes, source
+from larq_seresnet.export import (
+    anatomy,
+    convert,
+    flatbuffer,
+    litert,
+    pack,
+    report,
+    runtimes,
+    source,
+)
 from larq_seresnet.preprocessing import preprocess_input
 from larq_seresnet.training import data
 
@@ -129,8 +138,8 @@ def measure(model, targets, images, rounds):
                 "model": target.model,
                 "runtime": target.converted.runtime,
                 "weights": target.weights,
-                **flatbuffer.bytes_by_part(content, len(target.converted.tflite)),
-                "arena": flatbuffer.peak_activations(content),
+                **anatomy.bytes_by_part(content, len(target.converted.tflite)),
+                "arena": anatomy.peak_activations(content),
                 "error": float((chosen != labels).mean()),
                 "argmax_agreement": float((chosen == keras_class).mean()),
                 "p50_1": float(np.percentile(alone, 50)),
@@ -138,8 +147,8 @@ def measure(model, targets, images, rounds):
                 "threads": threads,
                 "p50_all": float(np.percentile(together, 50)),
                 "p90_all": float(np.percentile(together, 90)),
-                "macs": flatbuffer.macs(content),
-                "operators": flatbuffer.count_operators(content),
+                "macs": anatomy.macs(content),
+                "operators": anatomy.count_operators(content),
             }
         )
     for row in rows:
@@ -198,7 +207,7 @@ def markdown(result, rows):
     table = [[form.format(row[key]) for key, _, form in COLUMNS] for row in rows]
     macs = [
         [row["model"], row["runtime"], row["weights"]]
-        + [f"{row['macs'][kind]:,}" for kind in flatbuffer.MAC_KINDS]
+        + [f"{row['macs'][kind]:,}" for kind in anatomy.MAC_KINDS]
         + [sum(row["operators"].values())]
         for row in rows
     ]
@@ -213,7 +222,7 @@ def markdown(result, rows):
         "images.\n\n"
         + report.table(header, table)
         + "\n## Multiply-accumulates of one image, and operators\n\n"
-        + report.table(("model", "runtime", "weights", *flatbuffer.MAC_KINDS, "operators"), macs)
+        + report.table(("model", "runtime", "weights", *anatomy.MAC_KINDS, "operators"), macs)
     )
 
 

@@ -17,6 +17,7 @@ import warnings
 
 from larq_seresnet import files
 from larq_seresnet.export import (
+    anatomy,
     flatbuffer,
     interface,
     litert,
@@ -179,7 +180,7 @@ def store(
     check_weights(runtime, weights)
     left_alone = []
     if weights != "float32":
-        filters = len(flatbuffer.convolutions(flatbuffer.read(tflite)))
+        filters = len(anatomy.convolutions(flatbuffer.read(tflite)))
         tflite, left_alone = (
             pack.pack(tflite) if runtime == "lce" else litert.store(tflite, weights)
         )
@@ -219,7 +220,7 @@ def prove(model, converted, images, named, left_alone):
     configuration = json.loads(model.configuration)
     agreement = verify.compare(model, converted, *images.test)
     content = flatbuffer.read(named)
-    operators = flatbuffer.count_operators(content)
+    operators = anatomy.count_operators(content)
     unexplained = len(agreement.unexplained())
     failures = []
     if unexplained:
@@ -240,9 +241,7 @@ def prove(model, converted, images, named, left_alone):
         "unexplained": unexplained,
         "bytes": len(converted.tflite),
         "filters_left_alone": left_alone,
-        "bytes_by_layer": flatbuffer.bytes_by_layer(
-            content, [layer.name for layer in model.layers]
-        ),
+        "bytes_by_layer": anatomy.bytes_by_layer(content, [layer.name for layer in model.layers]),
         "operators": operators,
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in PACKAGES},

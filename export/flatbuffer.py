@@ -1,33 +1,21 @@
-"""Reads, edits and writes .tflite files through LCE's own schema module.
+"""Reads, edits and writes .tflite files through LCE's own schema module."""
 
-LiteRT's is asked for the names of types alone: LCE's knows none below 4 bits.
-"""
-
-import collections
 import copy
-import dataclasses
 
 import flatbuffers
 import numpy as np
-from ai_edge_litert import schema_py_generated as litert_schema
-from flatbuffers import flexbuffers
 from larq_compute_engine.mlir.python import tflite_schema as schema
 
 _BUILTIN_NAMES = {
     code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")
 }
-_DTYPES = {
+DTYPES = {
     schema.TensorType.FLOAT32: np.float32,
     schema.TensorType.INT32: np.int32,
     schema.TensorType.INT8: np.int8,
     schema.TensorType.UINT8: np.uint8,
 }
-_SIZES = {**_DTYPES, schema.TensorType.BOOL: np.bool_}
-MAC_KINDS = ("binary", "int8", "float32")
-_TYPE_NAMES = {
-    code: name for name, code in vars(litert_schema.TensorType).items() if name.isupper()
-}
-_TENSOR_TYPES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
+_TENSOR_TYPES = {np.dtype(dtype): code for code, dtype in DTYPES.items()}
 
 
 def read(tflite):
@@ -87,221 +75,14 @@ def _code_name(code):
     return _BUILTIN_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
 
-@dataclasses.dataclass(frozen=True)
-class TensorFacts:
-    """What a graph takes or gives: a shape, a numpy type, and what its integers stand for."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    scale: float = 1.0
-    zero_point: int = 0
-
-    def real(self, values):
-        """Integers as the real numbers that they stand for; float32 as it is."""
-        if self.dtype == np.float32:
-            return values
-        return (values.astype(np.float32) - self.zero_point) * np.float32(self.scale)
-
-
-def interface(model):
-    """What a model's graph takes and gives: two `TensorFacts`."""
-    graph = model.subgraphs[0]
-    return tuple(_facts(graph.tensors[indices[0]]) for indices in (graph.inputs, graph.outputs))
-
-
-def _facts(tensor):
-    shape, dtype = tuple(map(int, tensor.shape)), np.dtype(_DTYPES[tensor.type])
-    if tensor.quantization is None or tensor.quantization.scale is None:
-        return TensorFacts(shape, dtype)
-    parameters = tensor.quantization
-    return TensorFacts(shape, dtype, float(parameters.scale[0]), int(parameters.zeroPoint[0]))
-
-
-def tensor_types(model):
-    """Names of the types that a model's tensors have, such as "INT2"."""
-    return {_TYPE_NAMES[tensor.type] for tensor in model.subgraphs[0].tensors}
-
-
-def count_operators(model):
-    """How often each operator occurs, most frequent first."""
-    operators = [operator for graph in model.subgraphs for operator in graph.operators]
-    return dict(collections.Counter(operator_name(model, each) for each in operators).most_common())
-
-
 def constant(model, index):
     """The values of a constant float32, int32 or 8-bit tensor; None if it is no such tensor."""
     tensor = model.subgraphs[0].tensors[index]
     data = model.buffers[tensor.buffer].data
-    dtype = _DTYPES.get(tensor.type)
+    dtype = DTYPES.get(tensor.type)
     if data is None or dtype is None:
         return None
     return np.frombuffer(bytes(data), dtype).reshape(tensor.shape)
-
-
-def convolutions(model):
-    """The operators that have filters: convolutions, binary ones too, and fully connected ones."""
-    names = ("CONV_2D", "FULLY_CONNECTED", "LceBconv2d")
-    return [each for each in model.subgraphs[0].operators if operator_name(model, each) in names]
-
-
-def filter_shapes(model):
-    """How often each filter's shape occurs: (O, H, W) of a convolution, (O, I) of a matrix."""
-    tensors = model.subgraphs[0].tensors
-    shapes = [tuple(map(int, tensors[each.inputs[1]].shape)) for each in convolutions(model)]
-    return collections.Counter(shape[:3] for shape in shapes)
-
-
-def takes_zero_and_one(model, operator):
-    """Whether a convolution's input is a sign, as 0 and 1, that was padded."""
-    producers = [
-        each for each in model.subgraphs[0].operators if operator.inputs[0] in each.outputs
-    ]
-    return any(operator_name(model, each) == "PADV2" for each in producers)
-
-
-def hybrid_operators(model):
-    """Those that read INT8 filters and float input, which the runtime rounds to 8 bits."""
-    tensors = model.subgraphs[0].tensors
-    return [
-        each
-        for each in convolutions(model)
-        if tensors[each.inputs[1]].type == schema.TensorType.INT8
-        and tensors[each.inputs[0]].type == schema.TensorType.FLOAT32
-        and not takes_zero_and_one(model, each)
-    ]
-
-
-def bytes_by_part(model, size):
-    """What the bytes of a file are: a dict with "bytes", "filters", "scales" and "metadata".
-
-    Filters are the bits or numbers of kernels themselves, scales all other numbers: of BatchNorm,
-    biases, quantization.
-
-    Args:
-        model: From `read`.
-        size: Of the file.
-    """
-    tensors = model.subgraphs[0].tensors
-    unpacked = {index: each for each in unpacking(model) for index in each.outputs}
-
-    def filter_data(index):
-        while index in unpacked:
-            split = operator_name(model, unpacked[index]) == "SPLIT"
-            index = unpacked[index].inputs[1 if split else 0]
-        return index
-
-    of_filters = {tensors[filter_data(each.inputs[1])].buffer for each in convolutions(model)}
-    of_numbers = {tensor.buffer for tensor in tensors} - of_filters
-    filters, scales = (
-        sum(len(data) for each in buffers if (data := model.buffers[each].data) is not None)
-        for buffers in (of_filters, of_numbers)
-    )
-    for tensor in tensors:
-        if tensor.quantization is not None and tensor.quantization.scale is not None:
-            scales += 4 * len(tensor.quantization.scale)
-    return {
-        "bytes": size,
-        "filters": filters,
-        "scales": scales,
-        "metadata": size - filters - scales,
-    }
-
-
-def peak_activations(model):
-    """Bytes of the tensors without constant values that are alive at once, at most."""
-    graph = model.subgraphs[0]
-    born = dict.fromkeys(graph.inputs, 0)
-    dies = dict.fromkeys(graph.outputs, len(graph.operators))
-    for turn, operator in enumerate(graph.operators):
-        born.update(dict.fromkeys(operator.outputs, turn))
-        dies.update({each: max(turn, dies.get(each, 0)) for each in operator.inputs})
-    alive = np.zeros(len(graph.operators) + 1, np.int64)
-    for index, first in born.items():
-        tensor = graph.tensors[index]
-        size = int(np.prod(tensor.shape)) * np.dtype(_SIZES[tensor.type]).itemsize
-        alive[first : dies.get(index, first) + 1] += size
-    return int(alive.max())
-
-
-def macs(model):
-    """Multiply-accumulates of one image: a dict from `MAC_KINDS`, what is multiplied."""
-    tensors = model.subgraphs[0].tensors
-    counts = dict.fromkeys(MAC_KINDS, 0)
-    for operator in convolutions(model):
-        kernel = tensors[operator.inputs[1]]
-        positions = int(np.prod(tensors[operator.outputs[0]].shape[:-1]))
-        size = int(np.prod(kernel.shape))
-        if operator_name(model, operator) == "LceBconv2d":
-            channels = flexbuffers.Loads(bytes(operator.customOptions))["channels_in"]
-            size = int(np.prod(kernel.shape[:-1])) * channels
-            kind = "binary"
-        else:
-            kind = "int8" if kernel.type == schema.TensorType.INT8 else "float32"
-        counts[kind] += positions * size
-    return counts
-
-
-def float_activations(model):
-    """Float32 tensors that depend on the image, without the graph's outputs."""
-    graph = model.subgraphs[0]
-    known = {id(operator) for operator in unpacking(model)}
-    return [
-        index
-        for operator in graph.operators
-        if id(operator) not in known
-        for index in operator.outputs
-        if graph.tensors[index].type == schema.TensorType.FLOAT32 and index not in graph.outputs
-    ]
-
-
-def unpacking(model):
-    """The operators that depend on constants alone: what unpacks filters before they are used."""
-    graph = model.subgraphs[0]
-    known = {
-        index
-        for index, tensor in enumerate(graph.tensors)
-        if model.buffers[tensor.buffer].data is not None
-    } | {-1}
-    found = []
-    for operator in graph.operators:
-        if known.issuperset(operator.inputs):
-            known.update(operator.outputs)
-            found.append(operator)
-    return found
-
-
-def layer_path(graph, operator):
-    """The path of the Keras layer that an operator's output is named after: model, layer, ...
-
-    Where the converter fused several, that is the last of them.
-    """
-    return graph.tensors[operator.outputs[0]].name.decode().split(";")[0].split("/")
-
-
-def bytes_by_layer(model, layer_names):
-    """Bytes of constants that the operators of each Keras layer read, shared ones counted once.
-
-    Args:
-        model: From `read`.
-        layer_names: Of the Keras model, in order; the last one owns the output, which the converter
-            names after nothing.
-
-    Returns:
-        A dict from layer name to bytes, without the layers that have none.
-    """
-    graph = model.subgraphs[0]
-    total = dict.fromkeys(layer_names, 0)
-    seen = set()
-    for operator in graph.operators:
-        path = layer_path(graph, operator)
-        layer = next((part for part in path if part in total), layer_names[-1])
-        for index in operator.inputs:
-            buffer = graph.tensors[index].buffer if index >= 0 else 0
-            data = model.buffers[buffer].data
-            if data is not None and buffer not in seen:
-                seen.add(buffer)
-                total[layer] += len(data)
-    return {layer: size for layer, size in total.items() if size}
 
 
 def drop_unused(model):

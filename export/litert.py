@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as litert_schema
 
-from larq_seresnet.export import flatbuffer, pack
+from larq_seresnet.export import anatomy, flatbuffer, pack
 from larq_seresnet.export.inference import inference_form
 
 WEIGHTS = ("1bit", "int2", "int4", "int8", "float32")
@@ -104,7 +104,7 @@ def _shift_and_mask(model, filters):
 
 def _quantizations(model, filters, weights):
     """Groups of filters, and how to store each."""
-    signs = [each for each in filters if flatbuffer.takes_zero_and_one(model, each.operator)]
+    signs = [each for each in filters if anatomy.takes_zero_and_one(model, each.operator)]
     if weights == "int8" and signs:
         others = [each for each in filters if each not in signs]
         return [([each], "int8") for each in signs] + _quantizations(model, others, "int2")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from flatbuffers import flexbuffers
 
-from larq_seresnet.export import flatbuffer
+from larq_seresnet.export import anatomy, flatbuffer
 
 #: Greatest relative difference of magnitudes within an output channel that counts as rounding.
 TOLERANCE = 1e-5
@@ -82,7 +82,7 @@ def two_valued_filters(model):
         if (magnitudes >= (1 - TOLERANCE) * scale[:, np.newaxis]).all() and scale.all():
             filters.append(Filter(operator, values > 0, scale))
         else:
-            left_alone.append(flatbuffer.layer_path(graph, operator)[1])
+            left_alone.append(anatomy.layer_path(graph, operator)[1])
     return filters, left_alone
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter as LiteRTInterpreter
 from larq_compute_engine.tflite.python.interpreter import Interpreter as LCEInterpreter
 
-from larq_seresnet.export import flatbuffer
+from larq_seresnet.export import anatomy, flatbuffer
 
 RUNTIMES = ("lce", "litert")
 LITERT_TYPES = ("INT2", "INT4")
@@ -25,8 +25,8 @@ class Converted:
     runtime: str
 
     def interface(self):
-        """What goes in and out: two `flatbuffer.TensorFacts`."""
-        return flatbuffer.interface(flatbuffer.read(self.tflite))
+        """What goes in and out: two `anatomy.TensorFacts`."""
+        return anatomy.interface(flatbuffer.read(self.tflite))
 
     def session(self, threads=1):
         """What computes one image at a time: a `_LCESession` or a `_LiteRTSession`."""
@@ -110,8 +110,8 @@ def load(path, runtime=None):
             f"{path} is no .tflite file, or was cut off ({error}): convert.py writes one."
         ) from error
     content = flatbuffer.read(tflite)
-    custom = [name for name in flatbuffer.count_operators(content) if name.startswith("Lce")]
-    types = flatbuffer.tensor_types(content) & set(LITERT_TYPES)
+    custom = [name for name in anatomy.count_operators(content) if name.startswith("Lce")]
+    types = anatomy.tensor_types(content) & set(LITERT_TYPES)
     if runtime == "litert" and custom:
         raise ValueError(f"{path} is for LCE's runtime, it holds {custom[0]}: use --runtime lce.")
     if runtime == "lce" and types:

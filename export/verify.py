@@ -25,7 +25,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from larq_seresnet.export import flatbuffer, interface, report, runtimes, source
+from larq_seresnet.export import anatomy, flatbuffer, interface, report, runtimes, source
 from larq_seresnet.export.inference import eight_bit_form
 from larq_seresnet.layers import FMB
 from larq_seresnet.preprocessing import preprocess_input
@@ -131,7 +131,7 @@ def check_fits(model, converted, path, weights):
             f"{remedy}."
         )
     content = flatbuffer.read(converted.tflite)
-    of_file = flatbuffer.filter_shapes(content)
+    of_file = anatomy.filter_shapes(content)
     of_model = collections.Counter(
         (shape[-1], *shape[:2]) if len(shape) == 4 else (shape[1], shape[0])
         for shape in (weight.shape for weight in model.trainable_weights)
@@ -205,7 +205,7 @@ def _taken(converted, images):
 
 def _rounds_inputs(converted):
     """Whether a layer reads INT8 filters itself and its input is not 0 and 1 alone."""
-    return bool(flatbuffer.hybrid_operators(flatbuffer.read(converted.tflite)))
+    return bool(anatomy.hybrid_operators(flatbuffer.read(converted.tflite)))
 
 
 def _eight_bit_median(model, inputs, received):
@@ -275,7 +275,7 @@ def _compared_with_zero(layer):
 
 def _threshold_operators(content):
     """The same in a file: the signs of binary convolutions and the gates of FMB."""
-    unpacking = {id(operator) for operator in flatbuffer.unpacking(content)}
+    unpacking = {id(operator) for operator in anatomy.unpacking(content)}
     return [
         operator
         for operator in content.subgraphs[0].operators
@@ -301,7 +301,7 @@ def layer_table(model, converted, image):
     layers = [layer for layer in model.layers[1:] if _survives(layer)]
     probe = tf.keras.Model(model.input, [layer.output for layer in layers])
     expected = probe(preprocess_input(image[np.newaxis]))
-    tensors = _of(converted, flatbuffer.float_activations)
+    tensors = _of(converted, anatomy.float_activations)
     received = _exposed(converted, tensors).predict(_taken(converted, image[np.newaxis]))
     received = [np.ravel(each) for each in received]
     rows = []

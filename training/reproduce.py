@@ -6,13 +6,11 @@ import dataclasses
 import json
 import pathlib
 import shlex
-import shutil
 import subprocess
 import sys
 from typing import Any
 
-from larq_seresnet import files
-from larq_seresnet.training import callbacks, config
+from larq_seresnet.training import callbacks, config, measures
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "results" / "paper"
@@ -89,16 +87,19 @@ def _flag(name, value):
 
 
 def _grid(plan, **common):
-    """Runs in the order of `plan`, (arms, their epochs, seeds): all arms of one seed first."""
-    return [
-        Run(
-            f"{arm}_seed{seed}",
-            ARMS[arm] | {"recipe": "plain", "epochs": epochs(arm), "seed": seed} | common,
-        )
-        for arms, epochs, seeds in plan
-        for seed in seeds
-        for arm in arms
-    ]
+    """Runs in the order of `plan`, (arms, their epochs, seeds): all arms of one seed first.
+
+    A constant rate makes a short run the beginning of a long one: what comes twice is run once.
+    """
+    runs: dict[str, Run] = {}
+    for arms, epochs, seeds in plan:
+        for seed in seeds:
+            for arm in arms:
+                name = f"{arm}_seed{seed}"
+                last = max(epochs(arm), runs[name].arguments["epochs"] if name in runs else 0)
+                arguments = {"recipe": "plain", "epochs": last, "seed": seed}
+                runs[name] = Run(name, ARMS[arm] | arguments | common)
+    return list(runs.values())
 
 
 def _arms(*blocks):
@@ -182,28 +183,24 @@ def main(argv=None):
 
 
 def _train(run, runs, logs):
-    """Trains one run and collects its log; returns its directory if it failed."""
+    """Trains one run and collects its log; returns where its output is if it failed."""
     run_dir = runs / run.name
-    command = run.command(runs)
-    print(shlex.join(command), flush=True)
-    runs.mkdir(parents=True, exist_ok=True)
-    output = runs / f"{run.name}.txt"
-    with open(output, "a") as file:
-        status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode
-    if status:
-        return str(output)
-    collect(run_dir, logs)
+    if not _is_trained(run, run_dir):
+        command = run.command(runs)
+        print(shlex.join(command), flush=True)
+        runs.mkdir(parents=True, exist_ok=True)
+        output = runs / f"{run.name}.txt"
+        with open(output, "a") as file:
+            if subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode:
+                return str(output)
+    measures.collect(run_dir, logs)
     return None
 
 
-def collect(run_dir, logs):
-    """Copies what the report needs of a finished run: its log and its config."""
-    logs.mkdir(parents=True, exist_ok=True)
-    for name in (callbacks.LOG_FILE, config.CONFIG_FILE):
-        source = run_dir / name
-        if source.exists():
-            target = logs / f"{run_dir.name}{source.suffix}"
-            files.replace(target, lambda part, source=source: shutil.copyfile(source, part))
+def _is_trained(run, run_dir):
+    if not (run_dir / config.WEIGHTS_FILE).exists():
+        return False
+    return len(callbacks.read_log(run_dir / callbacks.LOG_FILE)) >= run.arguments["epochs"]
 
 
 def is_done(run, logs):
@@ -214,11 +211,12 @@ def is_done(run, logs):
     """
     log, settings = logs / f"{run.name}.csv", logs / f"{run.name}.json"
     if not log.exists() or not settings.exists():
-        return False
+        return False  # the log is written last
     kept = json.loads(settings.read_text())["arguments"]
-    for name, value in run.arguments.items():
+    for name, value in dataclasses.asdict(config.Config(**run.arguments)).items():
         value = list(value) if isinstance(value, tuple) else value
-        if name != "epochs" and kept[name] != value:
+        left_to_the_machine = value in (None, "auto") or name in ("epochs", "gate_epochs")
+        if not left_to_the_machine and kept[name] != value:
             raise ValueError(
                 f"{settings} is of another grid: `{name}` is {kept[name]!r} there, {value!r} here."
             )

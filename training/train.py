@@ -219,7 +219,7 @@ def _compiled_model(settings, images, weights):
         model = SEResNet14(num_classes=len(images.class_names), **settings.model_arguments())
     finally:
         tf.keras.mixed_precision.set_global_policy(policy)
-    _initialise(model, settings.seed)
+    initialise(model, settings.seed)
     if weights is not None:
         load_weights(model, weights)
     steps = _steps(settings, images) * settings.epochs
@@ -233,7 +233,7 @@ def _compiled_model(settings, images, weights):
     return model
 
 
-def _initialise(model, seed):
+def initialise(model, seed):
     """Draws every kernel anew, by the seed and its own name alone.
 
     So models that differ in a layer begin with the same weights everywhere else.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14, save_weights
-from larq_seresnet.export import convert, flatbuffer, runtimes, verify
+from larq_seresnet.export import anatomy, convert, flatbuffer, runtimes, verify
 from larq_seresnet.preprocessing import preprocess_input
 from larq_seresnet.training import data
 
@@ -190,7 +190,7 @@ def test_other_configurations_convert_too(arguments, images):
             converted, named, _ = convert.store(tflite, runtime, weights, strip=True)
             agreement = verify.compare(model, converted, images, labels)
             unexplained.append(len(agreement.unexplained()))
-            operators = flatbuffer.count_operators(flatbuffer.read(named))
+            operators = anatomy.count_operators(flatbuffer.read(named))
             gated = arguments.get("attention", "se") and not arguments.get("fmb", True)
             assert bool(operators.keys() & {"LOGISTIC", "TANH"}) == bool(gated)
     assert unexplained[0] == unexplained[2] == 0
@@ -205,7 +205,7 @@ def test_a_float32_model_has_nothing_to_pack(small_model):
 
 def test_operators_are_counted_by_name(converted):
     content = flatbuffer.read(converted("w1").read_bytes())
-    operators = flatbuffer.count_operators(content)
+    operators = anatomy.count_operators(content)
     assert operators["CONV_2D"] == 1 + 12 + 2
     assert operators["FULLY_CONNECTED"] == 12 + 1
     assert "LceBconv2d" not in operators

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from larq_seresnet import preprocess_input
-from larq_seresnet.export import convert, flatbuffer, pack
+from larq_seresnet.export import anatomy, convert, flatbuffer, pack
 from larq_seresnet.export.runtimes import Converted
 
 
@@ -46,7 +46,7 @@ def test_words_of_binary_filters_are_not_half_empty(base, inputs):
         Converted(packed, "lce").predict(inputs), Converted(plain, "lce").predict(inputs)
     )
     content = flatbuffer.read(packed)
-    unpacked = {index for each in flatbuffer.unpacking(content) for index in each.outputs}
+    unpacked = {index for each in anatomy.unpacking(content) for index in each.outputs}
     filters = [
         each.inputs[1]
         for each in content.subgraphs[0].operators
@@ -80,7 +80,7 @@ def test_what_is_not_two_valued_is_left_alone_and_named(plain, inputs):
     operator = next(
         each
         for each in graph.operators
-        if flatbuffer.layer_path(graph, each)[1].startswith("stage2_block2_2")
+        if anatomy.layer_path(graph, each)[1].startswith("stage2_block2_2")
     )
     buffer = content.buffers[graph.tensors[operator.inputs[1]].buffer]
     values = np.frombuffer(bytes(buffer.data), np.float32).copy()

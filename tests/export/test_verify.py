@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from larq_seresnet import SEResNet14, save_weights
-from larq_seresnet.export import flatbuffer, runtimes, verify
+from larq_seresnet.export import anatomy, flatbuffer, runtimes, verify
 from larq_seresnet.preprocessing import preprocess_input
 from larq_seresnet.training import data
 
@@ -61,7 +61,7 @@ def test_bytes_in_and_out_are_verified_too(trained, file, capsys):
 def test_the_first_layer_that_differs_is_named(trained, file, tmp_path, capsys):
     """All bits of one filter in the file flipped: exit status 1, and its layer is the first."""
     content = flatbuffer.read(file().read_bytes())
-    unpacked = flatbuffer.unpacking(content)
+    unpacked = anatomy.unpacking(content)
     tensors = content.subgraphs[0].tensors
     (dequantize,) = [
         each for each in unpacked if tensors[each.outputs[0]].shape[-1] == 9 * 8 * (3 * 8 + 16)
@@ -146,6 +146,17 @@ def test_values_before_the_signs_are_keras_own(trained_model, stored, precision,
         assert np.mean((left >= 0) == (right >= 0)) > 0.99, layer.name
         if not layer.name.endswith("fmb"):  # there the file has the argument of the activation
             assert np.median(np.abs(left - right)) < 1e-5, layer.name
+
+
+@pytest.mark.parametrize("runtime", runtimes.RUNTIMES)
+def test_no_negative_zero_reaches_a_sign_on_a_device(stored, runtime):
+    """LCE's packer on ARM takes -0.0 for -1, everything else for +1."""
+    converted = stored("w1a1", runtime)
+    operators = verify._of(converted, verify._threshold_operators)
+    exposed = verify._exposed(converted, [each.inputs[0] for each in operators])
+    images = data.load("digits", limit_test=20).test[0]
+    for values in exposed.predict(preprocess_input(images))[1:]:
+        assert not np.any((values == 0) & np.signbit(values))
 
 
 def test_nan_is_not_compared(stored, images):

@@ -1,0 +1,100 @@
+import json
+
+import numpy as np
+import pytest
+
+from larq_seresnet.export import anatomy, benchmark, flatbuffer
+
+# by hand: the stem, four 3x3 convolutions a stage but a narrower first, two shortcuts
+RESIDUAL_MACS = (
+    4 * 32 * 32 * 9 * 4 * 4 + 16 * 16 * 9 * (4 * 8 + 3 * 8 * 8) + 8 * 8 * 9 * (8 * 16 + 3 * 16 * 16)
+)
+OTHER_MACS = (
+    32 * 32 * 9 * 3 * 4
+    + 16 * 16 * 4 * 8
+    + 8 * 8 * 8 * 16
+    + 2 * 2 * (4 * 4 + 8 * 8 + 16 * 16)
+    + 16 * 10
+)
+
+
+def test_multiply_accumulates_by_hand(base, stored):
+    w1, w1a1 = (
+        anatomy.macs(flatbuffer.read(stored(precision).tflite)) for precision in ("w1", "w1a1")
+    )
+    assert w1 == {"binary": 0, "int8": 0, "float32": RESIDUAL_MACS + OTHER_MACS}
+    assert w1a1 == {"binary": RESIDUAL_MACS, "int8": 0, "float32": OTHER_MACS}
+    int8 = anatomy.macs(flatbuffer.read(stored("w1a1", "litert", "int8").tflite))
+    assert int8 == {"binary": 0, "int8": RESIDUAL_MACS, "float32": OTHER_MACS}
+
+
+def test_bytes_by_part(trained_model, stored):
+    kernels = [w for w in trained_model().trainable_weights if len(w.shape) > 1]
+    weights = sum(int(np.prod(kernel.shape)) for kernel in kernels)
+    for runtime, way, per_weight in (
+        ("lce", "float32", 4),
+        ("lce", "1bit", 1 / 8),
+        ("litert", "1bit", 1 / 8),
+        ("litert", "int2", 1 / 4),
+        ("litert", "int8", 1),
+    ):
+        tflite = stored("w1", runtime, way).tflite
+        parts = anatomy.bytes_by_part(flatbuffer.read(tflite), len(tflite))
+        assert parts["bytes"] == len(tflite)
+        assert parts["filters"] + parts["scales"] + parts["metadata"] == len(tflite)
+        assert weights * per_weight <= parts["filters"] <= weights * per_weight + 40
+        channels = 4 + 4 * 4 + 5 * 8 + 5 * 16  # biases of stem, residuals and shortcuts
+        biases = 4 * (channels + 2 * (4 + 8 + 16) + 10)
+        assert biases <= parts["scales"] < 3 * biases
+
+
+def test_peak_of_activations(base):
+    """Without unpacking: the input of a block, its shortcut's copy and what it computes."""
+    content = flatbuffer.read(base("w1", "litert"))
+    one = 32 * 32 * 4 * 4
+    assert 3 * one <= anatomy.peak_activations(content) <= 4 * one
+
+
+@pytest.fixture(scope="module")
+def folder(trained, tmp_path_factory):
+    """What benchmark.py writes of two models."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    runs = [str(trained(precision)) for precision in ("w1", "w1a1")]
+    benchmark.main([*runs, "--limit-test", "20", "--rounds", "10", "--out-dir", str(folder)])
+    return folder
+
+
+@pytest.mark.slow
+def test_a_benchmark_holds_every_target_and_its_figures(folder):
+    result = json.loads((folder / "benchmark.json").read_text())
+    assert result["dataset"] == "digits"
+    assert result["images"] == 20
+    assert result["machine"]["processor"]
+    ways = [(row["runtime"], row["weights"]) for row in result["rows"]]
+    assert ways == 2 * [
+        ("lce", "1bit"),
+        ("lce", "float32"),
+        *(("litert", way) for way in ("1bit", "int2", "int4", "int8", "float32", "full int8")),
+    ]
+    for row in result["rows"]:
+        assert 0 < row["p50_1"] <= row["p90_1"]
+        assert 0 < row["p50_all"] <= row["p90_all"]
+        assert (row["against_float32"] == 1) == (row["weights"] == "float32")
+        assert row["argmax_agreement"] >= 0.9 or row["weights"] == "full int8"
+        assert sum(row["macs"].values()) == RESIDUAL_MACS + OTHER_MACS
+    by_way = dict(zip(ways[:8], result["rows"], strict=False))
+    assert by_way["litert", "full int8"]["macs"]["float32"] == 0
+    for runtime, others in (("lce", ["float32"]), ("litert", ["int2", "int4", "int8", "float32"])):
+        sizes = [by_way[runtime, way]["bytes"] for way in ("1bit", *others)]
+        assert sizes == sorted(sizes)
+    text = (folder / "benchmark.md").read_text()
+    assert ("This is no ARM processor" in text) == (result["machine"]["architecture"] == "x86_64")
+    assert (folder / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_targets_take_turns(stored, inputs):
+    converted = stored("w1", "litert", "float32")
+    targets = [benchmark.Target("model", "float32", converted)] * 2
+    times = benchmark.latencies(targets, inputs, rounds=13, threads=1)
+    assert times.shape == (2, 13)
+    assert (times > 0).all()

@@ -1,0 +1,116 @@
+import json
+import shlex
+
+import numpy as np
+import pytest
+
+from larq_seresnet import SEResNet14
+from larq_seresnet.training import callbacks, config, measures, reproduce
+
+
+def test_every_arm_is_a_config_and_seeds_are_paired():
+    for runs in reproduce.PROFILES.values():
+        assert len({run.name for run in runs}) == len(runs)
+        for run in runs:
+            settings = config.Config(**run.arguments)
+            assert settings.recipe == "plain"
+    short = {run.name: run.arguments for run in reproduce.PROFILES["short"]}
+    assert {name.rsplit("_seed", 1)[0] for name in short} == set(reproduce.ARMS)
+    assert short["sigmoid_seed2"]["epochs"] == short["no_se_seed0"]["epochs"] == 25
+    assert short["tanh_fmb_seed1"]["epochs"] == 10
+    assert "w1a1_tanh_seed2" not in short
+    assert short["tanh_fmb_seed0"]["fmb_gradient"] == "none"
+    assert short["tanh_fmb_through_seed0"]["fmb_gradient"] == "straight_through"
+
+
+def test_rates_are_chosen_on_held_out_images():
+    for run in reproduce.PROFILES["tuning"]:
+        assert run.arguments["held_out"] == 5000
+    chosen = config.RECIPES["plain"].learning_rate
+    assert chosen in reproduce.RATES
+
+
+def test_commands_are_what_train_takes(tmp_path, capsys):
+    reproduce.main(["--profile", "short", "--print-commands", "--out-dir", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(reproduce.PROFILES["short"])
+    words = shlex.split(lines[0])
+    assert words[1].endswith("train.py")
+    assert words[2:] == shlex.split(
+        "--attention se_paper --fmb-gradient none --activation sigmoid --no-fmb --recipe plain "
+        "--epochs 25 --seed 0 --dataset cifar10 --run-dir runs/paper/sigmoid_seed0"
+    )
+
+
+def _write(logs, run, epochs, **changed):
+    logs.mkdir(exist_ok=True)
+    arguments = {**vars(config.Config(**run.arguments)), **changed}
+    (logs / f"{run.name}.json").write_text(json.dumps({"arguments": arguments}))
+    row = "1,0.01,1,0.5,1,0.5,9,9,cifar10\n"
+    header = ",".join(callbacks.LOG_COLUMNS) + "\n"
+    (logs / f"{run.name}.csv").write_text(header + row * epochs)
+
+
+def test_what_is_done_is_skipped_and_what_is_wrong_is_said(tmp_path, capsys):
+    run = reproduce.PROFILES["short"][0]
+    assert not reproduce.is_done(run, tmp_path)
+    _write(tmp_path, run, 24)
+    assert not reproduce.is_done(run, tmp_path)
+    _write(tmp_path, run, 25)
+    assert reproduce.is_done(run, tmp_path)
+    _write(tmp_path, run, 25, compute_dtype="bfloat16", flip=True)
+    assert reproduce.is_done(run, tmp_path)
+    for changed, message in (
+        ({"activation": "tanh"}, "is of another grid: `activation` is 'tanh' there"),
+        ({"learning_rate": 0.5}, "is of another grid: `learning_rate` is 0.5 there, 0.01 here"),
+    ):
+        _write(tmp_path, run, 25, **changed)
+        with pytest.raises(ValueError, match=message):
+            reproduce.is_done(run, tmp_path)
+    _write(tmp_path, run, 25)
+    with open(tmp_path / f"{run.name}.csv", "a") as file:
+        file.write("26,0.01,1")
+    with pytest.raises(ValueError, match="a row that was cut off"):
+        reproduce.is_done(run, tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        reproduce.main(["--arms", "sigmoid", "relu", "--out-dir", str(tmp_path)])
+    assert stop.value.code == 2
+    assert "received 'relu'" in capsys.readouterr().err
+
+
+def test_measures_of_a_run(trained):
+    found = measures.measure(trained("w1"))
+    (epoch,) = found["gates"]
+    assert epoch == "1"
+    modules = found["gates"]["1"]
+    assert len(modules) == 6
+    with np.load(trained("w1") / "gates.npz") as records:
+        gates = records["epoch001/stage3_block2_fmb"]
+    last = modules["stage3_block2_se"]
+    assert last["channels"] == 16
+    assert last["open"] == pytest.approx(gates.mean())
+    assert last["never_open"] == (gates.max(axis=0) == 0).sum()
+    assert last["always_open"] == (gates.min(axis=0) == 1).sum()
+    for when in ("initial", "final"):
+        gradients = found["gradients"][when]
+        assert len(gradients) == 28
+        assert all(value > 0 for value in gradients.values())
+    assert found["gradients"]["initial"] != found["gradients"]["final"]
+
+
+def test_literal_fmb_lets_no_gradient_through():
+    model = SEResNet14(filters=(4, 8, 16), attention="se_paper", fmb_gradient="none")
+    gradients = measures._rms_gradients(
+        model, np.random.default_rng(0).normal(size=(8, 32, 32, 3)), np.arange(8)
+    )
+    assert all((value == 0) == ("_se/" in name) for name, value in gradients.items())
+
+
+def test_collected_logs_are_small_and_whole(trained, tmp_path):
+    measures.collect(trained("w1"), tmp_path)
+    name = trained("w1").name
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == {f"{name}{end}" for end in (".csv", ".json", ".npz", ".measures.json")}
+    assert callbacks.read_log(tmp_path / f"{name}.csv")
+    with np.load(tmp_path / f"{name}.npz") as gates:
+        assert set(gates) == {"epoch001/stage1_block1_se", "epoch001/stage1_block1_fmb"}
