@@ -12,6 +12,7 @@ TRAIN = [
     "importlib_resources",  # tensorflow-datasets needs it to prepare CIFAR-10 and does not say so
     "matplotlib",
     "scikit-learn",
+    "scipy>=1.15",
     "tensorboard",
     "tensorflow-datasets>=4.9.9",
 ]

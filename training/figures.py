@@ -1,6 +1,13 @@
 """Pictures drawn from logs."""
 
+import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
+from scipy import stats
+
+#: Told apart by the colour-blind, and by their dashes in print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+STYLES = ("-", "--", "-.", ":")
 
 
 def draw_curves(rows, title, path):
@@ -27,3 +34,97 @@ def draw_curves(rows, title, path):
     axes.grid(alpha=0.3)
     axes.legend(title="after the last epoch")
     figure.savefig(path, dpi=150)
+
+
+def draw_errors(grid, arms, title, path, epochs=None):
+    """Draws test error against the epoch: a thin line a seed, their mean and its 95 % band.
+
+    Args:
+        grid: A `tables.Grid`.
+        arms: Pairs of an arm and its label; those without logs are left out.
+        title: Above the picture.
+        path: Where to, without ending: written as .png and .svg.
+        epochs: Up to which, default as far as any run goes.
+    """
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for (arm, label), colour, style in zip(arms, COLOURS, STYLES, strict=False):
+        runs = [errors[:epochs] for errors in grid.errors[arm].values()]
+        if not runs:
+            continue
+        for errors in runs:
+            axes.plot(
+                range(1, len(errors) + 1), 100 * errors, style, color=colour, lw=0.6, alpha=0.5
+            )
+        shared = np.array([errors[: min(map(len, runs))] for errors in runs])
+        axis = np.arange(1, shared.shape[1] + 1)
+        axes.plot(
+            axis,
+            100 * shared.mean(0),
+            style,
+            color=colour,
+            lw=1.8,
+            label=f"{label} (n = {len(runs)})",
+        )
+        if len(runs) > 1:
+            half = stats.t.ppf(0.975, len(runs) - 1) * shared.std(0, ddof=1) / len(runs) ** 0.5
+            band = 100 * (shared.mean(0) - half), 100 * (shared.mean(0) + half)
+            axes.fill_between(axis, *band, color=colour, alpha=0.12, lw=0)
+    axes.set(title=title, xlabel="epoch", ylabel="test error, %", ylim=(0, 100))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def draw_gate_values(values, gates, title, path):
+    """Draws the attention values of each channel of a module, and their gates, for many images.
+
+    Args:
+        values, gates: M_c and M'_c, (images, C).
+        title: Above the picture.
+        path: Where to, without ending: written as .png and .svg.
+    """
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    channels = np.arange(1, values.shape[1] + 1)
+    for image in values.astype(float):
+        axes.plot(channels, image, ".", color=COLOURS[0], markersize=3, alpha=0.15)
+    axes.plot(
+        channels,
+        values.mean(0, dtype=float),
+        "_",
+        color="black",
+        markersize=14,
+        label="mean of M_c",
+    )
+    axes.plot(
+        channels, gates.mean(0, dtype=float), "x", color=COLOURS[1], label="mean of the gates, FMB"
+    )
+    axes.plot([], [], ".", color=COLOURS[0], label="M_c of one image")
+    axes.set(title=title, xlabel="channel", ylabel="attention", xticks=channels)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def draw_gate_histogram(values, gates, title, path):
+    """Draws how often each attention value occurs before and after FMB; see `draw_gate_values`."""
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    low = min(float(gates.min()), float(values.min()), 0.0)
+    bins = np.linspace(low, 1.0, 41)
+    for data, label, colour in (
+        (values, "before FMB", COLOURS[0]),
+        (gates, "after FMB", COLOURS[1]),
+    ):
+        axes.hist(data.astype(float).ravel(), bins=bins, label=label, color=colour, alpha=0.6)
+    axes.set(title=title, xlabel="attention", ylabel="channels of images")
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def _save(figure, path):
+    with matplotlib.rc_context({"svg.hashsalt": "larq_seresnet"}):  # the same logs, the same file
+        figure.savefig(f"{path}.png", dpi=150)
+        figure.savefig(f"{path}.svg", metadata={"Date": None})

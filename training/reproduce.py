@@ -10,7 +10,10 @@ import subprocess
 import sys
 from typing import Any
 
-from larq_seresnet.training import callbacks, config, measures
+import numpy as np
+
+from larq_seresnet import files
+from larq_seresnet.training import callbacks, config, figures, measures, tables
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "results" / "paper"
@@ -57,6 +60,36 @@ BLOCKS: dict[str, dict[str, dict[str, Any]]] = {
 ARMS = {arm: arguments for block in BLOCKS.values() for arm, arguments in block.items()}
 TABLE_III = ("sigmoid", "sigmoid_fmb", "no_se")
 FIGURE_10 = ("sigmoid", "tanh", "sigmoid_fmb", "tanh_fmb")
+#: By figure of the paper: its arms with their labels, a title, and up to which epoch.
+CURVES = {
+    3: ([("sigmoid", "1-bit"), ("float32_sigmoid", "float32")], "SE with sigmoid, no FMB", 10),
+    7: ([("sigmoid", "sigmoid"), ("tanh", "tanh")], "1-bit, no FMB", 10),
+    8: (
+        [
+            ("sigmoid", "sigmoid"),
+            ("tanh", "tanh"),
+            ("sigmoid_fmb", "sigmoid + FMB"),
+            ("tanh_fmb", "tanh + FMB"),
+        ],
+        "1-bit",
+        10,
+    ),
+    9: (
+        [("sigmoid", "sigmoid"), ("sigmoid_fmb", "sigmoid + FMB"), ("no_se", "no SE")],
+        "1-bit, until 30 % error",
+        25,
+    ),
+    10: (
+        [
+            ("sigmoid", "sigmoid"),
+            ("tanh", "tanh"),
+            ("sigmoid_fmb", "sigmoid + FMB"),
+            ("tanh_fmb", "tanh + FMB"),
+        ],
+        "1-bit, as far as run of 100 epochs",
+        None,
+    ),
+}
 #: What the recipe `plain` was tuned on: the control, and the paper's own baseline.
 TUNED = ("no_se", "sigmoid")
 RATES = (0.001, 0.003, 0.01, 0.03)
@@ -68,6 +101,10 @@ class Run:
 
     name: str
     arguments: dict[str, Any]
+
+    @property
+    def arm(self) -> str:
+        return self.name.rsplit("_", 1)[0]
 
     def command(self, runs: pathlib.Path) -> list[str]:
         """What trains it, or goes on with it where its checkpoint stands."""
@@ -150,36 +187,70 @@ PROFILES = {
 
 
 def main(argv=None):
-    """Runs what of a profile is not done."""
+    """Runs what of a profile is not done, then draws the report from all logs there are."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    grid = PROFILES[arguments.profile]
-    logs = arguments.out_dir / ("tuning" if arguments.profile == "tuning" else "logs")
+    tuning = arguments.profile == "tuning"
+    logs = arguments.out_dir / ("tuning" if tuning else "logs")
     try:
-        unknown = set(arguments.arms or ()) - set(ARMS)
-        if unknown:
-            raise ValueError(f"--arms must be among {', '.join(ARMS)}, received {min(unknown)!r}.")
-        missing = [
-            run
-            for run in grid
-            if not is_done(run, logs)
-            and (not arguments.arms or run.name.rsplit("_", 1)[0] in arguments.arms)
-        ]
-    except ValueError as problem:
+        missing = [] if arguments.report_only else _missing(arguments, logs)
+        if arguments.print_commands:
+            for run in missing:
+                print(shlex.join(run.command(arguments.runs_dir)))
+            return
+        failed = []
+        for name in _train_all(missing, arguments, logs):
+            failed += [name] if name else []
+            if not tuning:
+                write_report(arguments.out_dir)
+        if not tuning:
+            write_report(arguments.out_dir)
+    except (ValueError, OSError) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
-    if arguments.print_commands:
-        for run in missing:
-            print(shlex.join(run.command(arguments.runs_dir)))
-        return
-    print(f"{arguments.profile}: {len(grid) - len(missing)} of {len(grid)} runs are done")
-    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        failed = [
-            name
-            for name in pool.map(lambda r: _train(r, arguments.runs_dir, logs), missing)
-            if name
-        ]
     if failed:
-        sys.exit(f"{len(failed)} runs failed; see log.txt in {', '.join(failed)}")
+        sys.exit(f"{len(failed)} runs failed, see what they printed: {', '.join(failed)}")
+
+
+def _missing(arguments, logs):
+    """The runs of a profile that are not done."""
+    arms = arguments.arms or list(ARMS)
+    unknown = sorted(set(arms) - set(ARMS))
+    if unknown:
+        raise ValueError(f"`arms` must be among {', '.join(ARMS)}, received {unknown[0]!r}.")
+    grid = [run for run in PROFILES[arguments.profile] if run.arm in arms]
+    missing = [run for run in grid if not is_done(run, logs)]
+    if not arguments.print_commands:
+        print(f"{arguments.profile}: {len(grid) - len(missing)} of {len(grid)} runs are done")
+    return missing
+
+
+def _train_all(runs, arguments, logs):
+    """Trains runs, `jobs` at once; yields, as each ends, where its output is if it failed."""
+    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+        yield from pool.map(lambda run: _train(run, arguments.runs_dir, logs), runs)
+
+
+def write_report(out_dir):
+    """Draws report.md, summary.csv and the figures of `out_dir` from the logs it holds."""
+    grid = tables.Grid(out_dir / "logs", list(ARMS))
+    for name, content in (
+        ("report.md", tables.report(grid, BLOCKS)),
+        ("summary.csv", tables.summary(grid)),
+    ):
+        files.replace(out_dir / name, lambda part, content=content: part.write_text(content))
+    for number, (arms, title, epochs) in CURVES.items():
+        figures.draw_errors(grid, arms, title, out_dir / f"figure{number:02d}", epochs)
+    gates = out_dir / "logs" / "sigmoid_fmb_seed0.npz"
+    if not gates.exists():
+        return
+    with np.load(gates) as records:
+        epochs = sorted({int(name[5:8]) for name in records})
+        for number, epoch in ((4, epochs[0]), (5, min(10, epochs[-1]))):
+            module = f"epoch{epoch:03d}/{measures.FIRST_MODULE}"
+            values, gate = records[f"{module}_se"], records[f"{module}_fmb"]
+            title = f"First SE module, sigmoid + FMB, epoch {epoch}"
+            figures.draw_gate_values(values, gate, title, out_dir / f"figure{number:02d}")
+        figures.draw_gate_histogram(values, gate, title, out_dir / "figure06")
 
 
 def _train(run, runs, logs):
@@ -239,6 +310,9 @@ def _parser():
         "--print-commands",
         action="store_true",
         help="print what is left to train, one command a line, and train nothing",
+    )
+    parser.add_argument(
+        "--report-only", action="store_true", help="train nothing, draw the report from the logs"
     )
     parser.add_argument(
         "--runs-dir",

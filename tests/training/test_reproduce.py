@@ -1,5 +1,6 @@
 import json
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -114,3 +115,40 @@ def test_collected_logs_are_small_and_whole(trained, tmp_path):
     assert callbacks.read_log(tmp_path / f"{name}.csv")
     with np.load(tmp_path / f"{name}.npz") as gates:
         assert set(gates) == {"epoch001/stage1_block1_se", "epoch001/stage1_block1_fmb"}
+
+
+@pytest.mark.slow
+def test_the_smoke_profile_from_training_to_report(tmp_path, monkeypatch, capsys):
+    """Two arms of it, cut off after the first; then the report alone, from the logs alone."""
+    arms = ["--arms", "sigmoid", "sigmoid_fmb"]
+    folders = ["--out-dir", str(tmp_path / "out"), "--runs-dir", str(tmp_path / "runs")]
+    first, *others = (run for run in reproduce.PROFILES["smoke"] if run.arm in arms)
+    monkeypatch.setitem(reproduce.PROFILES, "smoke", [first])
+    reproduce.main(["--profile", "smoke", *arms, *folders])
+    kept = (tmp_path / "out" / "logs" / f"{first.name}.csv").stat().st_mtime_ns
+    monkeypatch.setitem(reproduce.PROFILES, "smoke", [first, *others])
+    reproduce.main(["--profile", "smoke", *arms, *folders])
+    assert "smoke: 1 of 4 runs are done" in capsys.readouterr().out
+    assert (tmp_path / "out" / "logs" / f"{first.name}.csv").stat().st_mtime_ns == kept
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    figures = {f"figure{n:02d}.{end}" for n in range(3, 11) for end in ("png", "svg")}
+    assert names == {"logs", "report.md", "summary.csv", *figures}
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert report.count("(n = 2)") == 0  # two epochs reach none of the paper's
+    assert "| sigmoid | 23 | >2, >2 |" in report
+    rows = (tmp_path / "out" / "summary.csv").read_text().splitlines()
+    assert len(rows) == 1 + 4
+    again = tmp_path / "again"
+    shutil.copytree(tmp_path / "out" / "logs", again / "logs")
+    reproduce.main(["--report-only", "--out-dir", str(again)])
+    for name in ("report.md", "summary.csv", "figure09.svg"):
+        assert (again / name).read_text() == (tmp_path / "out" / name).read_text()
+
+
+def test_the_committed_report_is_that_of_the_committed_logs(tmp_path):
+    if not (reproduce.RESULTS / "logs").exists():
+        pytest.skip("no logs are committed yet")
+    shutil.copytree(reproduce.RESULTS / "logs", tmp_path / "logs")
+    reproduce.main(["--report-only", "--out-dir", str(tmp_path)])
+    for name in ("report.md", "summary.csv"):
+        assert (tmp_path / name).read_text() == (reproduce.RESULTS / name).read_text()
