@@ -71,7 +71,7 @@ class Agreement:
     def unexplained(self):
         """Those of `listed` that neither rounding nor a tie explains; there must be none."""
         if self.eight_bit_median is not None:
-            return [] if self.eight_bit_median <= ROUNDING else self.listed
+            return [] if self.eight_bit_median <= self.rounding else self.listed
         return [image for image in self.listed if not image["distance"] <= TIE]
 
 

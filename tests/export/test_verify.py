@@ -56,6 +56,9 @@ def test_bytes_in_and_out_are_verified_too(trained, file, capsys):
     path = file(input_type="uint8", output_type="int8")
     verify.main([str(path), str(trained("w1")), "--limit-test", "50"])
     assert "images beyond 0.004 | 0" in capsys.readouterr().out
+    path = file("w1", "litert", "int8", input_type="uint8", output_type="int8")
+    verify.main([str(path), str(trained("w1")), "--limit-test", "50"])
+    assert f"{path}: verified" in capsys.readouterr().out
 
 
 def test_the_first_layer_that_differs_is_named(trained, file, tmp_path, capsys):
@@ -126,6 +129,18 @@ def test_only_ties_explain_a_difference():
     ]
     agreement = verify.Agreement(9, 0.1, 0.01, 0.5, 0.5, 0.5, 1e-4, images)
     assert agreement.unexplained() == images[1:]
+
+
+def test_8_bit_inputs_explain_a_file_that_agrees_with_keras_so_rounded():
+    """To the rounding of its output, which may be coarser than float32's."""
+    images = [{"image": 1}]
+    for rounding, median, unexplained in (
+        (1e-4, 5e-7, []),
+        (1e-4, 2e-3, images),
+        (4e-3, 2e-3, []),
+    ):
+        agreement = verify.Agreement(9, 0.1, 0.01, 0.5, 0.5, 0.5, rounding, images, median)
+        assert agreement.unexplained() == unexplained
 
 
 @pytest.mark.parametrize("precision", ["w1", "w1a1"])
