@@ -70,7 +70,7 @@ def draw_errors(grid, arms, title, path, epochs=None):
             half = stats.t.ppf(0.975, len(runs) - 1) * shared.std(0, ddof=1) / len(runs) ** 0.5
             band = 100 * (shared.mean(0) - half), 100 * (shared.mean(0) + half)
             axes.fill_between(axis, *band, color=colour, alpha=0.12, lw=0)
-    axes.set(title=title, xlabel="epoch", ylabel="test error, %", ylim=(0, 100))
+    axes.set(title=title, xlabel="epoch", ylabel="test error, %", ylim=(0, None))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
@@ -89,7 +89,7 @@ def draw_gate_values(values, gates, title, path):
     axes = figure.add_subplot()
     channels = np.arange(1, values.shape[1] + 1)
     for image in values.astype(float):
-        axes.plot(channels, image, ".", color=COLOURS[0], markersize=3, alpha=0.15)
+        axes.plot(channels, image, ".", color=COLOURS[0], markersize=3, alpha=0.15, rasterized=True)
     axes.plot(
         channels,
         values.mean(0, dtype=float),
@@ -104,7 +104,7 @@ def draw_gate_values(values, gates, title, path):
     axes.plot([], [], ".", color=COLOURS[0], label="M_c of one image")
     axes.set(title=title, xlabel="channel", ylabel="attention", xticks=channels)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(fontsize=8, ncols=3, loc="outside lower center")
     _save(figure, path)
 
 
