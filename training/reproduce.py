@@ -58,7 +58,6 @@ BLOCKS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 ARMS = {arm: arguments for block in BLOCKS.values() for arm, arguments in block.items()}
-TABLE_III = ("sigmoid", "sigmoid_fmb", "no_se")
 FIGURE_10 = ("sigmoid", "tanh", "sigmoid_fmb", "tanh_fmb")
 #: By figure of the paper: its arms with their labels, a title, and up to which epoch.
 CURVES = {
@@ -144,7 +143,7 @@ def _arms(*blocks):
 
 
 def _until_table_iii(arm):
-    return 25 if arm in TABLE_III else 10
+    return 25 if arm in tables.TABLE_III_ARMS else 10
 
 
 def _tuning():

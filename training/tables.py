@@ -26,8 +26,26 @@ TABLE_I = {"sigmoid_fmb": 0.4464, "tanh_fmb": 0.4072, "tanh": 0.1995}
 TABLE_II = {"sigmoid_fmb": 0.3627, "tanh_fmb": 0.4654, "float32_sigmoid": 0.5029}
 #: Table III: epochs to 30 % error.
 TABLE_III = {"sigmoid_fmb": 9, "sigmoid": 23}
+TABLE_III_ARMS = ("sigmoid_fmb", "sigmoid", "no_se")
 TABLE_I_EPOCH, TABLE_II_EPOCH, LAST_EPOCH = 9, 6, 100
 PAPER_AT_100 = 0.12
+#: What a control arm tells: a question, an arm and the one it is compared with.
+QUESTIONS = (
+    ("What does the paper's 1-bit SE do to a network without SE?", "sigmoid", "no_se"),
+    ("And with float32 weights in the SE alone?", "float32_se", "no_se"),
+    ("And with scaled 1-bit weights and gates that start open (ours)?", "scaled", "no_se"),
+    ("And in a float32 network?", "float32_sigmoid", "float32_no_se"),
+    ("What does FMB do to the paper's SE, its gates never learning?", "sigmoid_fmb", "sigmoid"),
+    ("And to tanh?", "tanh_fmb", "tanh"),
+    ("What if its gates learn, straight through?", "sigmoid_fmb_through", "sigmoid_fmb"),
+    ("And for tanh?", "tanh_fmb_through", "tanh_fmb"),
+    ("What does FMB do to our SE, its gates learning?", "scaled_fmb_through", "scaled"),
+    ("And its gates never learning?", "scaled_fmb_none", "scaled"),
+    ("Our SE with FMB against no SE at all?", "scaled_fmb_through", "no_se"),
+    ("1-bit activations: the paper's SE against none?", "w1a1_sigmoid", "w1a1_no_se"),
+    ("1-bit activations: FMB on sigmoid?", "w1a1_sigmoid_fmb", "w1a1_sigmoid"),
+    ("1-bit activations: FMB on tanh?", "w1a1_tanh_fmb", "w1a1_tanh"),
+)
 _METHOD = f"""\
 CIFAR-10 (JPEG-75 copy), all images, test error after the epoch named; recipe `plain`: Adam at
 the constant rate 0.01, batches of 256, crop and flip, chosen on held-out training images for
@@ -335,75 +353,77 @@ def report(grid, blocks):
         grid: A `Grid`.
         blocks: Arms by block, in order.
     """
+    sections = (
+        ("# The paper's claims, tested", _verdicts(grid)),
+        ("## Table I: error reduction after epoch 9 against sigmoid without FMB", _table_i(grid)),
+        ("## Table II: error at epoch 6", _table_ii(grid)),
+        ("## Table III: epochs to 30 % error", _table_iii(grid)),
+        ("## What explains the differences", _explanations(grid)),
+        ("## All arms", _all_arms(grid, blocks)),
+        ("## What the SE modules do", _module_table(grid, blocks)),
+    )
+    return "\n".join(f"{title}\n\n{text}" for title, text in sections)
+
+
+def _verdicts(grid):
+    rows = [(each.claim, each.paper, each.ours, f"**{each.verdict}**") for each in claims(grid)]
+    return _markdown(("claim", "paper", "ours", "verdict"), rows) + f"\n{_METHOD}"
+
+
+def _table_i(grid):
+    rows = [
+        (_named(arm), f"{claimed:.2%}", reduction(grid, arm, "sigmoid", TABLE_I_EPOCH).text())
+        for arm, claimed in TABLE_I.items()
+    ]
+    return _markdown(("1-bit", "paper", "ours"), rows)
+
+
+def _table_ii(grid):
+    rows = [
+        (_named(arm), f"{claimed:.2%}", mean_error(grid, arm, TABLE_II_EPOCH).text())
+        for arm, claimed in TABLE_II.items()
+    ]
+    return _markdown(("", "paper", "ours"), rows)
+
+
+def _table_iii(grid):
+    rows = [
+        (_named(arm), TABLE_III.get(arm, "-"), epochs_text(grid, arm)) for arm in TABLE_III_ARMS
+    ]
+    return _markdown(("1-bit", "paper", "ours, a seed each"), rows)
+
+
+def _explanations(grid):
+    rows = [
+        (
+            question,
+            f"{_named(arm)} less {_named(other)}",
+            difference(grid, arm, other, 10).text("{:+.1%}"),
+        )
+        for question, arm, other in QUESTIONS
+    ]
     return (
-        "# The paper's claims, tested\n\n"
-        + _markdown(
-            ("claim", "paper", "ours", "verdict"),
-            [(each.claim, each.paper, each.ours, f"**{each.verdict}**") for each in claims(grid)],
-        )
-        + f"\n{_METHOD}"
-        + "\n## Table I: error reduction after epoch 9 against sigmoid without FMB, 1-bit\n\n"
-        + _markdown(
-            ("", "paper", "ours"),
-            [
-                (
-                    _named(arm),
-                    f"{100 * TABLE_I[arm]:.2f} %",
-                    reduction(grid, arm, "sigmoid", 9).text(),
-                )
-                for arm in TABLE_I
-            ],
-        )
-        + "\n## Table II: error at epoch 6\n\n"
-        + _markdown(
-            ("", "paper", "ours"),
-            [
-                (_named(arm), f"{100 * TABLE_II[arm]:.2f} %", mean_error(grid, arm, 6).text())
-                for arm in TABLE_II
-            ],
-        )
-        + "\n## Table III: epochs to 30 % error\n\n"
-        + _markdown(
-            ("", "paper", "ours, a seed each"),
-            [(_named(arm), TABLE_III[arm], epochs_text(grid, arm)) for arm in TABLE_III]
-            + [(_named("no_se"), "-", epochs_text(grid, "no_se"))],
-        )
-        + "\n## All arms\n\n"
-        + _markdown(
-            ("block", "arm", "epoch 6", "epoch 10", "epoch 10 less that of no SE, same precision"),
-            [
-                (
-                    block,
-                    _named(arm),
-                    mean_error(grid, arm, 6).text(),
-                    mean_error(grid, arm, 10).text(),
-                    difference(grid, arm, _control(arm), 10).text("{:+.1%}"),
-                )
-                for block, arms in blocks.items()
-                for arm in arms
-            ],
-        )
-        + f"\n## What the SE modules do\n\n{_MODULES}\n"
-        + _markdown(
-            (
-                "arm",
-                "saturated",
-                "open",
-                "never open",
-                "always open",
-                "gradient at first",
-                "at last",
-            ),
-            [row for arms in blocks.values() for arm in arms if (row := _module_row(grid, arm))],
-        )
+        "Points of error after epoch 10, seeds paired; below 0 the first of the two is better.\n\n"
+        + _markdown(("question", "arms", "difference"), rows)
     )
 
 
-def _control(arm):
-    for precision in ("float32", "w1a1"):
-        if arm.startswith(precision) and arm != "float32_se":
-            return f"{precision}_no_se"
-    return "no_se"
+def _all_arms(grid, blocks):
+    rows = [
+        (block, _named(arm), *(mean_error(grid, arm, epoch).text() for epoch in (6, 10, 25)))
+        for block, arms in blocks.items()
+        for arm in arms
+    ]
+    return _markdown(("block", "arm", "epoch 6", "epoch 10", "epoch 25"), rows)
+
+
+def _module_table(grid, blocks):
+    header = (
+        *("arm", "saturated", "open", "never open", "always open"),
+        *("gradient at first", "at last"),
+    )
+    rows = [row for arms in blocks.values() for arm in arms if (row := _module_row(grid, arm))]
+    return f"{_MODULES}\n" + _markdown(header, rows)
 
 
 def _module_row(grid, arm):

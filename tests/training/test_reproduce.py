@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14
-from larq_seresnet.training import callbacks, config, measures, reproduce
+from larq_seresnet.training import callbacks, config, measures, reproduce, tables
 
 
 def test_every_arm_is_a_config_and_seeds_are_paired():
@@ -115,6 +115,91 @@ def test_collected_logs_are_small_and_whole(trained, tmp_path):
     assert callbacks.read_log(tmp_path / f"{name}.csv")
     with np.load(tmp_path / f"{name}.npz") as gates:
         assert set(gates) == {"epoch001/stage1_block1_se", "epoch001/stage1_block1_fmb"}
+
+
+def _grid(tmp_path, errors):
+    """Logs of made-up errors, (arm, seed) -> errors by epoch."""
+    for (arm, seed), curve in errors.items():
+        rows = [f"{epoch},0.01,1,{e},1,{e},9,9,cifar10" for epoch, e in enumerate(curve, start=1)]
+        text = "\n".join([",".join(callbacks.LOG_COLUMNS), *rows]) + "\n"
+        (tmp_path / f"{arm}_seed{seed}.csv").write_text(text)
+    return tables.Grid(tmp_path, list(reproduce.ARMS))
+
+
+def test_tables_against_values_by_hand(tmp_path):
+    """FMB halves the error of every seed, tanh adds a tenth of it, float32 lies between."""
+    base = [np.linspace(0.8, 0.4, 9) + 0.01 * seed for seed in range(3)]
+    factors = {
+        "sigmoid": 1,
+        "sigmoid_fmb": 0.5,
+        "tanh": 1.1,
+        "tanh_fmb": 0.9,
+        "float32_sigmoid": 0.95,
+    }
+    grid = _grid(
+        tmp_path,
+        {(arm, seed): factor * base[seed] for arm, factor in factors.items() for seed in range(3)},
+    )
+    found = tables.reduction(grid, "sigmoid_fmb", "sigmoid", 9)
+    assert (found.value, found.seeds) == (pytest.approx(0.5), 3)
+    assert found.low == pytest.approx(0.5) == found.high
+    assert tables.mean_error(grid, "sigmoid", 9).value == pytest.approx(0.41)
+    paired = tables.difference(grid, "tanh", "sigmoid", 9)
+    assert paired.value == pytest.approx(0.041)
+    assert 0.04 - 1e-9 <= paired.low <= 0.041 <= paired.high <= 0.042 + 1e-9
+    assert [(each.verdict) for each in tables.claims(grid)[:5]] == [
+        "holds",  # 50 % against the paper's 44.64
+        "does not hold",  # 10 % against 40.72
+        "does not hold",
+        "does not hold",  # tanh is worse than sigmoid
+        "holds",  # Table II at epoch 6
+    ]
+    reverses = next(each for each in tables.claims(grid) if "reverses" in each.claim)
+    assert reverses.verdict == "does not hold"
+
+
+def test_too_few_seeds_give_no_verdict(tmp_path):
+    grid = _grid(tmp_path, {(arm, s): [0.5] * 10 for arm in reproduce.ARMS for s in range(2)})
+    assert {claim.verdict for claim in tables.claims(grid)} == {"cannot be told"}
+    assert "50.0% (n = 2)" in tables.report(grid, reproduce.BLOCKS)
+
+
+def test_epochs_to_a_threshold():
+    assert tables.epochs_to(np.array([0.5, 0.3, 0.4, 0.2, 0.1])) == (2, 4)
+    assert tables.epochs_to(np.array([0.5, 0.3, 0.4])) == (2, None)
+    assert tables.epochs_to(np.array([0.5, 0.4])) == (None, None)
+    assert tables.epochs_to(np.array([0.2, 0.1])) == (1, 1)
+
+
+def test_runs_that_never_reach_the_threshold_are_censored_not_dropped(tmp_path):
+    fast, slow = [0.5] * 4 + [0.2] * 6, [0.5] * 10
+    grid = _grid(
+        tmp_path,
+        {
+            **{("sigmoid", seed): slow for seed in range(3)},
+            **{("sigmoid_fmb", seed): fast for seed in range(2)},
+            ("sigmoid_fmb", 2): slow,
+        },
+    )
+    assert tables.median_epochs(tables.censored_epochs(grid, "sigmoid_fmb")) == 5
+    assert tables.median_epochs(tables.censored_epochs(grid, "sigmoid")) == np.inf
+    (claim,) = (each for each in tables.claims(grid) if each.claim.startswith("Table III"))
+    assert ">= 50%" in claim.ours
+    assert ">10, >10, >10" in claim.ours
+    assert claim.verdict == "cannot be told"  # at least 50 % may be the paper's 61
+
+
+def test_logs_that_are_not_of_the_grid_are_refused(tmp_path):
+    (tmp_path / "relu_seed0.csv").write_text("")
+    with pytest.raises(ValueError, match="is no log of this grid"):
+        tables.Grid(tmp_path, list(reproduce.ARMS))
+    (tmp_path / "relu_seed0.csv").unlink()
+    _grid(tmp_path, {("tanh", 0): [0.5, 0.4, 0.3]})
+    path = tmp_path / "tanh_seed0.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:2], lines[3]]))
+    with pytest.raises(ValueError, match="must hold epochs 1, 2, .* without a gap"):
+        tables.Grid(tmp_path, list(reproduce.ARMS))
 
 
 @pytest.mark.slow
