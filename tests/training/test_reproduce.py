@@ -198,7 +198,7 @@ def test_logs_that_are_not_of_the_grid_are_refused(tmp_path):
     path = tmp_path / "tanh_seed0.csv"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([*lines[:2], lines[3]]))
-    with pytest.raises(ValueError, match="must hold epochs 1, 2, .* without a gap"):
+    with pytest.raises(ValueError, match=r"must hold epochs 1, 2, .* without a gap"):
         tables.Grid(tmp_path, list(reproduce.ARMS))
 
 
