@@ -97,6 +97,7 @@ def test_reports_say_what_was_measured(converted):
     assert "LceBconv2d | 12" in text
 
 
+@pytest.mark.slow
 def test_a_weight_file_alone_is_enough(trained, tmp_path, converted):
     weights = tmp_path / "moved.h5"
     shutil.copy(trained("w1") / "weights.h5", weights)
@@ -119,6 +120,7 @@ def test_a_wrong_file_is_a_failure_with_a_report(trained, tmp_path, monkeypatch)
     assert "NOT VERIFIED" in (tmp_path / "lce_1bit.md").read_text()
 
 
+@pytest.mark.slow
 def test_lces_silent_second_way_is_an_error(monkeypatch, small_model):
     def broken(*arguments, **options):
         raise RuntimeError("broken")

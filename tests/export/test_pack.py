@@ -95,6 +95,7 @@ def test_what_is_not_two_valued_is_left_alone_and_named(plain, inputs):
     )
 
 
+@pytest.mark.slow
 def test_a_float32_model_is_left_alone(small_model, images):
     tflite = convert.convert(small_model(precision="float32"))
     packed, left_alone = pack.pack(tflite)

@@ -177,7 +177,9 @@ def test_under_mixed_precision_the_weights_and_probabilities_stay_float32(inputs
     assert model(inputs).dtype == tf.float32
 
 
-@pytest.mark.parametrize("kind", ["saved_model", "model.h5", "model.keras"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("saved_model", marks=pytest.mark.slow), "model.h5", "model.keras"]
+)
 @pytest.mark.parametrize("precision", ["w1", "w1a1"])
 def test_save_and_load(tmp_path, inputs, kind, precision, small_model):
     model = small_model(precision=precision)
