@@ -28,6 +28,7 @@ TABLE_II = {"sigmoid_fmb": 0.3627, "tanh_fmb": 0.4654, "float32_sigmoid": 0.5029
 TABLE_III = {"sigmoid_fmb": 9, "sigmoid": 23}
 TABLE_III_ARMS = ("sigmoid_fmb", "sigmoid", "no_se")
 TABLE_I_EPOCH, TABLE_II_EPOCH, LAST_EPOCH = 9, 6, 100
+TUNING_EPOCHS = 3
 PAPER_AT_100 = 0.12
 #: What a control arm tells: a question, an arm and the one it is compared with.
 QUESTIONS = (
@@ -361,6 +362,7 @@ def report(grid, blocks):
         ("## What explains the differences", _explanations(grid)),
         ("## All arms", _all_arms(grid, blocks)),
         ("## What the SE modules do", _module_table(grid, blocks)),
+        ("## How the rate was chosen", _tuning(grid.logs.with_name("tuning"))),
     )
     return "\n".join(f"{title}\n\n{text}" for title, text in sections)
 
@@ -424,6 +426,24 @@ def _module_table(grid, blocks):
     )
     rows = [row for arms in blocks.values() for arm in arms if (row := _module_row(grid, arm))]
     return f"{_MODULES}\n" + _markdown(header, rows)
+
+
+def _tuning(logs):
+    found: dict[str, dict[str, float]] = {}
+    for path in sorted(logs.glob("*_rate*.csv")):
+        arm, rate = path.stem.split("_rate")
+        last = [row["test_error"] for row in callbacks.read_log(path)][-TUNING_EPOCHS:]
+        found.setdefault(rate, {})[arm] = float(np.mean(last))
+    arms = sorted({arm for errors in found.values() for arm in errors})
+    rows = [
+        (rate, *(f"{errors[arm]:.1%}" if arm in errors else "not run" for arm in arms))
+        for rate, errors in sorted(found.items(), key=lambda item: float(item[0]))
+    ]
+    return (
+        f"Error on 5,000 held-out training images, mean of the last {TUNING_EPOCHS} of 5 epochs, one "
+        "seed (`reproduce.py --profile tuning`).\n\n"
+        + _markdown(("rate", *map(_named, arms)), rows)
+    )
 
 
 def _module_row(grid, arm):

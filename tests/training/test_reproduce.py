@@ -233,7 +233,8 @@ def test_the_smoke_profile_from_training_to_report(tmp_path, monkeypatch, capsys
 def test_the_committed_report_is_that_of_the_committed_logs(tmp_path):
     if not (reproduce.RESULTS / "logs").exists():
         pytest.skip("no logs are committed yet")
-    shutil.copytree(reproduce.RESULTS / "logs", tmp_path / "logs")
+    for logs in ("logs", "tuning"):
+        shutil.copytree(reproduce.RESULTS / logs, tmp_path / logs)
     reproduce.main(["--report-only", "--out-dir", str(tmp_path)])
     for name in ("report.md", "summary.csv"):
         assert (tmp_path / name).read_text() == (reproduce.RESULTS / name).read_text()
