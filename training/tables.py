@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
-from larq_seresnet.training import callbacks
+from larq_seresnet.training import callbacks, config
 
 FEWEST_SEEDS = 3
 THRESHOLD = 0.30
@@ -49,7 +49,7 @@ QUESTIONS = (
 )
 _METHOD = f"""\
 CIFAR-10 (JPEG-75 copy), all images, test error after the epoch named; recipe `plain`: Adam at
-the constant rate 0.01, batches of 256, crop and flip, chosen on held-out training images for
+the constant rate {config.RECIPES["plain"].learning_rate}, batches of 256, crop and flip, chosen on held-out training images for
 the control and for the paper's baseline (`tuning/`). Brackets: 95 % paired bootstrap over n
 seeds; under {FEWEST_SEEDS} seeds no interval and no verdict. With so few seeds such an interval
 is narrow: take it as the spread of what was seen.
@@ -440,8 +440,8 @@ def _tuning(logs):
         for rate, errors in sorted(found.items(), key=lambda item: float(item[0]))
     ]
     return (
-        f"Error on 5,000 held-out training images, mean of the last {TUNING_EPOCHS} of 5 epochs, one "
-        "seed (`reproduce.py --profile tuning`).\n\n"
+        f"Error on 5,000 held-out training images, mean of the last {TUNING_EPOCHS} of 5 epochs, "
+        "one seed (`reproduce.py --profile tuning`).\n\n"
         + _markdown(("rate", *map(_named, arms)), rows)
     )
 
