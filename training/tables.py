@@ -50,9 +50,9 @@ QUESTIONS = (
 _METHOD = f"""\
 CIFAR-10 (JPEG-75 copy), all images, test error after the epoch named; recipe `plain`: Adam at
 the constant rate {config.RECIPES["plain"].learning_rate}, batches of 256, crop and flip;
-the rate was chosen on held-out training images for the control and for the paper's baseline (`tuning/`). Brackets: 95 % paired bootstrap over n
-seeds; under {FEWEST_SEEDS} seeds no interval and no verdict. With so few seeds such an interval
-is narrow: take it as the spread of what was seen.
+the rate was chosen on held-out training images for the control and for the paper's baseline.
+Brackets: 95 % paired bootstrap over n seeds; under {FEWEST_SEEDS} seeds no interval and no
+verdict. With so few seeds such an interval is narrow: take it as the spread of what was seen.
 """
 _MODULES = """\
 After epoch 10, means over the seeds: of the attention values M_c of 256 test images those
