@@ -66,11 +66,21 @@ def main(argv=None):
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
-        rows = []
+        if arguments.rounds < 1:
+            raise ValueError(f"--rounds must be at least 1, received {arguments.rounds}.")
+        if arguments.out_dir:
+            arguments.out_dir.mkdir(parents=True, exist_ok=True)
+        rows, names = [], set()
         for each in arguments.source:
-            model, images, weights = source.load(arguments, each, CALIBRATION_IMAGES)
-            targets = all_targets(model, preprocess_input(images.train[0]))
-            rows += measure(model, targets, images, arguments.rounds)
+            model, images, weights = source.load(arguments, each, limit_train=None)
+            names.add(images.name)
+            if len(names) > 1:
+                raise ValueError(f"all models must be of one data set, received {sorted(names)}.")
+            calibration = preprocess_input(images.train[0][:CALIBRATION_IMAGES])
+            label = model.name
+            if label in {row["model"] for row in rows}:
+                label += f" ({weights.parent.name})"
+            rows += measure(model, all_targets(model, label, calibration), images, arguments.rounds)
     except (ValueError, OSError, data.DataUnavailable) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
     result = {"machine": machine(), "dataset": images.name, "images": len(images.test[0])}
@@ -103,11 +113,12 @@ def _parser():
     return parser
 
 
-def all_targets(model, calibration):
+def all_targets(model, label, calibration):
     """A model stored in every way that both runtimes compute, and in full int8, all stripped.
 
     Args:
         model: From `SEResNet14`, float32.
+        label: What to call it.
         calibration: Training images as the model takes them.
     """
     targets = []
@@ -115,12 +126,12 @@ def all_targets(model, calibration):
         tflite = convert.convert(model, runtime)
         one_bit = bool(pack.two_valued_filters(flatbuffer.read(tflite))[0])
         targets += [
-            Target(model.name, way, convert.store(tflite, runtime, way, strip=True)[0])
+            Target(label, way, convert.store(tflite, runtime, way, strip=True)[0])
             for way in ways
             if one_bit or way == "float32"
         ]
     quantized = pack.strip(litert.full_int8(model, calibration))
-    return [*targets, Target(model.name, FULL_INT8, runtimes.Converted(quantized, "litert"))]
+    return [*targets, Target(label, FULL_INT8, runtimes.Converted(quantized, "litert"))]
 
 
 def measure(model, targets, images, rounds):
@@ -213,8 +224,8 @@ def markdown(result, rows):
     ]
     return (
         f"# Benchmark\n\n{computer['processor']} ({computer['architecture']}), 1 thread and "
-        f"{computer['threads']}; load average at the end {computer['load']}. All files took turns "
-        f"in one run; a latency is that of one image in the runtime's invoke(), in "
+        f"{computer['threads']}; load average at the end {computer['load']}. The files of a model "
+        f"took turns in one run; a latency is that of one image in the runtime's invoke(), in "
         f"milliseconds.\n\n{warning}"
         f"Error on {result['images']:,} test images of {result['dataset']}. Arena: bytes of "
         "activations that live at once at most, without what kernels allocate for themselves. "

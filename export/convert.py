@@ -43,6 +43,8 @@ def main(argv=None):
     try:
         check_weights(arguments.runtime, arguments.weights)
         model, images, weights = source.load(arguments)
+        directory = arguments.out_dir or weights.parent
+        directory.mkdir(parents=True, exist_ok=True)
         converted, named, left_alone = store(
             convert(model, arguments.runtime),
             arguments.runtime,
@@ -52,22 +54,29 @@ def main(argv=None):
             arguments.strip,
         )
         proof = prove(model, converted, images, named, left_alone)
+        stem = _stem(arguments) + ".unverified" * bool(proof["failures"])
+        written = _write(directory, stem, converted, proof, images.class_names)
     except (ValueError, OSError, data.DataUnavailable) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
-    target = (arguments.out_dir or weights.parent) / f"{_stem(arguments)}.tflite"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    files.replace(target, lambda part: part.write_bytes(converted.tflite))
-    content = json.dumps(proof, indent=2) + "\n"
-    files.replace(target.with_suffix(".json"), lambda part: part.write_text(content))
-    labels = "".join(f"{name}\n" for name in images.class_names)
-    files.replace(target.with_name(LABELS_FILE), lambda part: part.write_text(labels))
-    text = markdown(proof, converted)
-    files.replace(target.with_suffix(".md"), lambda part: part.write_text(text))
-    print(text)
-    print(f"wrote {target}; {target.stem}.json, {target.stem}.md and {LABELS_FILE} beside it")
+    target = directory / written[0]
+    print(markdown(proof, converted))
+    print(f"wrote {target}; {', '.join(written[1:])} beside it")
     if proof["failures"]:
         sys.exit("not verified: " + "; ".join(proof["failures"]))
     return target
+
+
+def _write(directory, stem, converted, proof, class_names):
+    """Writes the file and what belongs to it; returns their names."""
+    contents = {
+        f"{stem}.tflite": converted.tflite,
+        f"{stem}.json": json.dumps(proof, indent=2).encode() + b"\n",
+        f"{stem}.md": markdown(proof, converted).encode(),
+        LABELS_FILE: "".join(f"{name}\n" for name in class_names).encode(),
+    }
+    for name, content in contents.items():
+        files.replace(directory / name, lambda part, content=content: part.write_bytes(content))
+    return list(contents)
 
 
 def _parser():
@@ -221,10 +230,7 @@ def prove(model, converted, images, named, left_alone):
     agreement = verify.compare(model, converted, *images.test)
     content = flatbuffer.read(named)
     operators = anatomy.count_operators(content)
-    unexplained = len(agreement.unexplained())
-    failures = []
-    if unexplained:
-        failures.append(f"{unexplained} images differ by more than rounding and not by a tie")
+    failures = agreement.failures()
     binary = converted.runtime == "lce" and configuration["precision"] == "w1a1"
     expected = RESIDUAL_CONVOLUTIONS if binary else 0
     if operators.get("LceBconv2d", 0) != expected:
@@ -238,7 +244,7 @@ def prove(model, converted, images, named, left_alone):
         "runtime": converted.runtime,
         "failures": failures,
         **dataclasses.asdict(agreement),
-        "unexplained": unexplained,
+        "unexplained": len(agreement.unexplained()),
         "bytes": len(converted.tflite),
         "filters_left_alone": left_alone,
         "bytes_by_layer": anatomy.bytes_by_layer(content, [layer.name for layer in model.layers]),

@@ -44,7 +44,7 @@ def inference_form(model, binary_operators=True):
 
 
 def eight_bit_form(model):
-    """The inference form with the inputs of all layers that have kernels rounded to 8 bits.
+    """The inference form with the inputs of all layers with 1-bit kernels rounded to 8 bits.
 
     That is what LiteRT's kernels for float input and INT8 filters do, image by image.
     """
@@ -52,8 +52,11 @@ def eight_bit_form(model):
 
     def rewrite(layer):
         if isinstance(layer, _Attention):
-            return _Attention(*layer.constants, layer.activation, eight_bit=True, name=layer.name)
-        if isinstance(layer, (lq.layers.QuantConv2D, lq.layers.QuantDense)):
+            two_valued = all(np.ptp(np.abs(kernel)) == 0 for kernel in layer.constants[:2])
+            return _Attention(
+                *layer.constants, layer.activation, eight_bit=two_valued, name=layer.name
+            )
+        if getattr(layer, "kernel_quantizer", None):
             return _EightBitInput(type(layer).from_config(layer.get_config()), name=layer.name)
         return type(layer).from_config(layer.get_config())
 

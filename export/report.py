@@ -39,12 +39,11 @@ def agreement(measured, unexplained, dataset, converted):
             ("of them explained by a tie", len(beyond) - unexplained),
         ]
     else:
-        facts.append(
-            (
-                "median difference to Keras with layer inputs rounded to 8 bits",
-                f"{measured['eight_bit_median']:.2e}",
-            )
-        )
+        rounded = "difference to Keras with layer inputs rounded to 8 bits"
+        facts += [
+            (f"median {rounded}", f"{measured['eight_bit_median']:.2e}"),
+            (f"99 % of images stay under this {rounded}", f"{measured['eight_bit_most']:.2e}"),
+        ]
     facts += [
         ("top-1 error, Keras", f"{measured['keras_error']:.2%}"),
         ("top-1 error, converted", f"{measured['converted_error']:.2%}"),

@@ -118,4 +118,10 @@ def load(path, runtime=None):
         raise ValueError(
             f"{path} is for LiteRT, it holds {types.pop()} filters: use --runtime litert."
         )
+    try:
+        anatomy.interface(content)
+    except KeyError as error:
+        raise ValueError(
+            f"{path} takes or gives other than float32 or 8-bit integers: not convert.py's."
+        ) from error
     return Converted(tflite, runtime or ("lce" if custom else "litert"))

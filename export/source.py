@@ -33,7 +33,7 @@ def load(arguments, source=None, limit_train=1):
     Args:
         arguments: What a parser made of `add_arguments`.
         source: Which source, where there may be several; None for the one there is.
-        limit_train: How many training images to load.
+        limit_train: How many training images to load; None for all.
 
     Returns:
         A float32 `SEResNet14`, a `data.ImageSet`, and the path of the weight file.

@@ -1,14 +1,16 @@
-"""Classifies images on a device: needs ai-edge-litert and numpy alone, and Pillow for JPEG.
+"""Classifies images on a device: needs ai-edge-litert and numpy alone; JPEG needs Pillow.
 
     python classify.py litert_1bit_uint8_in.tflite cat.png
 
 Takes a file that `convert.py --runtime litert --input-type uint8` wrote, and labels.txt, which it
-wrote beside it. Images are PNG (8 bits a channel, not interlaced) or binary PPM of any size; the
-largest square in the middle is scaled to what the model takes.
+wrote beside it. Images are PNG (8 bits a channel, not interlaced) or binary PPM; with Pillow, which
+is faster for large ones, whatever it reads. The largest square in the middle is scaled to what the
+model takes.
 """
 
 import argparse
 import pathlib
+import re
 import struct
 import sys
 import time
@@ -117,29 +119,39 @@ def _average(values, edges):
 
 
 def read_image(path):
-    """An image file as uint8, (H, W, 3)."""
+    """An image file as uint8, (H, W, 3): by Pillow where it is installed, else PNG and PPM."""
     content = path.read_bytes()
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return _read_png(content, path)
-    if content.startswith(b"P6"):
-        return _read_ppm(content, path)
     try:
         from PIL import Image
-    except ImportError as error:
-        raise ValueError(f"{path} must be PNG or binary PPM, or install Pillow.") from error
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+    except ImportError:
+        return _read(content, path)
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path} is no image, or was cut off ({error}).") from error
+
+
+def _read(content, path):
+    if content.startswith(b"P6"):
+        return _read_ppm(content, path)
+    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError(f"{path} must be PNG or binary PPM, or install Pillow.")
+    try:
+        return _read_png(content, path)
+    except (zlib.error, struct.error, KeyError) as error:
+        raise ValueError(f"{path} is damaged, or was cut off ({error}).") from error
 
 
 def _read_ppm(content, path):
-    fields = content.split(maxsplit=4)
-    if len(fields) < 5 or fields[3] != b"255":
+    header = re.match(rb"P6\s+(\d+)\s+(\d+)\s+255\s", content)
+    if not header:
         raise ValueError(f"{path} must be a PPM of 8 bits a channel, without comments.")
-    width, height = int(fields[1]), int(fields[2])
-    start = len(content) - width * height * 3
-    if not 0 < start <= len(content) - len(fields[4]) + 1:
-        raise ValueError(f"{path} was cut off.")
-    return np.frombuffer(content[start:], np.uint8).reshape(height, width, 3)
+    width, height = int(header[1]), int(header[2])
+    pixels = np.frombuffer(content[header.end() :], np.uint8)
+    if pixels.size != width * height * 3:
+        raise ValueError(f"{path} must hold {width}x{height} pixels, and was cut off or changed.")
+    return pixels.reshape(height, width, 3)
 
 
 def _read_png(content, path):
@@ -154,10 +166,12 @@ def _read_png(content, path):
     if depth != 8 or colours not in PNG_CHANNELS or interlaced:
         raise ValueError(
             f"{path} must be a PNG of 8 bits a channel, without palette and not interlaced; "
-            f"or install Pillow and save it as JPEG."
+            f"or install Pillow."
         )
     channels = PNG_CHANNELS[colours]
     lines = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8)
+    if lines.size != height * (1 + width * channels):
+        raise ValueError(f"{path} is damaged: its size and its pixels do not fit.")
     lines = lines.reshape(height, 1 + width * channels)
     pixels = np.zeros((height + 1, width + 1, channels), np.int64)  # a border of zeros
     for row, line in enumerate(lines, start=1):

@@ -92,6 +92,13 @@ def test_a_benchmark_holds_every_target_and_its_figures(folder):
     assert (folder / "benchmark.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_rounds_are_counted_from_one(trained, capsys):
+    with pytest.raises(SystemExit) as stop:
+        benchmark.main([str(trained("w1")), "--rounds", "0"])
+    assert stop.value.code == 2
+    assert "--rounds must be at least 1, received 0" in capsys.readouterr().err
+
+
 def test_targets_take_turns(stored, inputs):
     converted = stored("w1", "litert", "float32")
     targets = [benchmark.Target("model", "float32", converted)] * 2

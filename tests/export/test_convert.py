@@ -112,12 +112,14 @@ def test_a_wrong_file_is_a_failure_with_a_report(trained, tmp_path, monkeypatch)
     with pytest.raises(SystemExit) as stop:
         convert.main([str(trained("w1a1")), "--out-dir", str(tmp_path), "--limit-test", "20"])
     assert "not verified" in str(stop.value.code)
-    report = json.loads((tmp_path / "lce_1bit.json").read_text())
+    assert not (tmp_path / "lce_1bit.tflite").exists()
+    assert (tmp_path / "lce_1bit.unverified.tflite").exists()
+    report = json.loads((tmp_path / "lce_1bit.unverified.json").read_text())
     assert report["failures"] == [
         f"{report['unexplained']} images differ by more than rounding and not by a tie"
     ]
     assert report["unexplained"] > 10
-    assert "NOT VERIFIED" in (tmp_path / "lce_1bit.md").read_text()
+    assert "NOT VERIFIED" in (tmp_path / "lce_1bit.unverified.md").read_text()
 
 
 @pytest.mark.slow
@@ -140,6 +142,7 @@ def test_lces_silent_second_way_is_an_error(monkeypatch, small_model):
         (["{run}", "--limit-test", "-5"], "`limit_test` must be at least 1, received -5"),
         (["{run}", "--dataset", "nosuchset"], "`dataset` must be a TFDS name"),
         (["{empty}"], "is no finished run: it holds no weights.h5"),
+        (["{run}", "--out-dir", "{run}/config.json"], "File exists"),
         (["{run}", "--weights", "int8"], "--weights int8 is for --runtime litert; with lce it"),
     ],
 )

@@ -4,6 +4,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -26,6 +27,14 @@ def classify():
     return module
 
 
+@pytest.fixture(params=["pillow", "no pillow"])
+def pillow(request, monkeypatch):
+    """With Pillow, and as where it is not installed."""
+    if request.param == "no pillow":
+        monkeypatch.setitem(sys.modules, "PIL", None)
+    return request.param
+
+
 @pytest.fixture(scope="module")
 def device(stored, tmp_path_factory):
     """A folder as one copies it to a Pi: files of all kinds, labels and images."""
@@ -45,7 +54,7 @@ def _expected(device, weights):
     return runtimes.load(device / f"{weights}.tflite").predict(images)
 
 
-def test_labels_come_out(classify, device, capsys):
+def test_labels_come_out(classify, device, capsys, pillow):
     classify.main([str(device / "1bit.tflite"), str(device / "0.png"), str(device / "1.ppm")])
     lines = capsys.readouterr().out.splitlines()
     for line, row in zip(lines, _expected(device, "1bit"), strict=False):
@@ -74,7 +83,31 @@ def test_pngs_are_read_as_pillow_reads_them(classify, tmp_path, mode):
     image = Image.fromarray(pixels, "RGBA").convert(mode)
     image.save(tmp_path / "image.png")
     expected = np.asarray(image.convert("RGBA"))[..., :3]
-    np.testing.assert_array_equal(classify.read_image(tmp_path / "image.png"), expected)
+    path = tmp_path / "image.png"
+    np.testing.assert_array_equal(classify._read(path.read_bytes(), path), expected)
+    np.testing.assert_array_equal(classify.read_image(path), expected)
+
+
+@pytest.mark.parametrize(("ending", "lost"), [("png", 40), ("png", 900), ("ppm", 1), ("ppm", 900)])
+def test_files_cut_off_anywhere_are_refused(classify, device, pillow, tmp_path, ending, lost):
+    path = tmp_path / f"cut.{ending}"
+    path.write_bytes((device / f"0.{ending}").read_bytes()[:-lost])
+    with pytest.raises(ValueError, match=r"cut\."):
+        classify.read_image(path)
+
+
+def test_damaged_files_are_refused(classify, device, pillow, tmp_path):
+    content = bytearray((device / "0.png").read_bytes())
+    content[60:70] = b"0123456789"
+    (tmp_path / "bad.png").write_bytes(content)
+    (tmp_path / "more.ppm").write_bytes((device / "0.ppm").read_bytes() + b"x")
+    with pytest.raises(ValueError, match=r"bad\.png"):
+        classify.read_image(tmp_path / "bad.png")
+    if pillow == "no pillow":
+        with pytest.raises(ValueError, match="must hold 32x32 pixels"):
+            classify.read_image(tmp_path / "more.ppm")
+        with pytest.raises(ValueError, match="must be PNG or binary PPM, or install Pillow"):
+            classify.read_image(device / "labels.txt")
 
 
 @pytest.mark.parametrize("kind", range(5))
@@ -107,15 +140,15 @@ def test_bad_input_is_refused_in_one_line(classify, stored, device, tmp_path, ca
     (tmp_path / "lce.tflite").write_bytes(stored("w1", "lce", input_type="uint8").tflite)
     (tmp_path / "float.tflite").write_bytes(stored("w1", "litert").tflite)
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
-    (tmp_path / "cut.png").write_bytes((device / "0.png").read_bytes()[:-20])
-    (tmp_path / "cut.ppm").write_bytes((device / "0.ppm").read_bytes()[:-20])
+    (tmp_path / "cut.png").write_bytes((device / "0.png").read_bytes()[:-40])
+    (tmp_path / "cut.ppm").write_bytes((device / "0.ppm").read_bytes()[:-40])
     good, image = device / "1bit.tflite", device / "0.png"
     for arguments, message in (
         ((device / "labels.txt", image), "this LiteRT does not take"),
         ((tmp_path / "lce.tflite", image), "LceDequantize"),
         ((tmp_path / "float.tflite", image), "must take uint8, it takes float32"),
-        ((good, tmp_path / "cut.png"), "cut.png was cut off"),
-        ((good, tmp_path / "cut.ppm"), "cut.ppm was cut off"),
+        ((good, tmp_path / "cut.png"), "cut.png is"),
+        ((good, tmp_path / "cut.ppm"), "cut.ppm is"),
         ((good, device / "none.png"), "No such file"),
         ((good, image, "--labels", tmp_path / "labels.txt"), "must name 10 classes, received 2"),
         ((good, image, "--labels", tmp_path / "none"), "copy the labels.txt"),

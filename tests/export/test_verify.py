@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from larq_seresnet import SEResNet14, save_weights
-from larq_seresnet.export import anatomy, flatbuffer, runtimes, verify
+from larq_seresnet.export import anatomy, convert, flatbuffer, runtimes, verify
 from larq_seresnet.preprocessing import preprocess_input
 from larq_seresnet.training import data
 
@@ -129,18 +129,48 @@ def test_only_ties_explain_a_difference():
     ]
     agreement = verify.Agreement(9, 0.1, 0.01, 0.5, 0.5, 0.5, 1e-4, images)
     assert agreement.unexplained() == images[1:]
+    assert "3 images differ" in agreement.failures()[0]
 
 
-def test_8_bit_inputs_explain_a_file_that_agrees_with_keras_so_rounded():
-    """To the rounding of its output, which may be coarser than float32's."""
-    images = [{"image": 1}]
-    for rounding, median, unexplained in (
-        (1e-4, 5e-7, []),
-        (1e-4, 2e-3, images),
-        (4e-3, 2e-3, []),
-    ):
-        agreement = verify.Agreement(9, 0.1, 0.01, 0.5, 0.5, 0.5, rounding, images, median)
-        assert agreement.unexplained() == unexplained
+@pytest.mark.parametrize(
+    ("rounding", "median", "most", "fails"),
+    [
+        (1e-4, 5e-7, 0.03, False),
+        (1e-4, 2e-3, 0.03, True),
+        (4e-3, 2e-3, 0.03, False),  # where the output is rounded too
+        (1e-4, 5e-7, 0.06, True),
+        (1e-4, np.nan, np.nan, True),
+    ],
+)
+def test_8_bit_files_must_agree_with_keras_so_rounded(rounding, median, most, fails):
+    """Whether or not an image changes class."""
+    agreement = verify.Agreement(9, 0.1, 0.01, 0.5, 0.5, 0.5, rounding, [], median, most)
+    assert bool(agreement.failures()) == fails
+    assert not fails or "rounded to 8 bits" in agreement.failures()[0]
+
+
+def test_a_file_that_gives_nan_is_not_verified(trained_model, stored, images):
+    class Broken(runtimes.Converted):
+        def predict(self, images):
+            outputs = super().predict(images)
+            probabilities = outputs[0] if isinstance(outputs, list) else outputs
+            probabilities[3:4] = np.nan
+            return outputs
+
+    broken = Broken(stored().tflite, "lce")
+    agreement = verify.compare(trained_model(), broken, images, np.zeros(8, int))
+    assert [each["image"] for each in agreement.unexplained()] == [3]
+    assert agreement.failures()
+
+
+@pytest.mark.slow
+def test_layers_with_float_weights_keep_their_inputs(images):
+    """INT8 files of the control with a float32 SE: its inputs are not rounded, here nor there."""
+    model = SEResNet14(filters=FILTERS, attention="se_float32", fmb=False)
+    tflite = convert.convert(model, "litert")
+    converted, _, left_alone = convert.store(tflite, "litert", "int8")
+    assert len(left_alone) == 12
+    assert verify.compare(model, converted, images, np.zeros(8, int)).failures() == []
 
 
 @pytest.mark.parametrize("precision", ["w1", "w1a1"])
