@@ -231,9 +231,9 @@ def markdown(result, rows):
         "activations that live at once at most, without what kernels allocate for themselves. "
         f"{FULL_INT8}: post-training quantization, calibrated on {CALIBRATION_IMAGES} training "
         "images.\n\n"
-        + report.table(header, table)
+        + files.table(header, table)
         + "\n## Multiply-accumulates of one image, and operators\n\n"
-        + report.table(("model", "runtime", "weights", *anatomy.MAC_KINDS, "operators"), macs)
+        + files.table(("model", "runtime", "weights", *anatomy.MAC_KINDS, "operators"), macs)
     )
 
 

@@ -264,12 +264,12 @@ def markdown(proof, converted):
         + ("\n" if failures else "")
         + report.agreement(proof, proof["unexplained"], proof["dataset"], converted)
         + "\n## Operators\n\n"
-        + report.table(("operator", "count"), proof["operators"].items())
+        + files.table(("operator", "count"), proof["operators"].items())
         + "\n## Bytes of constants a layer\n\n"
-        + report.table(("layer", "bytes"), by_layer)
+        + files.table(("layer", "bytes"), by_layer)
         + f"\nFilters left as they were: {', '.join(proof['filters_left_alone']) or 'none'}.\n"
         + "\n## Versions\n\n"
-        + report.table(("package", "version"), proof["versions"].items())
+        + files.table(("package", "version"), proof["versions"].items())
     )
 
 

@@ -2,17 +2,10 @@
 
 from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # told apart by the colour-blind too
+from larq_seresnet import files
+from larq_seresnet.training.figures import COLOURS
+
 MARKERS = {"lce": "o", "litert": "s"}
-
-
-def table(header, rows):
-    """A markdown table, or "None." without rows."""
-    rows = list(rows)
-    if not rows:
-        return "None.\n"
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
 def agreement(measured, unexplained, dataset, converted):
@@ -52,9 +45,9 @@ def agreement(measured, unexplained, dataset, converted):
     return (
         f"{measured['images']:,} test images of {dataset}, through Keras in float32 and through "
         f"{runtime}.\n\n"
-        + table(("", ""), facts)
+        + files.table(("", ""), facts)
         + "\n## Images that change class\n\n"
-        + table(
+        + files.table(
             ("image", "Keras", "converted", "margin in Keras", "first tie in", "its distance"),
             map(_changed, changed),
         )
@@ -69,7 +62,7 @@ def _changed(image):
 def layers(rows, limit):
     """Where a difference arises: from pairs of a layer and its relative difference."""
     first = next((name for name, difference in rows if difference > limit), None)
-    return table(
+    return files.table(
         ("layer", "largest relative difference", ""),
         (
             (name, f"{difference:.1e}", "first difference" if name == first else "")

@@ -1,4 +1,4 @@
-"""How this package writes files."""
+"""How this package writes files, and tables in them."""
 
 import os
 import pathlib
@@ -15,3 +15,12 @@ def replace(path, write):
     part = path.with_name(f"{path.name}.part")
     write(part)
     os.replace(part, path)
+
+
+def table(header, rows):
+    """A markdown table, or "None." without rows."""
+    rows = list(rows)
+    if not rows:
+        return "None.\n"
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)

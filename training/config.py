@@ -232,6 +232,11 @@ def load(run_dir: pathlib.Path) -> tuple[Config, dict[str, Any]]:
     path = pathlib.Path(run_dir) / CONFIG_FILE
     if not path.exists():
         raise FileNotFoundError(f"{run_dir} is not a run directory: it holds no {CONFIG_FILE}.")
+    return read(path)
+
+
+def read(path: pathlib.Path) -> tuple[Config, dict[str, Any]]:
+    """Reads a config.json by whatever name; returns and raises what `load` does."""
     try:
         facts = json.loads(path.read_text())
         return Config(**facts.pop("arguments")), facts

@@ -36,19 +36,19 @@ def draw_curves(rows, title, path):
     figure.savefig(path, dpi=150)
 
 
-def draw_errors(grid, arms, title, path, epochs=None):
+def draw_errors(grid, labels, title, path, epochs=None):
     """Draws test error against the epoch: a thin line a seed, their mean and its 95 % band.
 
     Args:
-        grid: A `tables.Grid`.
-        arms: Pairs of an arm and its label; those without logs are left out.
+        grid: A `grid.Grid`.
+        labels: By arm, in order; arms without logs are left out.
         title: Above the picture.
         path: Where to, without ending: written as .png and .svg.
         epochs: Up to which, default as far as any run goes.
     """
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     axes = figure.add_subplot()
-    for (arm, label), colour, style in zip(arms, COLOURS, STYLES, strict=False):
+    for (arm, label), colour, style in zip(labels.items(), COLOURS, STYLES, strict=False):
         runs = [errors[:epochs] for errors in grid.errors[arm].values()]
         if not runs:
             continue

@@ -3,7 +3,6 @@
 import argparse
 import concurrent.futures
 import dataclasses
-import json
 import pathlib
 import shlex
 import subprocess
@@ -13,11 +12,16 @@ from typing import Any
 import numpy as np
 
 from larq_seresnet import files
-from larq_seresnet.training import callbacks, config, figures, measures, tables
+from larq_seresnet.training import callbacks, claims, config, data, figures, measures, tables
+from larq_seresnet.training.grid import Grid, check_same
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "results" / "paper"
-RUNS = pathlib.Path("runs") / "paper"
+#: Where the runs of a profile, and its logs with the report, go: `smoke` is none of the paper's.
+FOLDERS = {
+    "smoke": (pathlib.Path("runs") / "smoke", pathlib.Path("runs") / "smoke" / "report"),
+    None: (pathlib.Path("runs") / "paper", RESULTS),
+}
 
 _LITERAL = {"attention": "se_paper", "fmb_gradient": "none"}
 _SIGMOID = {"activation": "sigmoid", "fmb": False}
@@ -58,36 +62,13 @@ BLOCKS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 ARMS = {arm: arguments for block in BLOCKS.values() for arm, arguments in block.items()}
-FIGURE_10 = ("sigmoid", "tanh", "sigmoid_fmb", "tanh_fmb")
-#: By figure of the paper: its arms with their labels, a title, and up to which epoch.
+#: By figure of the paper: its arms, a title, and up to which epoch.
 CURVES = {
-    3: ([("sigmoid", "1-bit"), ("float32_sigmoid", "float32")], "SE with sigmoid, no FMB", 10),
-    7: ([("sigmoid", "sigmoid"), ("tanh", "tanh")], "1-bit, no FMB", 10),
-    8: (
-        [
-            ("sigmoid", "sigmoid"),
-            ("tanh", "tanh"),
-            ("sigmoid_fmb", "sigmoid + FMB"),
-            ("tanh_fmb", "tanh + FMB"),
-        ],
-        "1-bit",
-        10,
-    ),
-    9: (
-        [("sigmoid", "sigmoid"), ("sigmoid_fmb", "sigmoid + FMB"), ("no_se", "no SE")],
-        "1-bit, until 30 % error",
-        25,
-    ),
-    10: (
-        [
-            ("sigmoid", "sigmoid"),
-            ("tanh", "tanh"),
-            ("sigmoid_fmb", "sigmoid + FMB"),
-            ("tanh_fmb", "tanh + FMB"),
-        ],
-        "1-bit, as far as run of 100 epochs",
-        None,
-    ),
+    3: (("sigmoid", "float32_sigmoid"), "SE with sigmoid, no FMB: 1-bit and float32", 10),
+    7: (("sigmoid", "tanh"), "1-bit, no FMB", 10),
+    8: (claims.ALL_FOUR, "1-bit", 10),
+    9: (("sigmoid", "no_se", "sigmoid_fmb"), "1-bit, until 30 % error", 25),
+    10: (claims.ALL_FOUR, "1-bit, as far as run of 100 epochs", None),
 }
 #: What the recipe `plain` was tuned on: the control, and the paper's own baseline.
 TUNED = ("no_se", "sigmoid")
@@ -143,7 +124,7 @@ def _arms(*blocks):
 
 
 def _until_table_iii(arm):
-    return 25 if arm in tables.TABLE_III_ARMS else 10
+    return 25 if arm in claims.TABLE_III_ARMS else 10
 
 
 def _tuning():
@@ -178,7 +159,7 @@ PROFILES = {
     "full": _grid(
         [
             (_FIRST + _REST, _until_table_iii, range(5)),
-            (FIGURE_10, lambda arm: 100, range(1)),
+            (claims.ALL_FOUR, lambda arm: claims.LAST_EPOCH, range(1)),
         ],
         dataset="cifar10",
     ),
@@ -189,23 +170,27 @@ def main(argv=None):
     """Runs what of a profile is not done, then draws the report from all logs there are."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    tuning = arguments.profile == "tuning"
-    logs = arguments.out_dir / ("tuning" if tuning else "logs")
+    runs, results = FOLDERS.get(arguments.profile, FOLDERS[None])
+    runs, results = arguments.runs_dir or runs, arguments.out_dir or results
+    logs = results / ("tuning" if arguments.profile == "tuning" else "logs")
+    failed = []
     try:
+        if arguments.jobs < 1:
+            raise ValueError(f"--jobs must be at least 1, received {arguments.jobs}.")
         missing = [] if arguments.report_only else _missing(arguments, logs)
         if arguments.print_commands:
             for run in missing:
-                print(shlex.join(run.command(arguments.runs_dir)))
+                print(shlex.join(run.command(runs)))
             return
-        failed = []
-        for name in _train_all(missing, arguments, logs):
-            failed += [name] if name else []
-            if not tuning:
-                write_report(arguments.out_dir)
-        if not tuning:
-            write_report(arguments.out_dir)
-    except (ValueError, OSError) as problem:
+        for problem in _train_all(missing, arguments.jobs, runs, logs):
+            failed += [problem] if problem else []
+            if not problem:
+                write_report(results)
+        if not missing:
+            write_report(results)
+    except (ValueError, OSError, data.DataUnavailable) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
+    print(f"wrote {results / 'report.md'}")
     if failed:
         sys.exit(f"{len(failed)} runs failed, see what they printed: {', '.join(failed)}")
 
@@ -223,43 +208,49 @@ def _missing(arguments, logs):
     return missing
 
 
-def _train_all(runs, arguments, logs):
+def _train_all(runs, jobs, folder, logs):
     """Trains runs, `jobs` at once; yields, as each ends, where its output is if it failed."""
-    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        yield from pool.map(lambda run: _train(run, arguments.runs_dir, logs), runs)
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        yield from pool.map(lambda run: _train(run, folder, logs), runs)
 
 
-def write_report(out_dir):
-    """Draws report.md, summary.csv and the figures of `out_dir` from the logs it holds."""
-    grid = tables.Grid(out_dir / "logs", list(ARMS))
+def write_report(results):
+    """Draws report.md, summary.csv and the figures of a folder from the logs it holds."""
+    results.mkdir(parents=True, exist_ok=True)
+    grid = Grid(results / "logs", ARMS)
     for name, content in (
         ("report.md", tables.report(grid, BLOCKS)),
         ("summary.csv", tables.summary(grid)),
     ):
-        files.replace(out_dir / name, lambda part, content=content: part.write_text(content))
-    for number, (arms, title, epochs) in CURVES.items():
-        figures.draw_errors(grid, arms, title, out_dir / f"figure{number:02d}", epochs)
-    gates = out_dir / "logs" / "sigmoid_fmb_seed0.npz"
-    if not gates.exists():
-        return
-    with np.load(gates) as records:
-        epochs = sorted({int(name[5:8]) for name in records})
-        for number, epoch in ((4, epochs[0]), (5, min(10, epochs[-1]))):
-            module = f"epoch{epoch:03d}/{measures.FIRST_MODULE}"
-            values, gate = records[f"{module}_se"], records[f"{module}_fmb"]
-            title = f"First SE module, sigmoid + FMB, epoch {epoch}"
-            figures.draw_gate_values(values, gate, title, out_dir / f"figure{number:02d}")
-        figures.draw_gate_histogram(values, gate, title, out_dir / "figure06")
+        files.replace(results / name, lambda part, content=content: part.write_text(content))
+    for number, (arms, title, last) in CURVES.items():
+        labels = {arm: claims.named(arm) for arm in arms}
+        figures.draw_errors(grid, labels, title, results / f"figure{number:02d}", last)
+    gates = results / "logs" / "sigmoid_fmb_seed0.npz"
+    if gates.exists():
+        with np.load(gates) as records:
+            _draw_gates(dict(records), results)
 
 
-def _train(run, runs, logs):
+def _draw_gates(records, results):
+    """Figures 4 and 5, the first SE module's gates at epochs 1 and 10, and 6, their histogram."""
+    recorded = sorted({int(name[5:8]) for name in records})
+    for number, epoch in ((4, recorded[0]), (5, min(claims.GATES_EPOCH, recorded[-1]))):
+        module = f"epoch{epoch:03d}/{measures.FIRST_MODULE}"
+        values, gates = records[f"{module}_se"], records[f"{module}_fmb"]
+        title = f"First SE module, sigmoid + FMB, epoch {epoch}"
+        figures.draw_gate_values(values, gates, title, results / f"figure{number:02d}")
+    figures.draw_gate_histogram(values, gates, title, results / "figure06")
+
+
+def _train(run, folder, logs):
     """Trains one run and collects its log; returns where its output is if it failed."""
-    run_dir = runs / run.name
+    run_dir = folder / run.name
     if not _is_trained(run, run_dir):
-        command = run.command(runs)
+        command = run.command(folder)
         print(shlex.join(command), flush=True)
-        runs.mkdir(parents=True, exist_ok=True)
-        output = runs / f"{run.name}.txt"
+        folder.mkdir(parents=True, exist_ok=True)
+        output = folder / f"{run.name}.txt"
         with open(output, "a") as file:
             if subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode:
                 return str(output)
@@ -268,9 +259,8 @@ def _train(run, runs, logs):
 
 
 def _is_trained(run, run_dir):
-    if not (run_dir / config.WEIGHTS_FILE).exists():
-        return False
-    return len(callbacks.read_log(run_dir / callbacks.LOG_FILE)) >= run.arguments["epochs"]
+    trained = (run_dir / config.WEIGHTS_FILE).exists()
+    return trained and _holds(run_dir / config.CONFIG_FILE, run_dir / callbacks.LOG_FILE, run)
 
 
 def is_done(run, logs):
@@ -279,17 +269,13 @@ def is_done(run, logs):
     Raises:
         ValueError: If what they hold under its name is of another run, or was cut off in a row.
     """
-    log, settings = logs / f"{run.name}.csv", logs / f"{run.name}.json"
-    if not log.exists() or not settings.exists():
-        return False  # the log is written last
-    kept = json.loads(settings.read_text())["arguments"]
-    for name, value in dataclasses.asdict(config.Config(**run.arguments)).items():
-        value = list(value) if isinstance(value, tuple) else value
-        left_to_the_machine = value in (None, "auto") or name in ("epochs", "gate_epochs")
-        if not left_to_the_machine and kept[name] != value:
-            raise ValueError(
-                f"{settings} is of another grid: `{name}` is {kept[name]!r} there, {value!r} here."
-            )
+    settings, log = logs / f"{run.name}.json", logs / f"{run.name}.csv"
+    return settings.exists() and log.exists() and _holds(settings, log, run)
+
+
+def _holds(settings, log, run):
+    """Whether a log has all epochs of a run; its config must be that of the run."""
+    check_same(settings, config.read(settings)[0], config.Config(**run.arguments))
     return len(callbacks.read_log(log)) >= run.arguments["epochs"]
 
 
@@ -316,16 +302,14 @@ def _parser():
     parser.add_argument(
         "--runs-dir",
         type=pathlib.Path,
-        default=RUNS,
         metavar="DIR",
-        help=f"of run directories (default: {RUNS})",
+        help="of run directories (default: runs/paper, for smoke runs/smoke)",
     )
     parser.add_argument(
         "--out-dir",
         type=pathlib.Path,
-        default=RESULTS,
         metavar="DIR",
-        help="of logs, tables and figures (default: results/paper)",
+        help="of logs, tables and figures (default: results/paper, for smoke runs/smoke/report)",
     )
     return parser
 

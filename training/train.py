@@ -6,6 +6,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is impor
 
 import argparse
 import dataclasses
+import hashlib
 import importlib.metadata
 import math
 import pathlib
@@ -201,6 +202,7 @@ def _facts(images, first, earlier):
         "class_names": images.class_names,
         "train_images": len(images.train[0]),
         "test_images": len(images.test[0]),
+        "test_images_sha256": hashlib.sha256(images.test[0].tobytes()).hexdigest(),
         **code,
     }
 

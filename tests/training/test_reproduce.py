@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14
-from larq_seresnet.training import callbacks, config, measures, reproduce, tables
+from larq_seresnet.training import callbacks, claims, config, grid, measures, reproduce, tables
 
 
 def test_every_arm_is_a_config_and_seeds_are_paired():
@@ -64,6 +64,8 @@ def test_what_is_done_is_skipped_and_what_is_wrong_is_said(tmp_path, capsys):
     for changed, message in (
         ({"activation": "tanh"}, "is of another grid: `activation` is 'tanh' there"),
         ({"learning_rate": 0.5}, "is of another grid: `learning_rate` is 0.5 there, 0.01 here"),
+        ({"held_out": 5000}, "is of another grid: `held_out` is 5000 there, None here"),
+        ({"attention": None}, "is of another grid: `attention` is None there, 'se_paper' here"),
     ):
         _write(tmp_path, run, 25, **changed)
         with pytest.raises(ValueError, match=message):
@@ -73,10 +75,24 @@ def test_what_is_done_is_skipped_and_what_is_wrong_is_said(tmp_path, capsys):
         file.write("26,0.01,1")
     with pytest.raises(ValueError, match="a row that was cut off"):
         reproduce.is_done(run, tmp_path)
+    for arguments, message in (
+        (["--arms", "sigmoid", "relu"], "received 'relu'"),
+        (["--jobs", "0"], "--jobs must be at least 1, received 0"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            reproduce.main([*arguments, "--out-dir", str(tmp_path)])
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_run_directory_of_another_grid_is_refused(trained, tmp_path, capsys):
+    first = reproduce.PROFILES["smoke"][0]
+    shutil.copytree(trained("w1"), tmp_path / first.name)
+    folders = ["--out-dir", str(tmp_path / "out"), "--runs-dir", str(tmp_path)]
     with pytest.raises(SystemExit) as stop:
-        reproduce.main(["--arms", "sigmoid", "relu", "--out-dir", str(tmp_path)])
+        reproduce.main(["--profile", "smoke", "--arms", first.arm, *folders])
     assert stop.value.code == 2
-    assert "received 'relu'" in capsys.readouterr().err
+    assert f"{first.name}/config.json is of another grid" in capsys.readouterr().err
 
 
 def test_measures_of_a_run(trained):
@@ -117,13 +133,18 @@ def test_collected_logs_are_small_and_whole(trained, tmp_path):
         assert set(gates) == {"epoch001/stage1_block1_se", "epoch001/stage1_block1_fmb"}
 
 
-def _grid(tmp_path, errors):
+def _grid(tmp_path, errors, **changed):
     """Logs of made-up errors, (arm, seed) -> errors by epoch."""
+    facts = {"train_images": 50000, "test_images": 10000}
     for (arm, seed), curve in errors.items():
         rows = [f"{epoch},0.01,1,{e},1,{e},9,9,cifar10" for epoch, e in enumerate(curve, start=1)]
         text = "\n".join([",".join(callbacks.LOG_COLUMNS), *rows]) + "\n"
         (tmp_path / f"{arm}_seed{seed}.csv").write_text(text)
-    return tables.Grid(tmp_path, list(reproduce.ARMS))
+        arguments = {**reproduce.ARMS[arm], "seed": seed, "recipe": "plain", "dataset": "cifar10"}
+        settings = vars(config.Config(**arguments | changed))
+        content = json.dumps({"arguments": settings, **facts})
+        (tmp_path / f"{arm}_seed{seed}.json").write_text(content)
+    return grid.Grid(tmp_path, reproduce.ARMS)
 
 
 def test_tables_against_values_by_hand(tmp_path):
@@ -136,70 +157,119 @@ def test_tables_against_values_by_hand(tmp_path):
         "tanh_fmb": 0.9,
         "float32_sigmoid": 0.95,
     }
-    grid = _grid(
+    runs = _grid(
         tmp_path,
         {(arm, seed): factor * base[seed] for arm, factor in factors.items() for seed in range(3)},
     )
-    found = tables.reduction(grid, "sigmoid_fmb", "sigmoid", 9)
+    found = grid.reduction(runs, "sigmoid_fmb", "sigmoid", 9)
     assert (found.value, found.seeds) == (pytest.approx(0.5), 3)
     assert found.low == pytest.approx(0.5) == found.high
-    assert tables.mean_error(grid, "sigmoid", 9).value == pytest.approx(0.41)
-    paired = tables.difference(grid, "tanh", "sigmoid", 9)
+    assert grid.mean_error(runs, "sigmoid", 9).value == pytest.approx(0.41)
+    paired = grid.difference(runs, "tanh", "sigmoid", 9)
     assert paired.value == pytest.approx(0.041)
     assert 0.04 - 1e-9 <= paired.low <= 0.041 <= paired.high <= 0.042 + 1e-9
-    assert [(each.verdict) for each in tables.claims(grid)[:5]] == [
+    assert [(each.verdict) for each in claims.claims(runs)[:5]] == [
         "holds",  # 50 % against the paper's 44.64
         "does not hold",  # 10 % against 40.72
         "does not hold",
         "does not hold",  # tanh is worse than sigmoid
         "holds",  # Table II at epoch 6
     ]
-    reverses = next(each for each in tables.claims(grid) if "reverses" in each.claim)
+    reverses = next(each for each in claims.claims(runs) if "reverses" in each.claim)
     assert reverses.verdict == "does not hold"
 
 
 def test_too_few_seeds_give_no_verdict(tmp_path):
-    grid = _grid(tmp_path, {(arm, s): [0.5] * 10 for arm in reproduce.ARMS for s in range(2)})
-    assert {claim.verdict for claim in tables.claims(grid)} == {"cannot be told"}
-    assert "50.0% (n = 2)" in tables.report(grid, reproduce.BLOCKS)
+    runs = _grid(tmp_path, {(arm, s): [0.5] * 10 for arm in reproduce.ARMS for s in range(2)})
+    assert {claim.verdict for claim in claims.claims(runs)} == {"cannot be told"}
+    assert "50.0% (n = 2)" in tables.report(runs, reproduce.BLOCKS)
 
 
 def test_epochs_to_a_threshold():
-    assert tables.epochs_to(np.array([0.5, 0.3, 0.4, 0.2, 0.1])) == (2, 4)
-    assert tables.epochs_to(np.array([0.5, 0.3, 0.4])) == (2, None)
-    assert tables.epochs_to(np.array([0.5, 0.4])) == (None, None)
-    assert tables.epochs_to(np.array([0.2, 0.1])) == (1, 1)
+    assert grid.epochs_to(np.array([0.5, 0.3, 0.4, 0.2, 0.1])) == (2, 4)
+    assert grid.epochs_to(np.array([0.5, 0.3, 0.4])) == (2, None)
+    assert grid.epochs_to(np.array([0.5, 0.4])) == (None, None)
+    assert grid.epochs_to(np.array([0.2, 0.1])) == (1, 1)
 
 
 def test_runs_that_never_reach_the_threshold_are_censored_not_dropped(tmp_path):
+    """What is not known of a run that ended too early widens the interval, to both sides."""
     fast, slow = [0.5] * 4 + [0.2] * 6, [0.5] * 10
-    grid = _grid(
-        tmp_path,
-        {
-            **{("sigmoid", seed): slow for seed in range(3)},
-            **{("sigmoid_fmb", seed): fast for seed in range(2)},
-            ("sigmoid_fmb", 2): slow,
-        },
-    )
-    assert tables.median_epochs(tables.censored_epochs(grid, "sigmoid_fmb")) == 5
-    assert tables.median_epochs(tables.censored_epochs(grid, "sigmoid")) == np.inf
-    (claim,) = (each for each in tables.claims(grid) if each.claim.startswith("Table III"))
-    assert ">= 50%" in claim.ours
-    assert ">10, >10, >10" in claim.ours
-    assert claim.verdict == "cannot be told"  # at least 50 % may be the paper's 61
+    errors = {(arm, seed): fast for arm in ("sigmoid", "sigmoid_fmb") for seed in range(3)}
+    for changed, least, most, verdict in (
+        ({}, 0.0, 0.0, "does not hold"),
+        ({("sigmoid", seed): slow for seed in range(3)}, 1 - 5 / 11, 1.0, "cannot be told"),
+        ({("sigmoid", seed): slow + [0.5] * 3 for seed in range(3)}, 1 - 5 / 14, 1.0, "holds"),
+        ({("sigmoid_fmb", seed): slow for seed in range(3)}, None, 1 - 11 / 5, "does not hold"),
+        ({("sigmoid", 0): slow, ("sigmoid_fmb", 0): slow}, 0.0, 0.0, "cannot be told"),
+    ):
+        runs = _grid(tmp_path, errors | changed)
+        low, high = grid.fewer_epochs(runs, "sigmoid_fmb", "sigmoid")
+        assert low.seeds == high.seeds == 3
+        assert low.value == pytest.approx(least) if least is not None else low.value < -1000
+        assert high.value == pytest.approx(most, abs=1e-4)
+        (claim,) = (each for each in claims.claims(runs) if each.claim.startswith("Table III"))
+        assert claim.verdict == verdict
+    assert ">10, 5 (stays from 5)" in claim.ours
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.5, 0.6, "holds"),
+        (0.3, 0.6, "cannot be told"),
+        (0.1, 0.3, "does not hold"),
+        (np.nan, np.nan, "cannot be told"),
+    ],
+)
+def test_a_claim_holds_or_not_where_the_whole_interval_says_so(low, high, verdict):
+    assert claims.at_least(grid.Estimate(0.4, low, high, 3), 0.45) == verdict
+    assert claims.order([grid.Estimate(0.4, low - 0.45, high - 0.45, 3)]) == verdict
+
+
+def test_ends_are_alike_within_a_margin():
+    for values, verdict in (
+        ((0.115, 0.125), "holds"),
+        ((0.115, 0.14), "does not hold"),
+        ((0.115, np.nan), "cannot be told"),
+    ):
+        found = [grid.Estimate(value, value, value, 3) for value in values]
+        assert claims.alike(found, 0.12, 0.01) == verdict
 
 
 def test_logs_that_are_not_of_the_grid_are_refused(tmp_path):
+    _grid(tmp_path, {("tanh", 0): [0.5, 0.4, 0.3], ("sigmoid", 0): [0.5]})
+
+    def refused(message):
+        with pytest.raises(ValueError, match=message):
+            grid.Grid(tmp_path, reproduce.ARMS)
+
     (tmp_path / "relu_seed0.csv").write_text("")
-    with pytest.raises(ValueError, match="is no log of this grid"):
-        tables.Grid(tmp_path, list(reproduce.ARMS))
+    refused("is no log of this grid")
     (tmp_path / "relu_seed0.csv").unlink()
-    _grid(tmp_path, {("tanh", 0): [0.5, 0.4, 0.3]})
     path = tmp_path / "tanh_seed0.csv"
-    lines = path.read_text().splitlines(keepends=True)
+    whole = path.read_text()
+    lines = whole.splitlines(keepends=True)
     path.write_text("".join([*lines[:2], lines[3]]))
-    with pytest.raises(ValueError, match=r"must hold epochs 1, 2, .* without a gap"):
-        tables.Grid(tmp_path, list(reproduce.ARMS))
+    refused(r"must hold epochs 1, 2, .* without a gap")
+    path.write_text(whole)
+    _grid(tmp_path, {})
+    settings = tmp_path / "tanh_seed0.json"
+    content = json.loads(settings.read_text())
+    for part, name, value, message in (
+        ("arguments", "batch_size", 64, "is of another grid: `batch_size` is 64 there, 256 here"),
+        ("arguments", "activation", "sigmoid", "`activation` is 'sigmoid' there, 'tanh' here"),
+        ("arguments", "seed", 3, "`seed` is 3 there, 0 here"),
+        (None, "test_images", 5, "`test_images` 5 and 10000"),
+    ):
+        changed = json.loads(settings.read_text())
+        (changed[part] if part else changed)[name] = value
+        settings.write_text(json.dumps(changed))
+        refused(message)
+        settings.write_text(json.dumps(content))
+    settings.unlink()
+    with pytest.raises(FileNotFoundError):
+        grid.Grid(tmp_path, reproduce.ARMS)
 
 
 @pytest.mark.slow
