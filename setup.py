@@ -29,6 +29,7 @@ setup(
     python_requires=">=3.10,<3.13",
     packages=["larq_seresnet", "larq_seresnet.training", "larq_seresnet.export"],
     package_dir={"larq_seresnet.training": "training", "larq_seresnet.export": "export"},
+    package_data={"larq_seresnet": ["weights/*.npz", "weights/README.md"]},
     install_requires=[
         "h5py",
         "larq>=0.14,<0.15",

@@ -18,7 +18,7 @@ def SEResNet14(
     *,
     input_shape=None,
     input_tensor=None,
-    weights=None,
+    weights="cifar10",
     include_top=True,
     num_classes=10,
     precision="w1",
@@ -41,8 +41,11 @@ def SEResNet14(
         input_shape: (height, width, channels) in pixels, default (32, 32, 3). Without top, height
             and width may be None.
         input_tensor: Keras tensor to build on, instead of an input of `input_shape`.
-        weights: None for initial weights, or the path of a file written by
-            `larq_seresnet.save_weights`.
+        weights: "cifar10" for those that ship, None for initial ones, or the path of a file written
+            by `larq_seresnet.save_weights`. Those that ship are for the default `filters`,
+            `attention`, `activation`, `fmb` and `reduction_ratio`, for "w1" and "w1a1"
+            (larq_seresnet/weights/README.md); without top, or with another number of classes, what
+            fits is loaded.
         include_top: Whether to end with average pooling and the classifier.
         num_classes: Of the classifier; means nothing without top.
         precision: "float32"; "w1", where every kernel has two values: stem, shortcuts, attention,
@@ -63,7 +66,8 @@ def SEResNet14(
         (N, num_classes); without top the last feature map, (N, H/4, W/4, filters[-1]).
 
     Raises:
-        ValueError: If an argument is none of the above, or `weights` does not fit.
+        ValueError: If an argument is none of the above, or `weights` does not fit; for "cifar10" it
+            lists the configurations that there are.
     """
     if attention is None:
         activation, fmb, fmb_gradient, reduction_ratio = "sigmoid", False, "none", 1

@@ -1,20 +1,49 @@
-"""Weight files: Keras's HDF5 layout, with what rebuilds the model and proves the file whole."""
+"""Weight files: HDF5 as Keras writes it, or packed bits; each rebuilds and proves itself.
 
+Those that ship lie in the folder of the same name.
+"""
+
+import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
+import zipfile
 
 import h5py
 import numpy as np
 
 from larq_seresnet import files
 
+#: By data set, the weights that ship: name of the configuration -> SHA-256 of its file.
+SHIPPED: dict[str, dict[str, str]] = {
+    "cifar10": {
+        "seresnet14_w1_se_sigmoid_fmb": (
+            "2090b4f52af8152ead6c793e1327fb9ecee2a89f12f2813148dba7c276eca7d3"
+        ),
+        "seresnet14_w1a1_se_sigmoid_fmb": (
+            "923e559e4f726caa551401cf7644e9519e6d1e6f7312bab83be17fdee78732a0"
+        ),
+    },
+}
+#: Latent weights behind packed bits. Quantizers see their signs alone; so small, a few steps of
+#: fine-tuning may still turn them.
+LATENT = 0.1
 #: Arguments that may differ from the file's; shapes and top are checked by themselves.
 _FREE_ARGUMENTS = ("fmb_gradient", "input_shape", "num_classes", "include_top")
 
 
-def save_weights(model, path, trained_on=None):
+@dataclasses.dataclass(frozen=True)
+class _Contents:
+    """What a weight file holds: its model's arguments, its data set, and arrays by layer."""
+
+    configuration: dict
+    trained_on: str | None
+    layers: dict[str, list[np.ndarray]]
+
+
+def save_weights(model, path, trained_on=None, packed=False):
     """Writes the weights of a SEResNet14, to be read by ``SEResNet14(..., weights=path)``.
 
     The file is what ``model.save_weights(path, save_format="h5")`` writes, latent weights in
@@ -25,6 +54,9 @@ def save_weights(model, path, trained_on=None):
         model: What `SEResNet14` returned.
         path: Where to; the ending is yours.
         trained_on: Name of the data set, to be kept with the weights.
+        packed: Whether to keep but one bit of each weight of a 1-bit kernel, in NumPy's npz: some
+            36 kB instead of 0.8 MB. The model read from it computes the same; its latent weights
+            are +-0.1.
 
     Raises:
         ValueError: If `model` does not come from `SEResNet14`.
@@ -34,6 +66,9 @@ def save_weights(model, path, trained_on=None):
         raise ValueError(f"`model` must be what SEResNet14 returned, received {model!r}.")
 
     def write(part):
+        if packed:
+            _write_packed(model, part, trained_on)
+            return
         model.save_weights(part, save_format="h5")
         with h5py.File(part, "r+") as file:
             file.attrs["configuration"] = configuration
@@ -41,6 +76,28 @@ def save_weights(model, path, trained_on=None):
             file.attrs["sha256"] = _digest(file)
 
     files.replace(path, write)
+
+
+def _write_packed(model, path, trained_on):
+    weights, bits, floats = [], [], []
+    for layer in model.layers:
+        for weight in layer.weights:
+            one_bit = bool(getattr(layer, "kernel_quantizer", None)) and weight.shape.rank > 1
+            weights.append([layer.name, weight.shape.as_list(), one_bit])
+            values = weight.numpy().ravel()
+            bits.append(values >= 0) if one_bit else floats.append(values)
+    facts = {
+        "configuration": json.loads(model.configuration),
+        "trained_on": trained_on,
+        "weights": weights,
+    }
+    arrays = {
+        "bits": np.packbits(np.concatenate(bits or [[]]).astype(bool)),
+        "floats": np.concatenate(floats).astype(np.float32),
+    }
+    facts["sha256"] = _digest_of_arrays(facts, arrays)
+    with open(path, "wb") as file:  # numpy would add an ending to a bare path
+        np.savez_compressed(file, facts=np.array(json.dumps(facts)), **arrays)
 
 
 def read_configuration(path):
@@ -52,83 +109,145 @@ def read_configuration(path):
     Raises:
         ValueError: If `path` is no weight file of this package, or was damaged.
     """
-    with _open(path) as file:
-        return json.loads(file.attrs["configuration"]), file.attrs["trained_on"] or None
+    contents = _read(path)
+    return contents.configuration, contents.trained_on
 
 
-def load_weights(model, path):
-    """Loads a file written by `save_weights` into a model that `SEResNet14` made.
+def load_weights(model, weights):
+    """Loads weights into a model that `SEResNet14` made.
 
-    A model without top takes what it has from a file with top.
+    A model without top takes what it has from a file with top; so does, of weights that ship, one
+    with another number of classes.
+
+    Args:
+        model: From `SEResNet14`.
+        weights: The path of a file written by `save_weights`, or a key of `SHIPPED`.
 
     Raises:
-        ValueError: If `path` is no weight file of this package, was damaged, or is for other
-            arguments or shapes.
+        ValueError: If `weights` is neither, was damaged, or is for other arguments or shapes.
     """
     asked = json.loads(model.configuration)
-    with _open(path) as file:
-        stored = json.loads(file.attrs["configuration"])
-        for name in stored:
-            if name not in _FREE_ARGUMENTS and asked[name] != stored[name]:
-                raise ValueError(
-                    f"`weights` {path} is for {name}={stored[name]!r}, "
-                    f"received {name}={asked[name]!r}."
-                )
-        if asked["include_top"] and not stored["include_top"]:
-            raise ValueError(
-                f"`weights` {path} is for include_top=False, received include_top=True."
-            )
-        values = {
-            layer.name: _layer_values(file, layer, path)
-            for layer in model.layers
-            if layer.weights and layer.name in file  # an `input_tensor` may bring others
-        }
-    for layer in model.layers:
-        if layer.name in values:
-            layer.set_weights(values[layer.name])
+    shipped = weights in SHIPPED if isinstance(weights, str) else False
+    path = _shipped_file(weights, asked) if shipped else weights
+    contents = _read(path)
+    other = _first_difference(contents.configuration, asked)
+    if other:
+        raise ValueError(
+            f"`weights` {path} is for {other}={contents.configuration[other]!r}, "
+            f"received {other}={asked[other]!r}."
+        )
+    if asked["include_top"] and not contents.configuration["include_top"]:
+        raise ValueError(f"`weights` {path} is for include_top=False, received include_top=True.")
+    layers = dict(contents.layers)
+    if shipped and asked["num_classes"] != contents.configuration["num_classes"]:
+        del layers["classifier"]
+    fitting = [layer for layer in model.layers if layer.weights and layer.name in layers]
+    for layer in fitting:  # an `input_tensor` may bring others
+        _check_shapes(layer, layers[layer.name], path)
+    for layer in fitting:
+        layer.set_weights(layers[layer.name])
 
 
-def _layer_values(file, layer, path):
-    group = file[layer.name]
-    values = [group[name][()] for name in group.attrs["weight_names"]]
+def _first_difference(stored, asked):
+    names = (name for name in stored if name not in _FREE_ARGUMENTS)
+    return next((name for name in names if asked[name] != stored[name]), None)
+
+
+def _check_shapes(layer, values, path):
     received = [tuple(weight.shape) for weight in layer.weights]
     allowed = [value.shape for value in values]
     if received != allowed:
         raise ValueError(
             f"`weights` {path} has the shapes {allowed} for {layer.name}, the model has {received}."
         )
-    return values
 
 
-def _open(path):
-    """Opens a weight file and checks its digest."""
+def _shipped_file(dataset, asked):
+    """The file that ships for the arguments `asked`, its SHA-256 checked."""
+    for name, digest in SHIPPED[dataset].items():
+        path = pathlib.Path(__file__).with_suffix("") / f"{name}_{dataset}.npz"
+        received = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "no file"
+        if received != digest:
+            raise ValueError(f"{path} is damaged: its SHA-256 must be {digest}, is {received}.")
+        if not _first_difference(_read(path).configuration, asked):
+            return path
+    there_are = ", ".join(SHIPPED[dataset]) or "none yet"
+    raise ValueError(
+        f"weights={dataset!r} must be of a configuration that has been trained ({there_are}), "
+        f"received {asked}; weights=None starts from initial ones."
+    )
+
+
+def _read(path):
+    """A weight file of either kind, its digest checked."""
     is_path = isinstance(path, (str, os.PathLike))
-    if not is_path or not pathlib.Path(path).is_file() or not h5py.is_hdf5(path):
+    kind = None
+    if is_path and pathlib.Path(path).is_file():
+        kind = _read_hdf5 if h5py.is_hdf5(path) else _read_packed if _is_zip(path) else None
+    if kind is None:
+        names = "".join(f"{name!r}, " for name in SHIPPED)
         raise ValueError(
-            f"`weights` must be None or the path of a file written by save_weights, "
+            f"`weights` must be None, {names}or the path of a file written by save_weights, "
             f"received {str(path)!r}."
         )
+    return kind(path)
+
+
+def _is_zip(path):
+    return pathlib.Path(path).read_bytes()[:4] == b"PK\x03\x04"
+
+
+def _read_hdf5(path):
     try:
         file = h5py.File(path, "r")
     except OSError as error:
         raise ValueError(f"`weights` {path} is damaged: {error}") from error
-    try:
+    with file:
         if not {"sha256", "configuration", "trained_on"} <= set(file.attrs):
             raise ValueError(f"`weights` {path} was not written by save_weights: it has no digest.")
-        digest = _digest(file)
-        if digest != file.attrs["sha256"]:
-            raise ValueError(
-                f"`weights` {path} is damaged: its SHA-256 is {digest}, "
-                f"it was written with {file.attrs['sha256']}."
-            )
-    except BaseException:
-        file.close()
-        raise
-    return file
+        _check_digest(path, _digest(file), file.attrs["sha256"])
+        return _Contents(
+            json.loads(file.attrs["configuration"]),
+            file.attrs["trained_on"] or None,
+            {
+                name: [group[weight][()] for weight in group.attrs["weight_names"]]
+                for name, group in file.items()
+                if len(group.attrs.get("weight_names", ()))
+            },
+        )
+
+
+def _read_packed(path):
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"`weights` {path} is damaged: {error}") from error
+    facts = json.loads(str(arrays.pop("facts", "{}")))
+    if "sha256" not in facts:
+        raise ValueError(f"`weights` {path} was not written by save_weights: it has no digest.")
+    _check_digest(path, _digest_of_arrays(facts, arrays), facts["sha256"])
+    signs = np.where(np.unpackbits(arrays["bits"]), np.float32(LATENT), np.float32(-LATENT))
+    taken = {True: 0, False: 0}
+    layers: dict[str, list[np.ndarray]] = {}
+    for layer, shape, one_bit in facts["weights"]:
+        first, count = taken[one_bit], math.prod(shape)
+        taken[one_bit] += count
+        values = (signs if one_bit else arrays["floats"])[first : first + count]
+        layers.setdefault(layer, []).append(values.reshape(shape))
+    return _Contents(facts["configuration"], facts["trained_on"], layers)
+
+
+def _check_digest(path, received, written):
+    if received != written:
+        raise ValueError(
+            f"`weights` {path} is damaged: its SHA-256 is {received}, "
+            f"it was written with {written}."
+        )
 
 
 def _digest(file):
-    """SHA-256 of every attribute, and of every array with its name, type and shape."""
+    """SHA-256 of every attribute of an HDF5 file, and of every array as `_describe` has it."""
     digest = hashlib.sha256()
 
     def add_attributes(item):
@@ -139,9 +258,22 @@ def _digest(file):
     def add(name, item):
         add_attributes(item)
         if isinstance(item, h5py.Dataset):
-            array = np.ascontiguousarray(item[()])
-            digest.update(f"{name} {array.dtype.str} {array.shape}\0".encode() + array.tobytes())
+            digest.update(_describe(name, item[()]))
 
     add_attributes(file)
     file.visititems(add)
     return digest.hexdigest()
+
+
+def _digest_of_arrays(facts, arrays):
+    known = {name: value for name, value in facts.items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
+    for name, array in arrays.items():
+        digest.update(_describe(name, array))
+    return digest.hexdigest()
+
+
+def _describe(name, array):
+    """An array with its name, type and shape, as bytes."""
+    array = np.ascontiguousarray(array)
+    return f"{name} {array.dtype.str} {array.shape}\0".encode() + array.tobytes()

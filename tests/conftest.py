@@ -22,7 +22,7 @@ def small_model():
     def get(**arguments):
         key = repr(sorted(arguments.items()))
         if key not in models:
-            models[key] = SEResNet14(**{"filters": SMALL, **arguments})
+            models[key] = SEResNet14(**{"filters": SMALL, "weights": None, **arguments})
         return models[key]
 
     return get

@@ -16,6 +16,8 @@ from larq_seresnet.seresnet import ATTENTIONS
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.h5"
+#: Fields that say where and how fast, not what is learnt.
+LEFT_TO_THE_MACHINE = ("data_dir", "gate_epochs", "flip", "compute_dtype")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,6 +209,15 @@ class Config:
         """The arguments of `SEResNet14`, but for `num_classes`, which the data decide."""
         return {name: getattr(self, name) for name in FLAG_GROUPS["model"] if name != "weights"}
 
+    def changed(self) -> dict[str, Any]:
+        """What to give `train.py` for the same run: nothing that is usual or left to a machine."""
+        usual = {**vars(Config(recipe=self.recipe)), "recipe": None, "epochs": None, "seed": None}
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in LEFT_TO_THE_MACHINE and value != usual[name]
+        }
+
     def save(self, run_dir: pathlib.Path, **facts: Any) -> None:
         """Writes config.json: every argument, and `facts` on the run beside them."""
         content = {"arguments": dataclasses.asdict(self), **facts}
@@ -264,6 +275,18 @@ def add_flags(parser: argparse.ArgumentParser) -> dict[str, Any]:
             "--" + field.name.replace("_", "-"), default=argparse.SUPPRESS, help=help, **options
         )
     return groups
+
+
+def flags(arguments: dict[str, Any]) -> list[str]:
+    """Fields of `Config` with their values as words of a command line."""
+    words = []
+    for name, value in arguments.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *format_value(value).split()]
+    return words
 
 
 def format_value(value: Any) -> str:

@@ -4,6 +4,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
+from sklearn.metrics import ConfusionMatrixDisplay
 
 #: Told apart by the colour-blind, and by their dashes in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -122,6 +123,17 @@ def draw_gate_histogram(values, gates, title, path):
     axes.set(title=title, xlabel="attention", ylabel="channels of images")
     axes.legend(fontsize=8)
     _save(figure, path)
+
+
+def draw_confusion(matrix, class_names, title, path):
+    """Draws a confusion matrix, (true class, predicted class), in counts of images."""
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    ConfusionMatrixDisplay(matrix, display_labels=class_names).plot(
+        ax=axes, cmap="Blues", colorbar=False, xticks_rotation="vertical", text_kw={"fontsize": 7}
+    )
+    axes.set(title=title, xlabel="predicted", ylabel="true")
+    figure.savefig(path, dpi=130)
 
 
 def _save(figure, path):

@@ -19,7 +19,7 @@ from larq_seresnet.training import callbacks, config
 FEWEST_SEEDS = 3
 THRESHOLD = 0.30
 #: Where runs of one arm may differ: left to the machine or the data, or in length alone.
-FREE = ("data_dir", "epochs", "gate_epochs", "flip", "compute_dtype")
+FREE = (*config.LEFT_TO_THE_MACHINE, "epochs")
 #: As many as never, where a run ended before it reached the threshold.
 NEVER = 10**6
 

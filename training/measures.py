@@ -96,7 +96,7 @@ def _gradients(run_dir, settings, facts):
         settings.dataset, settings.data_dir, settings.input_shape[:2], IMAGES, limit_test=1
     )
     arguments = {"num_classes": len(facts["class_names"]), **settings.model_arguments()}
-    model = SEResNet14(**arguments)
+    model = SEResNet14(**arguments, weights=None)
     train.initialise(model, settings.seed)
     trained = SEResNet14(**arguments, weights=run_dir / config.WEIGHTS_FILE)
     inputs = preprocess_input(images.train[0])

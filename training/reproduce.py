@@ -91,16 +91,9 @@ class Run:
         run_dir = runs / self.name
         resume = ["--resume"] if (run_dir / "checkpoint" / "checkpoint").exists() else []
         overwrite = [] if resume or not run_dir.exists() else ["--overwrite"]
-        flags = [flag for name, value in self.arguments.items() for flag in _flag(name, value)]
         train = pathlib.Path(__file__).with_name("train.py")
+        flags = config.flags(self.arguments)
         return [sys.executable, str(train), *flags, "--run-dir", str(run_dir), *resume, *overwrite]
-
-
-def _flag(name, value):
-    flag = name.replace("_", "-")
-    if isinstance(value, bool):
-        return [f"--{flag}" if value else f"--no-{flag}"]
-    return [f"--{flag}", *config.format_value(value).split()]
 
 
 def _grid(plan, **common):

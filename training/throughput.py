@@ -36,7 +36,9 @@ def main(argv=None):
     if arguments.epochs < 2 or arguments.turns < 1:
         parser.error("--epochs must be at least 2, the first warms up, and --turns at least 1")
     images = data.load(arguments.dataset, limit_train=arguments.images, limit_test=500)
-    model = SEResNet14(precision=arguments.precision, num_classes=len(images.class_names))
+    model = SEResNet14(
+        precision=arguments.precision, num_classes=len(images.class_names), weights=None
+    )
     model.compile("adam", "sparse_categorical_crossentropy", metrics=[callbacks.error])
     plain, ours = [], []
     for turn in range(arguments.turns):

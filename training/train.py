@@ -218,7 +218,9 @@ def _compiled_model(settings, images, weights):
         "float32" if dtype == "float32" else f"mixed_{dtype}"
     )
     try:
-        model = SEResNet14(num_classes=len(images.class_names), **settings.model_arguments())
+        model = SEResNet14(
+            num_classes=len(images.class_names), weights=None, **settings.model_arguments()
+        )
     finally:
         tf.keras.mixed_precision.set_global_policy(policy)
     initialise(model, settings.seed)

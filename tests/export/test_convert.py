@@ -107,7 +107,7 @@ def test_a_weight_file_alone_is_enough(trained, tmp_path, converted):
 
 def test_a_wrong_file_is_a_failure_with_a_report(trained, tmp_path, monkeypatch):
     """Another model's flatbuffer in place of the right one: exit status 1, and it says why."""
-    other = convert.convert(SEResNet14(precision="w1a1", filters=(4, 8, 16)))
+    other = convert.convert(SEResNet14(precision="w1a1", filters=(4, 8, 16), weights=None))
     monkeypatch.setattr(convert, "convert", lambda model, runtime: other)
     with pytest.raises(SystemExit) as stop:
         convert.main([str(trained("w1a1")), "--out-dir", str(tmp_path), "--limit-test", "20"])
@@ -162,7 +162,7 @@ def test_bad_arguments_are_refused(arguments, message, trained, tmp_path, capsys
     ],
 )
 def test_weights_that_cannot_be_proved_are_refused(tmp_path, capsys, name, arguments, message):
-    save_weights(SEResNet14(filters=(4, 8, 16), **arguments), tmp_path / name)
+    save_weights(SEResNet14(filters=(4, 8, 16), **arguments, weights=None), tmp_path / name)
     with pytest.raises(SystemExit) as stop:
         convert.main([str(tmp_path / name)])
     assert stop.value.code == 2
@@ -183,7 +183,7 @@ def test_weights_that_cannot_be_proved_are_refused(tmp_path, capsys, name, argum
 )
 def test_other_configurations_convert_too(arguments, images):
     """Every one agrees with Keras, and another model's file does not."""
-    model, other = (SEResNet14(filters=(4, 8, 16), **arguments) for _ in range(2))
+    model, other = (SEResNet14(filters=(4, 8, 16), **arguments, weights=None) for _ in range(2))
     labels = np.zeros(len(images), int)
     for each in (model, other):
         each(np.random.default_rng(1).normal(size=(64, 32, 32, 3)), training=True)

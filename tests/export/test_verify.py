@@ -101,10 +101,12 @@ def test_what_is_no_file_of_ours_is_refused_in_one_line(trained, file, tmp_path,
         ("larger", {"input_shape": (64, 64, 3)}, r"takes images of (1, 32, 32, 3), the weights"),
         ("classes", {"num_classes": 7}, "gives 10 classes, the weights 7"),
     ):
-        save_weights(SEResNet14(filters=FILTERS, **arguments), tmp_path / name, "digits")
+        save_weights(
+            SEResNet14(filters=FILTERS, **arguments, weights=None), tmp_path / name, "digits"
+        )
         converted = runtimes.load(file())
         with pytest.raises(ValueError, match=re.escape(message)):
-            model = SEResNet14(filters=FILTERS, **arguments)
+            model = SEResNet14(filters=FILTERS, **arguments, weights=None)
             verify.check_fits(model, converted, file(), tmp_path / name)
 
 
@@ -166,7 +168,7 @@ def test_a_file_that_gives_nan_is_not_verified(trained_model, stored, images):
 @pytest.mark.slow
 def test_layers_with_float_weights_keep_their_inputs(images):
     """INT8 files of the control with a float32 SE: its inputs are not rounded, here nor there."""
-    model = SEResNet14(filters=FILTERS, attention="se_float32", fmb=False)
+    model = SEResNet14(filters=FILTERS, attention="se_float32", fmb=False, weights=None)
     tflite = convert.convert(model, "litert")
     converted, _, left_alone = convert.store(tflite, "litert", "int8")
     assert len(left_alone) == 12
@@ -205,7 +207,7 @@ def test_no_negative_zero_reaches_a_sign_on_a_device(stored, runtime):
 
 
 def test_nan_is_not_compared(stored, images):
-    model = SEResNet14(filters=FILTERS)
+    model = SEResNet14(filters=FILTERS, weights=None)
     model.get_layer("classifier").set_weights([np.full((16, 10), np.nan), np.zeros(10)])
     with pytest.raises(ValueError, match="diverged"):
         verify.compare(model, stored(), images, np.zeros(8, int))

@@ -61,7 +61,7 @@ def _kernels(model):
 
 @pytest.mark.parametrize("precision", ["w1", "w1a1"])
 def test_parameters_and_memory_of_the_default_model(precision):
-    model = SEResNet14(precision=precision)
+    model = SEResNet14(precision=precision, weights=None)
     counted = {}
     for layer in model.layers:
         if layer.weights:
@@ -89,7 +89,7 @@ def test_layer_names_are_a_contract(small_model):
 
 def test_names_of_models():
     def name(**arguments):
-        return SEResNet14(**arguments).name
+        return SEResNet14(**arguments, weights=None).name
 
     assert name() == "seresnet14_w1_se_sigmoid_fmb"
     assert name(precision="float32", activation="tanh", fmb=False) == "seresnet14_float32_se_tanh"
@@ -130,7 +130,9 @@ def test_w1a1_convolves_nothing_but_plus_and_minus_one(small_model, inputs):
 
 
 def test_attention_none_ignores_what_configures_the_gate():
-    model = SEResNet14(attention=None, activation="relu", fmb_gradient="?", reduction_ratio=7)
+    model = SEResNet14(
+        attention=None, activation="relu", fmb_gradient="?", reduction_ratio=7, weights=None
+    )
     assert model.name == "seresnet14_w1_no_se"
 
 
@@ -142,6 +144,7 @@ def test_without_top_any_size_and_channels(precision, channels):
         input_shape=(None, None, channels),
         precision=precision,
         filters=(4, 8, 16),
+        weights=None,
     )
     assert model.output_shape == (None, None, None, 16)
     assert model(np.zeros((2, 40, 24, channels), np.float32)).shape == (2, 10, 6, 16)
@@ -157,19 +160,19 @@ def test_output_is_probabilities_in_float32(small_model, inputs):
 
 def test_input_tensor_is_honoured(inputs):
     source = tf.keras.layers.Input((32, 32, 3))
-    model = SEResNet14(input_tensor=source * 2.0, filters=(4, 8, 16))
+    model = SEResNet14(input_tensor=source * 2.0, filters=(4, 8, 16), weights=None)
     assert model.input is source
-    twice = SEResNet14(filters=(4, 8, 16))
+    twice = SEResNet14(filters=(4, 8, 16), weights=None)
     twice.set_weights(model.get_weights())
     np.testing.assert_allclose(model(inputs), twice(inputs * 2.0), atol=1e-6)
     with pytest.raises(ValueError, match=r"`input_shape` .* \(32, 32, 3\), received \(16, 16, 3\)"):
-        SEResNet14(input_tensor=source, input_shape=(16, 16, 3))
+        SEResNet14(input_tensor=source, input_shape=(16, 16, 3), weights=None)
 
 
 def test_under_mixed_precision_the_weights_and_probabilities_stay_float32(inputs):
     tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
-        model = SEResNet14(filters=(4, 8, 16))
+        model = SEResNet14(filters=(4, 8, 16), weights=None)
     finally:
         tf.keras.mixed_precision.set_global_policy("float32")
     assert {weight.dtype for weight in model.weights} == {tf.float32}
@@ -200,12 +203,12 @@ def test_config_round_trip(small_model, inputs):
 @pytest.mark.parametrize("precision", ["float32", "w1", "w1a1"])
 def test_every_weight_learns(precision, inputs):
     """No weight is cut off from the loss: each gets a gradient, but for the paper's own FMB."""
-    model = SEResNet14(precision=precision, filters=(4, 8, 16))
+    model = SEResNet14(precision=precision, filters=(4, 8, 16), weights=None)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(model(inputs, training=True)[:, 0])
     gradients = tape.gradient(loss, model.trainable_variables)
     assert all(gradient is not None for gradient in gradients)
-    literal = SEResNet14(precision=precision, filters=(4, 8, 16), fmb_gradient="none")
+    literal = SEResNet14(precision=precision, filters=(4, 8, 16), fmb_gradient="none", weights=None)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(literal(inputs, training=True)[:, 0])
     gradients = tape.gradient(loss, literal.trainable_variables)
@@ -239,18 +242,21 @@ def test_every_weight_learns(precision, inputs):
         ({"input_tensor": np.zeros((1, 32, 32, 3))}, "`input_tensor` must be a Keras tensor"),
         ({"precision": ["w1"]}, r"`precision` must be one of .* received \['w1'\]"),
         ({"input_shape": 32}, r"`input_shape` must have the shape .* received \(32,\)"),
-        ({"weights": 3}, "`weights` must be None or the path .* received '3'"),
-        ({"weights": "imagenet"}, "`weights` must be None or the path .* received 'imagenet'"),
+        ({"weights": 3}, "`weights` must be None, 'cifar10', or the path .* received '3'"),
+        (
+            {"weights": "imagenet"},
+            "`weights` must be None, 'cifar10', or the path .* received 'imagenet'",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        SEResNet14(**arguments)
+        SEResNet14(**{"weights": None, **arguments})
 
 
 def test_numpy_numbers_are_numbers():
     labels = np.array([0, 6])
-    model = SEResNet14(num_classes=labels.max() + 1, filters=(4, 8, 16))
+    model = SEResNet14(num_classes=labels.max() + 1, filters=(4, 8, 16), weights=None)
     assert model.output_shape == (None, 7)
 
 

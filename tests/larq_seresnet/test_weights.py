@@ -1,20 +1,26 @@
+import hashlib
+import json
+import pathlib
 import shutil
 
 import h5py
+import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from larq_seresnet import SEResNet14, save_weights
+from larq_seresnet import SEResNet14, SqueezeExcite, preprocess_input, save_weights, weights
+from larq_seresnet.training import data
 from larq_seresnet.weights import read_configuration
 
+ROOT = pathlib.Path(__file__).parents[2]
 SMALL = {"filters": (4, 8, 16)}
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "small.weights.h5"
-    model = SEResNet14(**SMALL)
+    model = SEResNet14(**SMALL, weights=None)
     save_weights(model, path, trained_on="digits")
     return model, path
 
@@ -37,7 +43,7 @@ def test_keras_reads_the_file_too(saved, inputs, tmp_path):
     model, path = saved
     plain = tmp_path / "plain.h5"
     shutil.copy(path, plain)
-    loaded = SEResNet14(**SMALL)
+    loaded = SEResNet14(**SMALL, weights=None)
     loaded.load_weights(plain)
     np.testing.assert_array_equal(loaded(inputs), model(inputs))
 
@@ -76,7 +82,7 @@ def test_other_configurations_are_refused(saved, arguments, message):
 
 def test_no_top_file_is_refused_with_top(tmp_path):
     path = tmp_path / "features.h5"
-    save_weights(SEResNet14(**SMALL, include_top=False), path)
+    save_weights(SEResNet14(**SMALL, include_top=False, weights=None), path)
     with pytest.raises(ValueError, match="is for include_top=False"):
         SEResNet14(**SMALL, weights=path)
 
@@ -121,8 +127,8 @@ def _cut_off(path):
         (_drop_the_data_set, "was not written by save_weights"),
         (_drop_the_digest, "was not written by save_weights"),
         (_cut_off, "is damaged"),
-        (lambda path: path.write_text("weights"), "must be None or the path"),
-        (lambda path: path.unlink(), "must be None or the path"),
+        (lambda path: path.write_text("weights"), "must be None, 'cifar10', or the path"),
+        (lambda path: path.unlink(), "must be None, 'cifar10', or the path"),
     ],
 )
 def test_damaged_files_are_refused(saved, tmp_path, damage, message):
@@ -131,6 +137,138 @@ def test_damaged_files_are_refused(saved, tmp_path, damage, message):
     damage(path)
     with pytest.raises(ValueError, match=message):
         SEResNet14(**SMALL, weights=path)
+
+
+@pytest.fixture(scope="module")
+def packed(saved, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "small.npz"
+    save_weights(saved[0], path, trained_on="digits", packed=True)
+    return path
+
+
+@pytest.mark.parametrize("precision", ["w1", "w1a1", "float32"])
+def test_packed_files_compute_the_same(precision, inputs, tmp_path):
+    model = SEResNet14(**SMALL, precision=precision, weights=None)
+    for layer in model.layers:  # BatchNorm's begin as zeros and ones
+        layer.set_weights([weight + 0.01 for weight in layer.get_weights()])
+    save_weights(model, tmp_path / "packed", trained_on="digits", packed=True)
+    loaded = SEResNet14(**SMALL, precision=precision, weights=tmp_path / "packed")
+    np.testing.assert_array_equal(loaded(inputs), model(inputs))
+    assert read_configuration(tmp_path / "packed")[1] == "digits"
+
+
+def test_packed_kernels_take_one_bit_a_weight(saved, packed):
+    kernels = [weight for weight in saved[0].weights if weight.shape.rank > 1]
+    with np.load(packed) as file:
+        assert file["bits"].nbytes == -(-sum(np.prod(kernel.shape) for kernel in kernels) // 8)
+        others = saved[0].count_params() - sum(np.prod(kernel.shape) for kernel in kernels)
+        assert file["floats"].shape == (others,)
+
+
+def _flip_a_bit(path):
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["bits"][3] ^= 1
+    np.savez(path, **arrays)
+
+
+def _drop_the_facts(path):
+    with np.load(path) as file:
+        np.savez(path, bits=file["bits"])
+
+
+def _pickle(path):
+    np.savez(path, facts=np.array([{}]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_flip_a_bit, "damaged: its SHA-256 is"),
+        (_drop_the_facts, "was not written by save_weights"),
+        (_pickle, "damaged: Object arrays cannot be loaded"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-500]), "is damaged"),
+    ],
+)
+def test_damaged_packed_files_are_refused(packed, tmp_path, damage, message):
+    path = tmp_path / "damaged.npz"
+    shutil.copy(packed, path)
+    damage(path)
+    with pytest.raises(ValueError, match=message):
+        SEResNet14(**SMALL, weights=path)
+
+
+def _shipped():
+    return [
+        json.loads(path.read_text()) for path in sorted((ROOT / "results/weights").glob("*.json"))
+    ]
+
+
+def test_what_ships_is_small_and_what_the_card_says():
+    names = {each["name"]: each["sha256"] for each in _shipped()}
+    assert names == weights.SHIPPED["cifar10"]
+    card = (ROOT / "larq_seresnet/weights/README.md").read_text()
+    for each in _shipped():
+        path = ROOT / "larq_seresnet/weights" / each["file"]
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == each["sha256"]
+        assert path.stat().st_size == each["bytes"] < 64 * 1024
+        assert f"{each['wrong']:,} of {each['images']:,}" in card
+
+
+@pytest.mark.parametrize("precision", ["w1", "w1a1"])
+def test_every_kernel_that_ships_holds_two_values(precision):
+    """As the layers compute with them: +-1, or +- one scale."""
+    model = SEResNet14(precision=precision)
+    kernels = []
+    for layer in model.layers:
+        if isinstance(layer, SqueezeExcite):
+            kernels += [layer.reduce, layer.expand]
+        elif hasattr(layer, "kernel_quantizer"):
+            kernels.append(layer)
+    assert len(kernels) == 12 + 2 + 1 + 1 + 2 * 6
+    for layer in kernels:
+        with lq.context.quantized_scope(True):
+            values = np.unique(layer.get_weights()[0])
+        assert len(values) == 2
+        assert values[0] == -values[1]
+
+
+def test_what_fits_is_loaded_for_other_classes_and_without_top(inputs):
+    whole = SEResNet14()
+    features = SEResNet14(include_top=False, input_shape=(None, None, 3))
+    fewer = SEResNet14(num_classes=3)
+    expected = tf.keras.Model(whole.input, whole.get_layer("stage3_block2_relu").output)(inputs)
+    np.testing.assert_array_equal(features(inputs), expected)
+    last = fewer.get_layer("stage3_block2_relu").output
+    np.testing.assert_array_equal(tf.keras.Model(fewer.input, last)(inputs), expected)
+    assert fewer.output_shape == (None, 3)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"filters": (4, 8, 16)}, {"attention": None}, {"activation": "tanh"}]
+)
+def test_configurations_that_do_not_ship_are_told_what_does(arguments):
+    with pytest.raises(ValueError, match=r"seresnet14_w1_se_sigmoid_fmb, .*weights=None starts"):
+        SEResNet14(**arguments)
+
+
+def test_a_changed_file_does_not_pass_for_what_ships(monkeypatch):
+    monkeypatch.setitem(weights.SHIPPED, "cifar10", {"seresnet14_w1_se_sigmoid_fmb": "0" * 64})
+    with pytest.raises(ValueError, match="its SHA-256 must be 0000"):
+        SEResNet14()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shipped", _shipped(), ids=lambda shipped: shipped["name"])
+def test_what_ships_is_wrong_on_as_many_images_as_the_card_says(shipped):
+    arguments = shipped["run"]["arguments"]
+    try:
+        images = data.load(arguments["dataset"], limit_train=1)
+    except data.DataUnavailable as reason:
+        pytest.skip(str(reason))
+    model = SEResNet14(precision=arguments["precision"])
+    probabilities = model.predict(preprocess_input(images.test[0]), batch_size=500, verbose=0)
+    assert (probabilities.argmax(axis=1) != images.test[1]).sum() == shipped["wrong"]
 
 
 def test_only_our_models_are_saved(tmp_path):

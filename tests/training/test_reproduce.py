@@ -116,7 +116,7 @@ def test_measures_of_a_run(trained):
 
 
 def test_literal_fmb_lets_no_gradient_through():
-    model = SEResNet14(filters=(4, 8, 16), attention="se_paper", fmb_gradient="none")
+    model = SEResNet14(filters=(4, 8, 16), attention="se_paper", fmb_gradient="none", weights=None)
     gradients = measures._rms_gradients(
         model, np.random.default_rng(0).normal(size=(8, 32, 32, 3)), np.arange(8)
     )

@@ -1,0 +1,36 @@
+"""From CIFAR-10 to other classes: the weights that ship, all but the classifier's, go on learning.
+
+    python examples/fine_tune.py svhn_cropped
+    python examples/fine_tune.py path/to/class/folders --epochs 10
+
+Writes fine_tuned.npz, some 36 kB, for `SEResNet14(num_classes=..., weights="fine_tuned.npz")` and
+`export/convert.py fine_tuned.npz`.
+"""
+
+import argparse
+
+import tensorflow as tf
+
+from larq_seresnet import SEResNet14, save_weights
+from larq_seresnet.training import data
+
+parser = argparse.ArgumentParser()
+parser.add_argument("dataset", help="a TFDS name, a folder of class folders, or digits")
+parser.add_argument("--epochs", type=int, default=3)
+arguments = parser.parse_args()
+
+images = data.load(arguments.dataset)
+model = SEResNet14(num_classes=len(images.class_names))
+steps = -(-len(images.train[0]) // 64)
+schedule = tf.keras.optimizers.schedules.PolynomialDecay(0.01, steps * arguments.epochs, 0.0)
+model.compile(
+    tf.keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", metrics=["accuracy"]
+)
+model.fit(
+    data.training_batches(images, 64, seed=0, epochs=arguments.epochs, flip=images.mirror),
+    steps_per_epoch=steps,
+    epochs=arguments.epochs,
+    validation_data=data.test_batches(images),
+    verbose=2,
+)
+save_weights(model, "fine_tuned.npz", trained_on=images.name, packed=True)

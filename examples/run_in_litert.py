@@ -1,0 +1,30 @@
+"""From Keras to a device: converts the model that ships, and runs the file on an image.
+
+    python examples/run_in_litert.py cat.jpg
+
+A device needs model.tflite and the last lines alone; `export/convert.py` also proves the file.
+"""
+
+import pathlib
+import sys
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from PIL import Image, ImageOps
+
+from larq_seresnet import SEResNet14, decode_predictions
+from larq_seresnet.export import convert
+
+converted, _, _ = convert.store(
+    convert.convert(SEResNet14(), "litert"), "litert", "1bit", input_type="uint8", strip=True
+)
+pathlib.Path("model.tflite").write_bytes(converted.tflite)
+print(f"model.tflite: {len(converted.tflite):,} bytes")
+
+image = ImageOps.fit(Image.open(sys.argv[1]).convert("RGB"), (32, 32), Image.Resampling.BOX)
+interpreter = Interpreter("model.tflite")
+interpreter.allocate_tensors()
+interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.asarray(image)[np.newaxis])
+interpreter.invoke()
+probabilities = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+print(*decode_predictions(probabilities, top=3)[0])

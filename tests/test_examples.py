@@ -1,0 +1,51 @@
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from larq_seresnet import SEResNet14
+from larq_seresnet.preprocessing import CIFAR10_CLASSES
+
+EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+
+
+def _run(folder, name, *arguments):
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return process.stdout.splitlines()
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photograph.jpg")
+    return tmp_path / "photograph.jpg"
+
+
+@pytest.mark.slow
+def test_keras_and_a_device_say_the_same(photograph, tmp_path):
+    keras = _run(tmp_path, "predict.py", photograph)
+    assert len(keras) == 3
+    assert {line.split()[0] for line in keras} < set(CIFAR10_CLASSES)
+    size, device = _run(tmp_path, "run_in_litert.py", photograph)
+    assert (tmp_path / "model.tflite").stat().st_size < 40_000
+    assert size == f"model.tflite: {(tmp_path / 'model.tflite').stat().st_size:,} bytes"
+    names = re.findall(r"'(\w+)', ([\d.]+)", device)
+    for (name, probability), line in zip(names, keras, strict=True):
+        assert line.split()[0] == name
+        assert abs(float(line.split()[1][:-1]) - 100 * float(probability)) < 0.1
+
+
+@pytest.mark.slow
+def test_fine_tuning_learns_other_classes(tmp_path):
+    lines = _run(tmp_path, "fine_tune.py", "digits", "--epochs", "5")
+    accuracies = [
+        float(value) for line in lines for value in re.findall(r"val_accuracy: ([\d.]+)", line)
+    ]
+    assert accuracies[-1] > 0.5
+    SEResNet14(weights=tmp_path / "fine_tuned.npz")

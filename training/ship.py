@@ -1,0 +1,161 @@
+"""Packs the weights of finished runs for the package, and writes their model card.
+
+    python training/ship.py RUN_DIR [RUN_DIR ...]
+
+writes, for every run, larq_seresnet/weights/NAME_DATASET.npz, its log and its confusion matrix in
+results/weights, and for all of them the card, larq_seresnet/weights/README.md; then prints what
+`SHIPPED` in larq_seresnet/weights.py must say. For a checkout: an installed package is left alone.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+
+import argparse
+import hashlib
+import json
+import pathlib
+import shlex
+
+import numpy as np
+from sklearn.metrics import confusion_matrix
+
+from larq_seresnet import SEResNet14, files, preprocess_input, save_weights
+from larq_seresnet.training import callbacks, config, data, figures
+
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGE = ROOT / "larq_seresnet" / "weights"
+LOGS = ROOT / "results" / "weights"
+CARD = """\
+# Weights that ship
+
+`SEResNet14(precision=...)` loads them; `weights=None` does without. Kernels are packed, one bit a
+weight; the rest is float32. The container is NumPy's npz, read without pickle; the SHA-256 of every
+file stands in `larq_seresnet/weights.py`.
+
+{table}
+Errors are of the last epoch, top-1, on all test images; which images are wrong is drawn below.
+
+## Data
+
+{data}
+
+## Limits
+
+32 x 32 pixels, one object that fills the image, and no class for "none of these": images of
+anything else get one of the ten labels too, often with high probability. Errors are not spread
+evenly over the classes, as the matrices show. Not for decisions on which anyone's safety depends.
+
+## How they were trained
+
+{training}
+## Confusion
+
+{pictures}"""
+DATA = {
+    "cifar10": (
+        "CIFAR-10 (Krizhevsky, 2009) from a copy whose images have been stored as JPEG, quality "
+        "75: 50,000 training and 10,000 test images. Errors compare with each other and only "
+        "roughly with those on the lossless set."
+    )
+}
+
+
+def main(argv=None):
+    """Packs, measures and describes."""
+    parser = argparse.ArgumentParser(
+        prog="ship.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run_dir", type=pathlib.Path, nargs="+", metavar="RUN_DIR")
+    arguments = parser.parse_args(argv)
+    try:
+        if not PACKAGE.parent.is_dir():
+            raise ValueError(f"ship.py is for a checkout, {PACKAGE.parent} does not exist.")
+        shipped = [ship(run_dir) for run_dir in arguments.run_dir]
+    except (ValueError, OSError, data.DataUnavailable) as problem:
+        parser.exit(2, f"{parser.prog}: error: {problem}\n")
+    files.replace(PACKAGE / "README.md", lambda part: part.write_text(card(shipped)))
+    for each in shipped:
+        print(f'        "{each["name"]}": "{each["sha256"]}",')
+    return shipped
+
+
+def ship(run_dir):
+    """Packs one run; returns what the card says of it."""
+    settings = config.load(run_dir)[0]
+    log = run_dir / callbacks.LOG_FILE
+    epochs = len(callbacks.read_log(log))
+    if not (run_dir / config.WEIGHTS_FILE).exists() or epochs < settings.epochs:
+        raise ValueError(f"{run_dir} must be a finished run, received {epochs} epochs.")
+    images = data.load(settings.dataset, settings.data_dir, settings.input_shape[:2], limit_train=1)
+    model = SEResNet14(
+        num_classes=len(images.class_names),
+        weights=run_dir / config.WEIGHTS_FILE,
+        **settings.model_arguments(),
+    )
+    stem = f"{model.name}_{settings.dataset}"
+    target = PACKAGE / f"{stem}.npz"
+    for folder in (PACKAGE, LOGS):
+        folder.mkdir(parents=True, exist_ok=True)
+    save_weights(model, target, settings.dataset, packed=True)
+    packed = SEResNet14(
+        num_classes=len(images.class_names), weights=target, **settings.model_arguments()
+    )
+    probabilities = packed.predict(preprocess_input(images.test[0]), batch_size=500, verbose=0)
+    matrix = confusion_matrix(images.test[1], probabilities.argmax(axis=1))
+    figures.draw_confusion(matrix, images.class_names, model.name, LOGS / f"{stem}.png")
+    shipped = {
+        "name": model.name,
+        "file": target.name,
+        "bytes": target.stat().st_size,
+        "sha256": hashlib.sha256(target.read_bytes()).hexdigest(),
+        "images": int(matrix.sum()),
+        "wrong": int(matrix.sum() - np.trace(matrix)),
+        "run": json.loads((run_dir / config.CONFIG_FILE).read_text()),
+        "command": shlex.join(["python", "training/train.py", *config.flags(settings.changed())]),
+    }
+    for name, content in (
+        (f"{stem}.json", json.dumps(shipped, indent=1) + "\n"),
+        (f"{stem}.csv", log.read_text()),
+    ):
+        files.replace(LOGS / name, lambda part, content=content: part.write_text(content))
+    return shipped
+
+
+def card(shipped):
+    """The model card of what `ship` returned."""
+    table = files.table(
+        ("configuration", "file", "bytes", "test error", "wrong", "SHA-256"),
+        [
+            (
+                each["name"],
+                f"`{each['file']}`",
+                f"{each['bytes']:,}",
+                f"{each['wrong'] / each['images']:.2%}",
+                f"{each['wrong']:,} of {each['images']:,}",
+                f"`{each['sha256'][:16]}...`",
+            )
+            for each in shipped
+        ],
+    )
+    training = "".join(
+        f"`{each['name']}`: recipe `{each['run']['arguments']['recipe']}`, "
+        f"{each['run']['arguments']['epochs']} epochs, seed {each['run']['arguments']['seed']}, "
+        f"commit {each['run']['commit']}\n([log](../../results/weights/{_stem(each)}.csv), "
+        f"[config](../../results/weights/{_stem(each)}.json)):\n\n    {each['command']}\n\n"
+        for each in shipped
+    )
+    pictures = "".join(
+        f"![{each['name']}](../../results/weights/{_stem(each)}.png)\n" for each in shipped
+    )
+    names = {each["run"]["arguments"]["dataset"] for each in shipped}
+    described = " ".join(DATA.get(name, f"{name}.") for name in sorted(names))
+    return CARD.format(table=table, training=training, pictures=pictures, data=described)
+
+
+def _stem(shipped):
+    return shipped["file"].removesuffix(".npz")
+
+
+if __name__ == "__main__":
+    main()
