@@ -2,6 +2,7 @@
 
 import json
 import numbers
+from itertools import pairwise
 
 import larq as lq
 import tensorflow as tf
@@ -11,6 +12,8 @@ from larq_seresnet.precision import PRECISIONS
 from larq_seresnet.weights import load_weights
 
 ATTENTIONS = ("se", "se_paper", "se_float32", None)
+SHORTCUTS = ("pool", "conv")
+HEADS = ("norm", "bias")
 FILTERS = (16, 32, 64)
 
 
@@ -27,6 +30,8 @@ def SEResNet14(
     fmb_gradient="straight_through",
     attention="se",
     reduction_ratio=1,
+    shortcut="pool",
+    head="norm",
     filters=FILTERS,
 ):
     """SEResNet14 for 32x32 images, with 1-bit weights and channel Feature Map Binarization.
@@ -58,7 +63,11 @@ def SEResNet14(
             whatever the precision), or None for a network without attention, where `activation`,
             `fmb`, `fmb_gradient` and `reduction_ratio` mean nothing.
         reduction_ratio: r of Eq. 4, the attention's weights are (C, C/r) and (C/r, C).
-        filters: Channels of the three stages.
+        shortcut: Where the shape changes, "pool": the mean of 2x2 pixels, channels repeated, no
+            weights; or "conv": He's 1x1 convolution with stride 2.
+        head: What follows the classifier's weights: "norm", a BatchNorm of the logits, which a
+            device gets as scale and bias; or "bias" alone, as He's network has it.
+        filters: Channels of the three stages; for "pool" each a multiple of the one before.
 
     Returns:
         A functional `tf.keras.Model`, named after its configuration. It takes images as
@@ -78,6 +87,8 @@ def SEResNet14(
         "fmb": fmb,
         "fmb_gradient": fmb_gradient,
         "reduction_ratio": reduction_ratio,
+        "shortcut": shortcut,
+        "head": head,
         "filters": filters,
         "num_classes": num_classes,
         "include_top": include_top,
@@ -103,6 +114,14 @@ def SEResNet14(
             gates = FMB(activation, fmb_gradient, name=f"{name}_fmb")(gates)
         return tf.keras.layers.Multiply(name=f"{name}_gate")([x, gates])
 
+    def skip(x, channels, strides, name):
+        if strides == 1 and x.shape[-1] == channels:
+            return x
+        if shortcut == "pool":
+            return _pool_shortcut(x, channels, strides, f"{name}_shortcut")
+        x = _conv(x, channels, 1, strides, bits, f"{name}_shortcut")
+        return _batch_norm(x, f"{name}_shortcut")
+
     image = _image_input(input_shape, input_tensor, include_top)
     arguments["input_shape"] = tuple(image.shape[1:])
     x = _conv(image, filters[0], 3, 1, bits, "stem")
@@ -112,15 +131,18 @@ def SEResNet14(
     for stage, channels in enumerate(filters, start=1):
         for block in (1, 2):
             strides = 2 if stage > 1 and block == 1 else 1
-            x = residual_block(x, channels, strides, bits, gate, f"stage{stage}_block{block}")
+            x = residual_block(x, channels, strides, bits, gate, skip, f"stage{stage}_block{block}")
     if include_top:
         x = tf.keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
         x = lq.layers.QuantDense(
             num_classes,
             kernel_quantizer=bits.scaled_kernel_quantizer,
             kernel_constraint=bits.kernel_constraint,
+            use_bias=head == "bias",
             name="classifier",
         )(x)
+        if head == "norm":
+            x = _batch_norm(x, "classifier")
         x = tf.keras.layers.Activation("softmax", dtype="float32", name="predictions")(x)
 
     inputs = image if input_tensor is None else tf.keras.utils.get_source_inputs(input_tensor)
@@ -131,9 +153,9 @@ def SEResNet14(
     return model
 
 
-def _float_block(x, channels, strides, bits, gate, name):
+def _float_block(x, channels, strides, bits, gate, skip, name):
     """Convolutions on float maps: He's block, with the gate before the addition."""
-    shortcut = _shortcut(x, channels, strides, bits, name)
+    shortcut = skip(x, channels, strides, name)
     x = _conv(x, channels, 3, strides, bits, f"{name}_1")
     x = _batch_norm(x, f"{name}_1")
     x = _relu(x, f"{name}_1")
@@ -143,13 +165,13 @@ def _float_block(x, channels, strides, bits, gate, name):
     return _relu(x, name)
 
 
-def _binary_block(x, channels, strides, bits, gate, name):
+def _binary_block(x, channels, strides, bits, gate, skip, name):
     """Convolutions on +-1: a shortcut around each carries what their sign loses.
 
     ReLU stands before BatchNorm because LCE fuses them into the convolution in this order only.
     """
     for i in (1, 2):
-        shortcut = _shortcut(x, channels, strides, bits, name) if i == 1 else x
+        shortcut = skip(x, channels, strides, name) if i == 1 else x
         x = _conv(x, channels, 3, strides if i == 1 else 1, bits, f"{name}_{i}", binary_input=True)
         x = _relu(x, f"{name}_{i}")
         x = _batch_norm(x, f"{name}_{i}")
@@ -159,12 +181,12 @@ def _binary_block(x, channels, strides, bits, gate, name):
     return x
 
 
-def _shortcut(x, channels, strides, bits, name):
-    """The block's input, by a 1x1 convolution where the shape changes."""
-    if strides == 1 and x.shape[-1] == channels:
-        return x
-    x = _conv(x, channels, 1, strides, bits, f"{name}_shortcut")
-    return _batch_norm(x, f"{name}_shortcut")
+def _pool_shortcut(x, channels, strides, name):
+    """The mean of the pixels that become one, and its channels as often as there is room."""
+    if strides > 1:
+        x = tf.keras.layers.AveragePooling2D(strides, padding="same", name=f"{name}_pool")(x)
+    repeats = channels // x.shape[-1]
+    return tf.keras.layers.Concatenate(name=name)([x] * repeats) if repeats > 1 else x
 
 
 def _conv(x, channels, kernel_size, strides, bits, name, binary_input=False):
@@ -191,7 +213,17 @@ def _relu(x, name):
 
 
 def _name(
-    precision, attention, activation, fmb, fmb_gradient, reduction_ratio, filters, include_top, **_
+    precision,
+    attention,
+    activation,
+    fmb,
+    fmb_gradient,
+    reduction_ratio,
+    shortcut,
+    head,
+    filters,
+    include_top,
+    **_,
 ):
     """The model's name: what of its configuration is not the default, after what always matters."""
     parts = ["seresnet14", precision]
@@ -203,6 +235,10 @@ def _name(
             parts.append("fmb" if fmb_gradient == "straight_through" else "fmb_no_gradient")
         if reduction_ratio != 1:
             parts.append(f"r{reduction_ratio}")
+    if shortcut != "pool":
+        parts.append(f"{shortcut}_shortcut")
+    if head != "norm":
+        parts.append(f"{head}_head")
     if tuple(filters) != FILTERS:
         parts.append("-".join(map(str, filters)))
     if not include_top:
@@ -242,6 +278,8 @@ def _check_arguments(
     fmb,
     fmb_gradient,
     reduction_ratio,
+    shortcut,
+    head,
     filters,
     num_classes,
     include_top,
@@ -252,12 +290,19 @@ def _check_arguments(
     check_choice("fmb", fmb, (True, False))
     check_choice("fmb_gradient", fmb_gradient, FMB_GRADIENTS)
     check_choice("include_top", include_top, (True, False))
+    check_choice("shortcut", shortcut, SHORTCUTS)
+    check_choice("head", head, HEADS)
     if (
         not isinstance(filters, (tuple, list))
         or len(filters) != 3
         or not all(_is_count(channels) for channels in filters)
     ):
         raise ValueError(f"`filters` must be three positive integers, received {filters!r}.")
+    if shortcut == "pool" and any(after % before for before, after in pairwise(filters)):
+        raise ValueError(
+            f"`filters` must each be a multiple of the one before for shortcut='pool', "
+            f"received {filters!r}."
+        )
     if not _is_count(num_classes):
         raise ValueError(f"`num_classes` must be a positive integer, received {num_classes!r}.")
     if not _is_count(reduction_ratio) or any(channels % reduction_ratio for channels in filters):

@@ -31,6 +31,7 @@ SHIPPED: dict[str, dict[str, str]] = {
 #: fine-tuning may still turn them.
 LATENT = 0.1
 #: Arguments that may differ from the file's; shapes and top are checked by themselves.
+_TOP = ("classifier", "classifier_bn")
 _FREE_ARGUMENTS = ("fmb_gradient", "input_shape", "num_classes", "include_top")
 
 
@@ -138,9 +139,12 @@ def load_weights(model, weights):
         )
     if asked["include_top"] and not contents.configuration["include_top"]:
         raise ValueError(f"`weights` {path} is for include_top=False, received include_top=True.")
-    layers = dict(contents.layers)
+    layers = contents.layers
     if shipped and asked["num_classes"] != contents.configuration["num_classes"]:
-        del layers["classifier"]
+        layers = {name: layers[name] for name in layers if name not in _TOP}
+    unknown = set(layers) - {layer.name for layer in model.layers} - set(_TOP)
+    if unknown:
+        raise ValueError(f"`weights` {path} has layers that the model lacks: {sorted(unknown)}.")
     fitting = [layer for layer in model.layers if layer.weights and layer.name in layers]
     for layer in fitting:  # an `input_tensor` may bring others
         _check_shapes(layer, layers[layer.name], path)

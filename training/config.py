@@ -12,7 +12,7 @@ import tensorflow as tf
 from larq_seresnet import files
 from larq_seresnet.layers import FMB_GRADIENTS, GATE_ACTIVATIONS
 from larq_seresnet.precision import PRECISIONS
-from larq_seresnet.seresnet import ATTENTIONS
+from larq_seresnet.seresnet import ATTENTIONS, HEADS, SHORTCUTS
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.h5"
@@ -22,14 +22,13 @@ LEFT_TO_THE_MACHINE = ("data_dir", "gate_epochs", "flip", "compute_dtype")
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How the weights are optimised: Adam, crop and flip, and a course of the learning rate."""
+    """How the weights are optimised: what the fields of the same names in `Config` default to."""
 
+    schedule: str
     learning_rate: float
-    one_cycle: bool
-
-    def schedule(self, learning_rate: float, steps: int) -> Any:
-        """The learning rate of a run of `steps` steps, constant or one cycle that peaks at it."""
-        return OneCycle(learning_rate, steps) if self.one_cycle else learning_rate
+    kernel_rate: float = 0.0
+    batch_size: int = 256
+    crop: int = 4
 
 
 @tf.keras.utils.register_keras_serializable(package="larq_seresnet")
@@ -52,9 +51,12 @@ class OneCycle(tf.keras.optimizers.schedules.LearningRateSchedule):
 
 
 RECIPES = {
-    "plain": Recipe(learning_rate=0.01, one_cycle=False),
-    "onecycle": Recipe(learning_rate=0.02, one_cycle=True),
+    "plain": Recipe(schedule="constant", learning_rate=0.01),
+    "fast": Recipe(
+        schedule="one_cycle", learning_rate=0.01, kernel_rate=0.1, batch_size=128, crop=2
+    ),
 }
+SCHEDULES = ("constant", "one_cycle")
 
 
 def _flag(group, default, help, **options):
@@ -62,6 +64,11 @@ def _flag(group, default, help, **options):
     return dataclasses.field(
         default=default, metadata={"group": group, "help": help, "options": options}
     )
+
+
+def _recipe_flag(help, **options):
+    """A field that a recipe decides where it is not given."""
+    return _flag("optimisation", None, help, **options)
 
 
 def _none_or_name(text):
@@ -96,6 +103,18 @@ class Config:
     )
     reduction_ratio: int = _flag(
         "model", 1, "r of the attention's W0, (C, C/r)", type=int, metavar="R"
+    )
+    shortcut: str = _flag(
+        "model",
+        "pool",
+        "where the shape changes; pool: without weights; conv: He's 1x1 convolution",
+        choices=list(SHORTCUTS),
+    )
+    head: str = _flag(
+        "model",
+        "norm",
+        "after the classifier; norm: BatchNorm of the logits; bias: a bias alone",
+        choices=list(HEADS),
     )
     filters: tuple[int, ...] = _flag(
         "model", (16, 32, 64), "channels of the three stages", type=int, nargs=3, metavar="C"
@@ -141,21 +160,29 @@ class Config:
 
     recipe: str = _flag(
         "optimisation",
-        "onecycle",
-        "onecycle: warm up, then linearly to zero at the last epoch; plain: constant rate",
+        "fast",
+        "what the flags marked * default to; fast: learns most in few epochs; plain: Adam at a "
+        "constant rate, for comparisons",
         choices=list(RECIPES),
     )
     epochs: int = _flag(
         "optimisation", 10, "passes over the training images", type=int, metavar="N"
     )
-    batch_size: int = _flag("optimisation", 256, "images a step", type=int, metavar="N")
-    learning_rate: float | None = _flag(
-        "optimisation",
-        None,
-        "of Adam, for onecycle its peak; default "
-        + ", ".join(f"{name} {recipe.learning_rate}" for name, recipe in RECIPES.items()),
+    batch_size: int = _recipe_flag("images a step", type=int, metavar="N")
+    schedule: str = _recipe_flag(
+        "of the rates: constant, or one_cycle, up over the first fifth and linearly down to zero",
+        choices=list(SCHEDULES),
+    )
+    learning_rate: float = _recipe_flag(
+        "of Adam, for one_cycle its peak", type=float, metavar="RATE"
+    )
+    kernel_rate: float = _recipe_flag(
+        "of Muon for the convolutions' kernels, likewise; 0: Adam moves them too",
         type=float,
         metavar="RATE",
+    )
+    crop: int = _recipe_flag(
+        "shift training images by up to so many pixels", type=int, metavar="PIXELS"
     )
     seed: int = _flag(
         "optimisation", 0, "of weights, data order and augmentation", type=int, metavar="N"
@@ -182,19 +209,17 @@ class Config:
     def __post_init__(self):
         for name in ("filters", "input_shape", "gate_epochs"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.learning_rate is None:
-            object.__setattr__(self, "learning_rate", RECIPES[self.recipe].learning_rate)
-        for name in (
-            "epochs",
-            "batch_size",
-            "limit_train",
-            "limit_test",
-            "held_out",
-            "learning_rate",
-        ):
+        for name, value in vars(RECIPES[self.recipe]).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        positive = ("epochs", "batch_size", "limit_train", "limit_test", "held_out")
+        for name in (*positive, "learning_rate"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"`{name}` must be positive, received {value}.")
+        for name in ("kernel_rate", "crop"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be 0 or more, received {getattr(self, name)}.")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"`seed` must be from 0 to 2**31 - 1, received {self.seed}.")
         for epoch in self.gate_epochs:
@@ -202,6 +227,11 @@ class Config:
                 raise ValueError(
                     f"`gate_epochs` must be from 1 to `epochs`, {self.epochs}, received {epoch}."
                 )
+        if self.crop >= min(self.input_shape[:2]):
+            raise ValueError(
+                f"`crop` must be less than the sides of `input_shape`, {self.input_shape}, "
+                f"received {self.crop}."
+            )
         if self.input_shape[-1] != 3:
             raise ValueError(f"`input_shape` must end in 3 (RGB), received {self.input_shape}.")
 
@@ -225,6 +255,7 @@ class Config:
         files.replace(run_dir / CONFIG_FILE, lambda part: part.write_text(text))
 
 
+_RECIPE_FIELDS = [field.name for field in dataclasses.fields(Recipe)]
 FLAG_GROUPS: dict[str, list[str]] = {}
 for _field in dataclasses.fields(Config):
     FLAG_GROUPS.setdefault(_field.metadata["group"], []).append(_field.name)
@@ -267,7 +298,10 @@ def add_flags(parser: argparse.ArgumentParser) -> dict[str, Any]:
         if group not in groups:
             groups[group] = parser.add_argument_group(group)
         help = field.metadata["help"]
-        if field.default not in (None, ()):
+        if field.name in _RECIPE_FIELDS:
+            values = {name: vars(recipe)[field.name] for name, recipe in RECIPES.items()}
+            help += f" (default*: {', '.join(f'{name} {each}' for name, each in values.items())})"
+        elif field.default not in (None, ()):
             help += f" (default: {format_value(field.default)})"
         if isinstance(field.default, bool) or field.name == "flip":
             options["action"] = argparse.BooleanOptionalAction

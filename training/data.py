@@ -14,7 +14,6 @@ DEFAULT = "cifar10"
 EMBEDDED = "digits"
 HELD_OUT = 0.2
 SPLIT_SEED = 0
-CROP_MARGIN = 4
 REACHABLE_SECONDS = 5
 
 
@@ -263,7 +262,7 @@ def _arrays(dataset):
     return np.concatenate(images), np.concatenate(labels).astype(np.int32)
 
 
-def training_batches(data, batch_size, seed, epochs, initial_epoch=0, flip=True):
+def training_batches(data, batch_size, seed, epochs, initial_epoch=0, flip=True, crop=4):
     """The batches of epochs `initial_epoch` to `epochs`, one after another, shuffled and augmented.
 
     Order and augmentation of an epoch depend on `seed` and the epoch's number alone, so that a
@@ -281,7 +280,7 @@ def training_batches(data, batch_size, seed, epochs, initial_epoch=0, flip=True)
 
         def batch(step, chosen):
             step_seed = tf.random.experimental.stateless_fold_in(epoch_seed, step)
-            crops = augment(tf.gather(images, chosen), step_seed, flip)
+            crops = augment(tf.gather(images, chosen), step_seed, flip, crop)
             return preprocess_input(crops), tf.gather(labels, chosen)
 
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate().map(batch)
@@ -295,22 +294,21 @@ def test_batches(data, batch_size=500):
     return batches.map(lambda images, labels: (preprocess_input(images), labels)).prefetch(2)
 
 
-def augment(images, seed, flip=True):
-    """Shifts each image by up to 4 pixels, mirrored at the border, and mirrors half of them.
+def augment(images, seed, flip=True, crop=4):
+    """Shifts each image by up to `crop` pixels, mirrored at the border, and mirrors half of them.
 
     Args:
         images: uint8, 0..255, (N, H, W, 3).
         seed: Two integers; the same seed gives the same result.
         flip: Whether to mirror at all.
+        crop: Pixels.
 
     Returns:
         uint8, (N, H, W, 3).
     """
     count, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
     shift_seed, mirror_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    shift = tf.random.stateless_uniform(
-        [2, count, 1], shift_seed, -CROP_MARGIN, CROP_MARGIN + 1, dtype=tf.int32
-    )
+    shift = tf.random.stateless_uniform([2, count, 1], shift_seed, -crop, crop + 1, dtype=tf.int32)
     columns = tf.range(width)[tf.newaxis]
     if flip:
         mirrored = tf.random.stateless_uniform([count, 1], mirror_seed, 0, 2, dtype=tf.int32) == 1

@@ -61,7 +61,12 @@ BLOCKS: dict[str, dict[str, dict[str, Any]]] = {
         "w1a1_tanh_fmb": _LITERAL | _TANH_FMB | {"precision": "w1a1"},
     },
 }
-ARMS = {arm: arguments for block in BLOCKS.values() for arm, arguments in block.items()}
+#: All on He's network, as the paper's is.
+ARMS = {
+    arm: {"shortcut": "conv", "head": "bias"} | arguments
+    for block in BLOCKS.values()
+    for arm, arguments in block.items()
+}
 #: By figure of the paper: its arms, a title, and up to which epoch.
 CURVES = {
     3: (("sigmoid", "float32_sigmoid"), "SE with sigmoid, no FMB: 1-bit and float32", 10),

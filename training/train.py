@@ -19,7 +19,7 @@ import zlib
 import tensorflow as tf
 
 from larq_seresnet import SEResNet14, save_weights
-from larq_seresnet.training import callbacks, config, data, figures
+from larq_seresnet.training import callbacks, config, data, figures, optimizers
 from larq_seresnet.weights import load_weights
 
 GATE_IMAGES = 256
@@ -113,7 +113,7 @@ def _resumed(given, run_dir):
         name: value for name, value in given.items() if _as_saved(value) != getattr(settings, name)
     }
     changeable = set(CHANGEABLE_ON_RESUME)
-    if not config.RECIPES[settings.recipe].one_cycle:
+    if settings.schedule == "constant":
         changeable.add("epochs")
     fixed = sorted(set(changed) - changeable)
     if fixed:
@@ -226,15 +226,21 @@ def _compiled_model(settings, images, weights):
     initialise(model, settings.seed)
     if weights is not None:
         load_weights(model, weights)
-    steps = _steps(settings, images) * settings.epochs
-    schedule = config.RECIPES[settings.recipe].schedule(settings.learning_rate, steps)
     model.compile(
-        tf.keras.optimizers.Adam(schedule),
+        _optimizer(settings, _steps(settings, images) * settings.epochs),
         "sparse_categorical_crossentropy",
         metrics=[callbacks.error],
     )
     print(f"{model.name}: {model.count_params():,} parameters, computing in {dtype}")
     return model
+
+
+def _optimizer(settings, steps):
+    one_cycle = settings.schedule == "one_cycle"
+    rate = config.OneCycle(settings.learning_rate, steps) if one_cycle else settings.learning_rate
+    if settings.kernel_rate:
+        return optimizers.Muon(rate, kernel_ratio=settings.kernel_rate / settings.learning_rate)
+    return tf.keras.optimizers.Adam(rate)
 
 
 def initialise(model, seed):
@@ -274,7 +280,13 @@ def _fit(model, settings, images, run_dir, epochs, run_callbacks):
     probe = next(iter(data.test_batches(images, GATE_IMAGES)))[0]
     history = model.fit(
         data.training_batches(
-            images, settings.batch_size, settings.seed, epochs.stop, epochs.start, settings.flip
+            images,
+            settings.batch_size,
+            settings.seed,
+            epochs.stop,
+            epochs.start,
+            settings.flip,
+            settings.crop,
         ),
         initial_epoch=epochs.start,
         epochs=epochs.stop,

@@ -57,11 +57,11 @@ def test_words_of_binary_filters_are_not_half_empty(base, inputs):
 
 
 def test_no_filter_stays_float(plain):
-    assert len(_filters(plain)) == 15 + 13
+    assert len(_filters(plain)) == 13 + 13
     kept = _filters(pack.pack(plain)[0])
     assert all(each.size == len(each) for each in kept)  # scales: one value an output channel
     bits = 3 * 9 * 4 + 4 * 9 * 4 * 4 + 9 * 4 * 8 + 3 * 9 * 8 * 8 + 9 * 8 * 16 + 3 * 9 * 16 * 16
-    bits += 4 * 8 + 8 * 16 + 4 * (16 + 64 + 256) + 16 * 10
+    bits += 4 * (16 + 64 + 256) + 16 * 10
     content = flatbuffer.read(pack.pack(plain)[0])
     packed = [
         content.buffers[content.subgraphs[0].tensors[each.inputs[0]].buffer].data
@@ -99,7 +99,7 @@ def test_what_is_not_two_valued_is_left_alone_and_named(plain, inputs):
 def test_a_float32_model_is_left_alone(small_model, images):
     tflite = convert.convert(small_model(precision="float32"))
     packed, left_alone = pack.pack(tflite)
-    assert len(left_alone) == 15 + 13
+    assert len(left_alone) == 13 + 13
     inputs = preprocess_input(images)
     np.testing.assert_array_equal(
         Converted(packed, "lce").predict(inputs), Converted(tflite, "lce").predict(inputs)

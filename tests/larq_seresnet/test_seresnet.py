@@ -6,7 +6,7 @@ import tensorflow as tf
 from larq_seresnet import FMB, SEResNet14
 
 # Per layer: 1-bit values, 32-bit values. Convolutions k*k*in*out; BatchNorm 4 a channel (gamma,
-# beta, mean, variance); attention C*C twice and C biases; classifier 64*10 and 10 biases.
+# beta, mean, variance); attention C*C twice and C biases; classifier 64*10.
 PARAMETERS = {
     "stem_conv": (3 * 3 * 3 * 16, 0),
     "stem_bn": (0, 4 * 16),
@@ -25,8 +25,6 @@ PARAMETERS = {
     "stage2_block1_2_conv": (3 * 3 * 32 * 32, 0),
     "stage2_block1_2_bn": (0, 4 * 32),
     "stage2_block1_se": (32 * 32 + 32 * 32, 32),
-    "stage2_block1_shortcut_conv": (16 * 32, 0),
-    "stage2_block1_shortcut_bn": (0, 4 * 32),
     "stage2_block2_1_conv": (3 * 3 * 32 * 32, 0),
     "stage2_block2_1_bn": (0, 4 * 32),
     "stage2_block2_2_conv": (3 * 3 * 32 * 32, 0),
@@ -37,17 +35,16 @@ PARAMETERS = {
     "stage3_block1_2_conv": (3 * 3 * 64 * 64, 0),
     "stage3_block1_2_bn": (0, 4 * 64),
     "stage3_block1_se": (64 * 64 + 64 * 64, 64),
-    "stage3_block1_shortcut_conv": (32 * 64, 0),
-    "stage3_block1_shortcut_bn": (0, 4 * 64),
     "stage3_block2_1_conv": (3 * 3 * 64 * 64, 0),
     "stage3_block2_1_bn": (0, 4 * 64),
     "stage3_block2_2_conv": (3 * 3 * 64 * 64, 0),
     "stage3_block2_2_bn": (0, 4 * 64),
     "stage3_block2_se": (64 * 64 + 64 * 64, 64),
-    "classifier": (64 * 10, 10),
+    "classifier": (64 * 10, 0),
+    "classifier_bn": (0, 4 * 10),
 }
-ONE_BIT = 195_632
-FLOATS = 2_474
+ONE_BIT = 193_072
+FLOATS = 2_120
 
 
 def _kernels(model):
@@ -70,8 +67,8 @@ def test_parameters_and_memory_of_the_default_model(precision):
     assert counted == PARAMETERS
     assert sum(bits for bits, _ in counted.values()) == ONE_BIT
     assert sum(floats for _, floats in counted.values()) == FLOATS
-    assert ONE_BIT / 8 == 24_454  # bytes of bits
-    assert FLOATS * 4 == 9_896  # bytes of float32
+    assert ONE_BIT / 8 == 24_134  # bytes of bits
+    assert FLOATS * 4 == 8_480  # bytes of float32
 
 
 def test_layer_names_are_a_contract(small_model):
@@ -79,6 +76,8 @@ def test_layer_names_are_a_contract(small_model):
     blocks = [f"stage{stage}_block{block}" for stage in (1, 2, 3) for block in (1, 2)]
     for block in blocks:
         expected |= {f"{block}_{part}" for part in ("1_relu", "fmb", "gate", "add", "relu")}
+    for block in ("stage2_block1", "stage3_block1"):
+        expected |= {f"{block}_shortcut", f"{block}_shortcut_pool"}
     assert {layer.name for layer in small_model().layers} == expected
     binary = {layer.name for layer in small_model(precision="w1a1").layers}
     for block in blocks:
@@ -94,8 +93,15 @@ def test_names_of_models():
     assert name() == "seresnet14_w1_se_sigmoid_fmb"
     assert name(precision="float32", activation="tanh", fmb=False) == "seresnet14_float32_se_tanh"
     assert (
-        name(attention="se_paper", fmb_gradient="none", reduction_ratio=4, filters=(4, 8, 12))
-        == "seresnet14_w1_se_paper_sigmoid_fmb_no_gradient_r4_4-8-12"
+        name(
+            attention="se_paper",
+            fmb_gradient="none",
+            reduction_ratio=4,
+            shortcut="conv",
+            head="bias",
+            filters=(4, 8, 12),
+        )
+        == "seresnet14_w1_se_paper_sigmoid_fmb_no_gradient_r4_conv_shortcut_bias_head_4-8-12"
     )
     without = {"attention": None, "activation": "tanh", "fmb": True, "fmb_gradient": "none"}
     assert name(**without, precision="w1a1", include_top=False) == "seresnet14_w1a1_no_se_no_top"
@@ -107,7 +113,7 @@ def test_every_kernel_holds_two_values(small_model, precision, attention):
     model = small_model(precision=precision, attention=attention)
     kernels = _kernels(model)
     assert len(kernels) == sum("kernel" in weight.name for weight in model.weights)
-    assert len(kernels) == 1 + 12 + 2 + 1 + (12 if attention else 0)
+    assert len(kernels) == 1 + 12 + 1 + (12 if attention else 0)
     for name, kernel in kernels.items():
         with lq.context.quantized_scope(True):
             values = np.unique(tf.convert_to_tensor(kernel))
@@ -123,7 +129,8 @@ def test_w1a1_convolves_nothing_but_plus_and_minus_one(small_model, inputs):
     ]
     assert len(convolutions) == 12
     assert all(layer.pad_values == 1.0 for layer in convolutions)
-    maps = tf.keras.Model(model.input, [layer.input for layer in convolutions])(inputs)
+    probe = tf.keras.Model(model.input, [layer.input for layer in convolutions])
+    maps = probe(inputs, training=True)  # BatchNorm by the statistics of these images
     for layer, values in zip(convolutions, maps):
         signs = layer.input_quantizer(values).numpy()
         assert set(np.unique(signs)) == {-1.0, 1.0}, f"{layer.name} sees a constant"
@@ -235,6 +242,9 @@ def test_every_weight_learns(precision, inputs):
         ({"reduction_ratio": 32}, "received 32"),
         ({"filters": (16, 32)}, r"`filters` must be three positive integers, received \(16, 32\)"),
         ({"filters": 16}, "received 16"),
+        ({"filters": (4, 8, 12)}, r"multiple of the one before .* received \(4, 8, 12\)"),
+        ({"shortcut": "max"}, "`shortcut` must be one of 'pool', 'conv', received 'max'"),
+        ({"head": None}, "`head` must be one of 'norm', 'bias', received None"),
         ({"num_classes": 0}, "`num_classes` must be a positive integer, received 0"),
         ({"input_shape": (32, 32)}, r"`input_shape` .* received \(32, 32\)"),
         ({"input_shape": (None, None, 3)}, r"received \(None, None, 3\)"),
@@ -252,6 +262,23 @@ def test_every_weight_learns(precision, inputs):
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         SEResNet14(**{"weights": None, **arguments})
+
+
+def test_shortcuts_by_hand():
+    """2x2 pixels become their mean, its channels twice; a 1x1 convolution has weights instead."""
+    model = SEResNet14(filters=(4, 8, 8), weights=None)
+    pooled = tf.keras.Model(
+        model.get_layer("stage1_block2_relu").output,
+        model.get_layer("stage2_block1_shortcut").output,
+    )
+    maps = np.random.default_rng(0).normal(size=(2, 32, 32, 4)).astype(np.float32)
+    mean = maps.reshape(2, 16, 2, 16, 2, 4).mean(axis=(2, 4))
+    np.testing.assert_allclose(pooled(maps), np.concatenate([mean, mean], axis=-1), atol=1e-6)
+    names = {layer.name for layer in model.layers}
+    assert "stage3_block1_shortcut_pool" in names  # channels stay, so nothing is repeated
+    assert "stage3_block1_shortcut" not in names
+    convolved = SEResNet14(filters=(4, 8, 12), shortcut="conv", weights=None)
+    assert convolved.get_layer("stage3_block1_shortcut_conv").kernel.shape == (1, 1, 8, 12)
 
 
 def test_numpy_numbers_are_numbers():

@@ -70,8 +70,9 @@ def test_layers_before_the_input_tensor_are_left_alone(saved, inputs):
         ({"precision": "float32"}, "is for precision='w1', received precision='float32'"),
         ({"activation": "tanh"}, "is for activation='sigmoid', received activation='tanh'"),
         ({"fmb": False}, "is for fmb=True, received fmb=False"),
-        ({"filters": (4, 8, 12)}, r"is for filters=\[4, 8, 16\], received filters=\[4, 8, 12\]"),
-        ({"num_classes": 5}, r"shapes \[\(16, 10\), \(10,\)\] for classifier, the model has"),
+        ({"filters": (4, 8, 24)}, r"is for filters=\[4, 8, 16\], received filters=\[4, 8, 24\]"),
+        ({"shortcut": "conv"}, "is for shortcut='pool', received shortcut='conv'"),
+        ({"num_classes": 5}, r"shapes \[\(16, 10\)\] for classifier, the model has"),
         ({"input_shape": (32, 32, 1)}, r"shapes .* for stem_conv, the model has"),
     ],
 )
@@ -225,7 +226,7 @@ def test_every_kernel_that_ships_holds_two_values(precision):
             kernels += [layer.reduce, layer.expand]
         elif hasattr(layer, "kernel_quantizer"):
             kernels.append(layer)
-    assert len(kernels) == 12 + 2 + 1 + 1 + 2 * 6
+    assert len(kernels) == 12 + 1 + 1 + 2 * 6
     for layer in kernels:
         with lq.context.quantized_scope(True):
             values = np.unique(layer.get_weights()[0])

@@ -39,6 +39,25 @@ def test_flags_make_a_config():
     assert (settings.fmb, settings.attention, settings.filters) == (False, None, (1, 2, 3))
     assert settings.gate_epochs == (4, 5)
     assert settings.learning_rate == config.RECIPES["plain"].learning_rate
+    assert settings.kernel_rate == 0.0
+
+
+def test_a_recipe_is_the_default_of_its_fields():
+    for name, recipe in config.RECIPES.items():
+        settings = vars(config.Config(recipe=name))
+        assert {field: settings[field] for field in vars(recipe)} == vars(recipe)
+    settings = config.Config(batch_size=64)
+    assert settings.batch_size == 64
+    assert settings.changed() == {"batch_size": 64, "recipe": "fast", "epochs": 10, "seed": 0}
+
+
+def test_flags_are_read_back():
+    parser = argparse.ArgumentParser()
+    config.add_flags(parser)
+    settings = config.Config(attention=None, filters=(1, 2, 4), fmb=False, recipe="plain")
+    words = config.flags(settings.changed())
+    assert words[:2] == ["--no-fmb", "--attention"]
+    assert config.Config(**vars(parser.parse_args(words))) == settings
 
 
 def test_save_and_load(tmp_path):
@@ -55,6 +74,8 @@ def test_save_and_load(tmp_path):
         ({"limit_train": 0}, "`limit_train` must be positive, received 0"),
         ({"learning_rate": -0.1}, "`learning_rate` must be positive, received -0.1"),
         ({"learning_rate": float("nan")}, "`learning_rate` must be positive, received nan"),
+        ({"kernel_rate": -0.1}, "`kernel_rate` must be 0 or more, received -0.1"),
+        ({"crop": 32}, r"`crop` must be less than the sides of `input_shape`, .* received 32"),
         ({"seed": -1}, r"`seed` must be from 0 to 2\*\*31 - 1, received -1"),
         ({"gate_epochs": (1, 11)}, "`gate_epochs` must be from 1 to `epochs`, 10, received 11"),
         ({"input_shape": (32, 32, 1)}, r"`input_shape` must end in 3 .* received \(32, 32, 1\)"),

@@ -156,6 +156,7 @@ def test_augment_shifts_and_mirrors():
     again = data.augment(columns, [1, 2]).numpy()
     np.testing.assert_array_equal(augmented, again)
     assert (augmented != data.augment(columns, [1, 3]).numpy()).any()
+    np.testing.assert_array_equal(data.augment(columns, [1, 2], flip=False, crop=0), columns)
     upright = data.augment(columns, [1, 2], flip=False).numpy()[:, 0, :, 0].astype(int)
     assert (upright[:, 12] < upright[:, 18]).all()
 

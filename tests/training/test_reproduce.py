@@ -110,7 +110,7 @@ def test_measures_of_a_run(trained):
     assert last["always_open"] == (gates.min(axis=0) == 1).sum()
     for when in ("initial", "final"):
         gradients = found["gradients"][when]
-        assert len(gradients) == 28
+        assert len(gradients) == 26
         assert all(value > 0 for value in gradients.values())
     assert found["gradients"]["initial"] != found["gradients"]["final"]
 

@@ -94,12 +94,12 @@ def test_gates_are_those_of_the_model(trained):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["onecycle", "plain"])
+@pytest.mark.parametrize("recipe", ["fast", "plain"])
 def test_two_epochs_and_two_resumed_equal_four(tmp_path, recipe):
     flags = ("--recipe", recipe, "--deterministic", "--gate-epochs", 2)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     _train(whole, *flags, "--epochs", 4)
-    if recipe == "onecycle":
+    if recipe == "fast":
         _train(parts, *flags, "--epochs", 4, "--stop-after", 2)
         train.main(["--resume", "--run-dir", str(parts)])
     else:

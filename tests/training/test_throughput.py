@@ -1,0 +1,27 @@
+import pytest
+import tensorflow as tf
+
+from larq_seresnet.training import throughput
+
+
+def test_every_convolution_is_timed_forward_and_back(small_model, monkeypatch):
+    """One second each: 13 convolutions three ways, but for the gradient of the image."""
+    monkeypatch.setattr(throughput.timeit, "repeat", lambda operator, number, repeat: [3.0, 1.0])
+    assert throughput.convolution_seconds(small_model(), 2, tf.float32) == 13 * 3 - 1
+
+
+@pytest.mark.slow
+def test_all_three_rates_are_measured(capsys):
+    rates = throughput.main("--dataset digits --images 512 --epochs 2 --turns 1".split())
+    assert {name: len(found) for name, found in rates.items()} == {
+        "plain model.fit": 1,
+        "train.py": 1,
+        "convolutions alone": 1,
+    }
+    assert "convolutions alone: median" in capsys.readouterr().out
+
+
+def test_an_epoch_to_warm_up_is_needed(capsys):
+    with pytest.raises(SystemExit):
+        throughput.main(["--epochs", "1"])
+    assert "--epochs must be at least 2" in capsys.readouterr().err
