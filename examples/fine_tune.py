@@ -3,7 +3,7 @@
     python examples/fine_tune.py svhn_cropped
     python examples/fine_tune.py path/to/class/folders --epochs 10
 
-Writes fine_tuned.npz, some 36 kB, for `SEResNet14(num_classes=..., weights="fine_tuned.npz")` and
+Writes fine_tuned.npz, some 34 kB, for `SEResNet14(num_classes=..., weights="fine_tuned.npz")` and
 `export/convert.py fine_tuned.npz`.
 """
 

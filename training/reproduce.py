@@ -1,28 +1,20 @@
-"""The paper's grid of trainings: one command runs what is missing and keeps the logs."""
+"""The paper's grid of trainings, and the recipe's: one command runs what is missing."""
 
 import argparse
-import concurrent.futures
 import dataclasses
 import pathlib
 import shlex
-import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from larq_seresnet import files
-from larq_seresnet.training import callbacks, claims, config, data, figures, measures, tables
-from larq_seresnet.training.grid import Grid, check_same
+from larq_seresnet.training import ablation, claims, data, figures, measures, runs, tables
+from larq_seresnet.training.grid import Grid
 
 ROOT = pathlib.Path(__file__).parent.parent
-RESULTS = ROOT / "results" / "paper"
-#: Where the runs of a profile, and its logs with the report, go: `smoke` is none of the paper's.
-FOLDERS = {
-    "smoke": (pathlib.Path("runs") / "smoke", pathlib.Path("runs") / "smoke" / "report"),
-    None: (pathlib.Path("runs") / "paper", RESULTS),
-}
-
 _LITERAL = {"attention": "se_paper", "fmb_gradient": "none"}
 _SIGMOID = {"activation": "sigmoid", "fmb": False}
 _TANH = {"activation": "tanh", "fmb": False}
@@ -80,41 +72,20 @@ TUNED = ("no_se", "sigmoid")
 RATES = (0.001, 0.003, 0.01, 0.03)
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One training: a directory `name`, and the arguments of its `Config`."""
-
-    name: str
-    arguments: dict[str, Any]
-
-    @property
-    def arm(self) -> str:
-        return self.name.rsplit("_", 1)[0]
-
-    def command(self, runs: pathlib.Path) -> list[str]:
-        """What trains it, or goes on with it where its checkpoint stands."""
-        run_dir = runs / self.name
-        resume = ["--resume"] if (run_dir / "checkpoint" / "checkpoint").exists() else []
-        overwrite = [] if resume or not run_dir.exists() else ["--overwrite"]
-        train = pathlib.Path(__file__).with_name("train.py")
-        flags = config.flags(self.arguments)
-        return [sys.executable, str(train), *flags, "--run-dir", str(run_dir), *resume, *overwrite]
-
-
 def _grid(plan, **common):
     """Runs in the order of `plan`, (arms, their epochs, seeds): all arms of one seed first.
 
     A constant rate makes a short run the beginning of a long one: what comes twice is run once.
     """
-    runs: dict[str, Run] = {}
+    found: dict[str, runs.Run] = {}
     for arms, epochs, seeds in plan:
         for seed in seeds:
             for arm in arms:
                 name = f"{arm}_seed{seed}"
-                last = max(epochs(arm), runs[name].arguments["epochs"] if name in runs else 0)
+                last = max(epochs(arm), found[name].arguments["epochs"] if name in found else 0)
                 arguments = {"recipe": "plain", "epochs": last, "seed": seed}
-                runs[name] = Run(name, ARMS[arm] | arguments | common)
-    return list(runs.values())
+                found[name] = runs.Run(name, ARMS[arm] | arguments | common)
+    return list(found.values())
 
 
 def _arms(*blocks):
@@ -127,7 +98,7 @@ def _until_table_iii(arm):
 
 def _tuning():
     return [
-        Run(
+        runs.Run(
             f"{arm}_rate{rate}",
             ARMS[arm]
             | {"recipe": "plain", "epochs": 5, "seed": 0, "held_out": 5000, "learning_rate": rate}
@@ -139,77 +110,47 @@ def _tuning():
 
 
 _FIRST, _REST = _arms("paper-literal", "controls"), _arms("gradient", "ours", "activations")
-PROFILES = {
-    "tuning": _tuning(),
-    "smoke": _grid(
-        [(_FIRST, lambda arm: 2, range(2))],
-        dataset="digits",
-        limit_train=256,
-        limit_test=100,
-        batch_size=64,
-        filters=(4, 8, 16),
-        compute_dtype="float32",
-    ),
-    "short": _grid(
-        [(_FIRST, _until_table_iii, range(3)), (_REST, _until_table_iii, range(2))],
-        dataset="cifar10",
-    ),
-    "full": _grid(
-        [
-            (_FIRST + _REST, _until_table_iii, range(5)),
-            (claims.ALL_FOUR, lambda arm: claims.LAST_EPOCH, range(1)),
-        ],
-        dataset="cifar10",
-    ),
-}
 
 
 def main(argv=None):
-    """Runs what of a profile is not done, then draws the report from all logs there are."""
+    """Runs what of a profile is not done, then draws its report from all logs there are."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    runs, results = FOLDERS.get(arguments.profile, FOLDERS[None])
-    runs, results = arguments.runs_dir or runs, arguments.out_dir or results
-    logs = results / ("tuning" if arguments.profile == "tuning" else "logs")
+    profile = PROFILES[arguments.profile]
+    folder, results = arguments.runs_dir or profile.folder, arguments.out_dir or profile.results
+    logs = results / profile.logs
     failed = []
     try:
         if arguments.jobs < 1:
             raise ValueError(f"--jobs must be at least 1, received {arguments.jobs}.")
-        missing = [] if arguments.report_only else _missing(arguments, logs)
+        missing = [] if arguments.report_only else _missing(profile, arguments.arms, logs)
         if arguments.print_commands:
             for run in missing:
-                print(shlex.join(run.command(runs)))
+                print(shlex.join(run.command(folder)))
             return
-        for problem in _train_all(missing, arguments.jobs, runs, logs):
+        for problem in runs.train_all(missing, arguments.jobs, folder, logs):
             failed += [problem] if problem else []
             if not problem:
-                write_report(results)
+                profile.draw(results)
         if not missing:
-            write_report(results)
+            profile.draw(results)
     except (ValueError, OSError, data.DataUnavailable) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
-    print(f"wrote {results / 'report.md'}")
+    print(f"drew what {results} holds")
     if failed:
         sys.exit(f"{len(failed)} runs failed, see what they printed: {', '.join(failed)}")
 
 
-def _missing(arguments, logs):
+def _missing(profile, arms, logs):
     """The runs of a profile that are not done."""
-    arms = arguments.arms or list(ARMS)
-    unknown = sorted(set(arms) - set(ARMS))
+    known = list(dict.fromkeys(run.arm for run in profile.runs))
+    unknown = sorted(set(arms or known) - set(known))
     if unknown:
-        raise ValueError(f"`arms` must be among {', '.join(ARMS)}, received {unknown[0]!r}.")
-    grid = [run for run in PROFILES[arguments.profile] if run.arm in arms]
-    missing = [run for run in grid if not is_done(run, logs)]
-    if not arguments.print_commands:
-        print(f"{arguments.profile}: {len(grid) - len(missing)} of {len(grid)} runs are done")
+        raise ValueError(f"`arms` must be among {', '.join(known)}, received {unknown[0]!r}.")
+    chosen = [run for run in profile.runs if run.arm in (arms or known)]
+    missing = runs.missing(chosen, logs)
+    print(f"{len(chosen) - len(missing)} of {len(chosen)} runs are done", file=sys.stderr)
     return missing
-
-
-def _train_all(runs, jobs, folder, logs):
-    """Trains runs, `jobs` at once; yields, as each ends, where its output is if it failed."""
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        yield from pool.map(lambda run: _train(run, folder, logs), runs)
 
 
 def write_report(results):
@@ -241,40 +182,61 @@ def _draw_gates(records, results):
     figures.draw_gate_histogram(values, gates, title, results / "figure06")
 
 
-def _train(run, folder, logs):
-    """Trains one run and collects its log; returns where its output is if it failed."""
-    run_dir = folder / run.name
-    if not _is_trained(run, run_dir):
-        command = run.command(folder)
-        print(shlex.join(command), flush=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        output = folder / f"{run.name}.txt"
-        with open(output, "a") as file:
-            if subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode:
-                return str(output)
-    measures.collect(run_dir, logs)
-    return None
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """Runs that one command trains.
 
-
-def _is_trained(run, run_dir):
-    trained = (run_dir / config.WEIGHTS_FILE).exists()
-    return trained and _holds(run_dir / config.CONFIG_FILE, run_dir / callbacks.LOG_FILE, run)
-
-
-def is_done(run, logs):
-    """Whether `logs` hold all epochs of a run.
-
-    Raises:
-        ValueError: If what they hold under its name is of another run, or was cut off in a row.
+    Attributes:
+        runs: In the order of training.
+        draw: Draws a report from the logs in a folder of results.
+        results: That folder; `logs` is the one of logs in it.
+        folder: Of run directories.
     """
-    settings, log = logs / f"{run.name}.json", logs / f"{run.name}.csv"
-    return settings.exists() and log.exists() and _holds(settings, log, run)
+
+    runs: list[runs.Run]
+    draw: Callable[[pathlib.Path], None] = write_report
+    results: pathlib.Path = ROOT / "results" / "paper"
+    logs: str = "logs"
+    folder: pathlib.Path = pathlib.Path("runs") / "paper"
 
 
-def _holds(settings, log, run):
-    """Whether a log has all epochs of a run; its config must be that of the run."""
-    check_same(settings, config.read(settings)[0], config.Config(**run.arguments))
-    return len(callbacks.read_log(log)) >= run.arguments["epochs"]
+PROFILES = {
+    "tuning": Profile(_tuning(), logs="tuning"),
+    "smoke": Profile(
+        _grid(
+            [(_FIRST, lambda arm: 2, range(2))],
+            dataset="digits",
+            limit_train=256,
+            limit_test=100,
+            batch_size=64,
+            filters=(4, 8, 16),
+            compute_dtype="float32",
+        ),
+        results=pathlib.Path("runs") / "smoke" / "report",
+        folder=pathlib.Path("runs") / "smoke",
+    ),
+    "short": Profile(
+        _grid(
+            [(_FIRST, _until_table_iii, range(3)), (_REST, _until_table_iii, range(2))],
+            dataset="cifar10",
+        )
+    ),
+    "full": Profile(
+        _grid(
+            [
+                (_FIRST + _REST, _until_table_iii, range(5)),
+                (claims.ALL_FOUR, lambda arm: claims.LAST_EPOCH, range(1)),
+            ],
+            dataset="cifar10",
+        )
+    ),
+    "recipe": Profile(
+        ablation.runs(),
+        ablation.write_report,
+        results=ROOT / "results" / "recipe",
+        folder=pathlib.Path("runs") / "recipe",
+    ),
+}
 
 
 def _parser():
@@ -301,13 +263,14 @@ def _parser():
         "--runs-dir",
         type=pathlib.Path,
         metavar="DIR",
-        help="of run directories (default: runs/paper, for smoke runs/smoke)",
+        help="of run directories (default: runs/paper, runs/recipe, runs/smoke)",
     )
     parser.add_argument(
         "--out-dir",
         type=pathlib.Path,
         metavar="DIR",
-        help="of logs, tables and figures (default: results/paper, for smoke runs/smoke/report)",
+        help="of logs, tables and figures (default: results/paper, for recipe results/recipe, for "
+        "smoke runs/smoke/report)",
     )
     return parser
 

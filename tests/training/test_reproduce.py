@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shlex
 import shutil
@@ -6,16 +7,26 @@ import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14
-from larq_seresnet.training import callbacks, claims, config, grid, measures, reproduce, tables
+from larq_seresnet.training import (
+    ablation,
+    callbacks,
+    claims,
+    config,
+    grid,
+    measures,
+    reproduce,
+    runs,
+    tables,
+)
 
 
 def test_every_arm_is_a_config_and_seeds_are_paired():
-    for runs in reproduce.PROFILES.values():
-        assert len({run.name for run in runs}) == len(runs)
-        for run in runs:
+    for name, profile in reproduce.PROFILES.items():
+        assert len({run.name for run in profile.runs}) == len(profile.runs)
+        for run in profile.runs:
             settings = config.Config(**run.arguments)
-            assert settings.recipe == "plain"
-    short = {run.name: run.arguments for run in reproduce.PROFILES["short"]}
+            assert settings.recipe == ("fast" if name == "recipe" else "plain")
+    short = {run.name: run.arguments for run in reproduce.PROFILES["short"].runs}
     assert {name.rsplit("_seed", 1)[0] for name in short} == set(reproduce.ARMS)
     assert short["sigmoid_seed2"]["epochs"] == short["no_se_seed0"]["epochs"] == 25
     assert short["tanh_fmb_seed1"]["epochs"] == 10
@@ -25,7 +36,7 @@ def test_every_arm_is_a_config_and_seeds_are_paired():
 
 
 def test_rates_are_chosen_on_held_out_images():
-    for run in reproduce.PROFILES["tuning"]:
+    for run in reproduce.PROFILES["tuning"].runs:
         assert run.arguments["held_out"] == 5000
     chosen = config.RECIPES["plain"].learning_rate
     assert chosen in reproduce.RATES
@@ -34,33 +45,34 @@ def test_rates_are_chosen_on_held_out_images():
 def test_commands_are_what_train_takes(tmp_path, capsys):
     reproduce.main(["--profile", "short", "--print-commands", "--out-dir", str(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(reproduce.PROFILES["short"])
+    assert len(lines) == len(reproduce.PROFILES["short"].runs)
     words = shlex.split(lines[0])
     assert words[1].endswith("train.py")
     assert words[2:] == shlex.split(
-        "--attention se_paper --fmb-gradient none --activation sigmoid --no-fmb --recipe plain "
+        "--shortcut conv --head bias --attention se_paper --fmb-gradient none --activation sigmoid "
+        "--no-fmb --recipe plain "
         "--epochs 25 --seed 0 --dataset cifar10 --run-dir runs/paper/sigmoid_seed0"
     )
 
 
-def _write(logs, run, epochs, **changed):
+def _write(logs, run, epochs, error=0.5, **changed):
     logs.mkdir(exist_ok=True)
     arguments = {**vars(config.Config(**run.arguments)), **changed}
     (logs / f"{run.name}.json").write_text(json.dumps({"arguments": arguments}))
-    row = "1,0.01,1,0.5,1,0.5,9,9,cifar10\n"
+    row = f"1,0.01,1,{error},1,{error},9,9,cifar10\n"
     header = ",".join(callbacks.LOG_COLUMNS) + "\n"
     (logs / f"{run.name}.csv").write_text(header + row * epochs)
 
 
 def test_what_is_done_is_skipped_and_what_is_wrong_is_said(tmp_path, capsys):
-    run = reproduce.PROFILES["short"][0]
-    assert not reproduce.is_done(run, tmp_path)
+    run = reproduce.PROFILES["short"].runs[0]
+    assert not runs.is_done(run, tmp_path)
     _write(tmp_path, run, 24)
-    assert not reproduce.is_done(run, tmp_path)
+    assert not runs.is_done(run, tmp_path)
     _write(tmp_path, run, 25)
-    assert reproduce.is_done(run, tmp_path)
+    assert runs.is_done(run, tmp_path)
     _write(tmp_path, run, 25, compute_dtype="bfloat16", flip=True)
-    assert reproduce.is_done(run, tmp_path)
+    assert runs.is_done(run, tmp_path)
     for changed, message in (
         ({"activation": "tanh"}, "is of another grid: `activation` is 'tanh' there"),
         ({"learning_rate": 0.5}, "is of another grid: `learning_rate` is 0.5 there, 0.01 here"),
@@ -69,12 +81,12 @@ def test_what_is_done_is_skipped_and_what_is_wrong_is_said(tmp_path, capsys):
     ):
         _write(tmp_path, run, 25, **changed)
         with pytest.raises(ValueError, match=message):
-            reproduce.is_done(run, tmp_path)
+            runs.is_done(run, tmp_path)
     _write(tmp_path, run, 25)
     with open(tmp_path / f"{run.name}.csv", "a") as file:
         file.write("26,0.01,1")
     with pytest.raises(ValueError, match="a row that was cut off"):
-        reproduce.is_done(run, tmp_path)
+        runs.is_done(run, tmp_path)
     for arguments, message in (
         (["--arms", "sigmoid", "relu"], "received 'relu'"),
         (["--jobs", "0"], "--jobs must be at least 1, received 0"),
@@ -86,7 +98,7 @@ def test_what_is_done_is_skipped_and_what_is_wrong_is_said(tmp_path, capsys):
 
 
 def test_a_run_directory_of_another_grid_is_refused(trained, tmp_path, capsys):
-    first = reproduce.PROFILES["smoke"][0]
+    first = reproduce.PROFILES["smoke"].runs[0]
     shutil.copytree(trained("w1"), tmp_path / first.name)
     folders = ["--out-dir", str(tmp_path / "out"), "--runs-dir", str(tmp_path)]
     with pytest.raises(SystemExit) as stop:
@@ -157,32 +169,32 @@ def test_tables_against_values_by_hand(tmp_path):
         "tanh_fmb": 0.9,
         "float32_sigmoid": 0.95,
     }
-    runs = _grid(
+    logged = _grid(
         tmp_path,
         {(arm, seed): factor * base[seed] for arm, factor in factors.items() for seed in range(3)},
     )
-    found = grid.reduction(runs, "sigmoid_fmb", "sigmoid", 9)
+    found = grid.reduction(logged, "sigmoid_fmb", "sigmoid", 9)
     assert (found.value, found.seeds) == (pytest.approx(0.5), 3)
     assert found.low == pytest.approx(0.5) == found.high
-    assert grid.mean_error(runs, "sigmoid", 9).value == pytest.approx(0.41)
-    paired = grid.difference(runs, "tanh", "sigmoid", 9)
+    assert grid.mean_error(logged, "sigmoid", 9).value == pytest.approx(0.41)
+    paired = grid.difference(logged, "tanh", "sigmoid", 9)
     assert paired.value == pytest.approx(0.041)
     assert 0.04 - 1e-9 <= paired.low <= 0.041 <= paired.high <= 0.042 + 1e-9
-    assert [(each.verdict) for each in claims.claims(runs)[:5]] == [
+    assert [(each.verdict) for each in claims.claims(logged)[:5]] == [
         "holds",  # 50 % against the paper's 44.64
         "does not hold",  # 10 % against 40.72
         "does not hold",
         "does not hold",  # tanh is worse than sigmoid
         "holds",  # Table II at epoch 6
     ]
-    reverses = next(each for each in claims.claims(runs) if "reverses" in each.claim)
+    reverses = next(each for each in claims.claims(logged) if "reverses" in each.claim)
     assert reverses.verdict == "does not hold"
 
 
 def test_too_few_seeds_give_no_verdict(tmp_path):
-    runs = _grid(tmp_path, {(arm, s): [0.5] * 10 for arm in reproduce.ARMS for s in range(2)})
-    assert {claim.verdict for claim in claims.claims(runs)} == {"cannot be told"}
-    assert "50.0% (n = 2)" in tables.report(runs, reproduce.BLOCKS)
+    logged = _grid(tmp_path, {(arm, s): [0.5] * 10 for arm in reproduce.ARMS for s in range(2)})
+    assert {claim.verdict for claim in claims.claims(logged)} == {"cannot be told"}
+    assert "50.0% (n = 2)" in tables.report(logged, reproduce.BLOCKS)
 
 
 def test_epochs_to_a_threshold():
@@ -203,12 +215,12 @@ def test_runs_that_never_reach_the_threshold_are_censored_not_dropped(tmp_path):
         ({("sigmoid_fmb", seed): slow for seed in range(3)}, None, 1 - 11 / 5, "does not hold"),
         ({("sigmoid", 0): slow, ("sigmoid_fmb", 0): slow}, 0.0, 0.0, "cannot be told"),
     ):
-        runs = _grid(tmp_path, errors | changed)
-        low, high = grid.fewer_epochs(runs, "sigmoid_fmb", "sigmoid")
+        logged = _grid(tmp_path, errors | changed)
+        low, high = grid.fewer_epochs(logged, "sigmoid_fmb", "sigmoid")
         assert low.seeds == high.seeds == 3
         assert low.value == pytest.approx(least) if least is not None else low.value < -1000
         assert high.value == pytest.approx(most, abs=1e-4)
-        (claim,) = (each for each in claims.claims(runs) if each.claim.startswith("Table III"))
+        (claim,) = (each for each in claims.claims(logged) if each.claim.startswith("Table III"))
         assert claim.verdict == verdict
     assert ">10, 5 (stays from 5)" in claim.ours
 
@@ -277,13 +289,16 @@ def test_the_smoke_profile_from_training_to_report(tmp_path, monkeypatch, capsys
     """Two arms of it, cut off after the first; then the report alone, from the logs alone."""
     arms = ["--arms", "sigmoid", "sigmoid_fmb"]
     folders = ["--out-dir", str(tmp_path / "out"), "--runs-dir", str(tmp_path / "runs")]
-    first, *others = (run for run in reproduce.PROFILES["smoke"] if run.arm in arms)
-    monkeypatch.setitem(reproduce.PROFILES, "smoke", [first])
+    first, *others = (run for run in reproduce.PROFILES["smoke"].runs if run.arm in arms)
+    smoke = reproduce.PROFILES["smoke"]
+    monkeypatch.setitem(reproduce.PROFILES, "smoke", dataclasses.replace(smoke, runs=[first]))
     reproduce.main(["--profile", "smoke", *arms, *folders])
     kept = (tmp_path / "out" / "logs" / f"{first.name}.csv").stat().st_mtime_ns
-    monkeypatch.setitem(reproduce.PROFILES, "smoke", [first, *others])
+    monkeypatch.setitem(
+        reproduce.PROFILES, "smoke", dataclasses.replace(smoke, runs=[first, *others])
+    )
     reproduce.main(["--profile", "smoke", *arms, *folders])
-    assert "smoke: 1 of 4 runs are done" in capsys.readouterr().out
+    assert "1 of 4 runs are done" in capsys.readouterr().err
     assert (tmp_path / "out" / "logs" / f"{first.name}.csv").stat().st_mtime_ns == kept
     names = {path.name for path in (tmp_path / "out").iterdir()}
     figures = {f"figure{n:02d}.{end}" for n in range(3, 11) for end in ("png", "svg")}
@@ -300,11 +315,40 @@ def test_the_smoke_profile_from_training_to_report(tmp_path, monkeypatch, capsys
         assert (again / name).read_text() == (tmp_path / "out" / name).read_text()
 
 
-def test_the_committed_report_is_that_of_the_committed_logs(tmp_path):
-    if not (reproduce.RESULTS / "logs").exists():
-        pytest.skip("no logs are committed yet")
-    for logs in ("logs", "tuning"):
-        shutil.copytree(reproduce.RESULTS / logs, tmp_path / logs)
-    reproduce.main(["--report-only", "--out-dir", str(tmp_path)])
-    for name in ("report.md", "summary.csv"):
-        assert (tmp_path / name).read_text() == (reproduce.RESULTS / name).read_text()
+def test_the_committed_reports_are_those_of_the_committed_logs(tmp_path):
+    for name, folders in (("short", ("logs", "tuning")), ("recipe", ("logs",))):
+        committed = reproduce.PROFILES[name].results
+        for logs in folders:
+            if (committed / logs).exists():
+                shutil.copytree(committed / logs, tmp_path / name / logs)
+        reproduce.main(["--profile", name, "--report-only", "--out-dir", str(tmp_path / name)])
+        for path in [*(tmp_path / name).glob("*.md"), *(tmp_path / name).glob("*.csv")]:
+            assert path.read_text() == (committed / path.name).read_text()
+
+
+def test_steps_follow_each_other_to_the_recipe():
+    """Those that were kept end in what `fast` and the network default to."""
+    names = {None, *(step.name for step in ablation.STEPS)}
+    assert {step.after for step in ablation.STEPS} <= names
+    last = next(step for step in reversed(ablation.STEPS) if step.kept)
+    assert vars(config.Config(**ablation.arguments(last))) == vars(config.Config())
+    for step in ablation.STEPS:
+        before = next((each for each in ablation.STEPS if each.name == step.after), None)
+        assert before is None or ablation.arguments(before) != ablation.arguments(step)
+
+
+def test_table_of_steps(tmp_path):
+    for seed, error in ((0, 0.3), (1, 0.2)):
+        run = next(run for run in ablation.runs() if run.name == f"muon_budget3_seed{seed}")
+        _write(tmp_path / "logs", run, 3, error)
+    ablation.write_report(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert (
+        "| `muon` | Muon for the convolutions' kernels | batch128 | 25.00% (30.0%, 20.0%)" in text
+    )
+    assert (
+        "| `adam` | Adam, rate 0.02, batches of 256, He's network | - | not run | not run" in text
+    )
+    (tmp_path / "logs" / "sgd_budget3_seed0.csv").write_text("")
+    with pytest.raises(ValueError, match="is no log of a step"):
+        ablation.write_report(tmp_path)

@@ -1,0 +1,110 @@
+"""How recipe `fast` was found: steps from where it began, measured on held-out training images."""
+
+import dataclasses
+import re
+from typing import Any
+
+import numpy as np
+
+from larq_seresnet import files
+from larq_seresnet.training import callbacks
+from larq_seresnet.training.runs import Run
+
+HELD_OUT = 5000
+BUDGETS, SEEDS = (3, 6), (0, 1)
+_BEGINNING = {
+    "kernel_rate": 0.0,
+    "learning_rate": 0.02,
+    "batch_size": 256,
+    "crop": 4,
+    "shortcut": "conv",
+    "head": "bias",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One line of the table: what changes, and where; nothing else differs from `after`'s.
+
+    Attributes:
+        name: Of its runs.
+        what: What changes, in words.
+        after: The step it follows; None for the beginning.
+        changes: Arguments of `Config`.
+        kept: Whether what follows builds on it.
+    """
+
+    name: str
+    what: str
+    after: str | None
+    changes: dict[str, Any]
+    kept: bool = True
+
+
+STEPS = (
+    Step("adam", "Adam, rate 0.02, batches of 256, He's network", None, _BEGINNING),
+    Step("batch128", "batches of 128", "adam", {"batch_size": 128, "learning_rate": 0.01}),
+    Step("muon", "Muon for the convolutions' kernels", "batch128", {"kernel_rate": 0.1}),
+    Step("pool", "shortcuts without weights", "muon", {"shortcut": "pool"}),
+    Step("norm", "BatchNorm of the logits", "pool", {"head": "norm"}),
+    Step("crop2", "crops of 2 pixels instead of 4", "norm", {"crop": 2}),
+)
+
+
+def arguments(step):
+    """All arguments of `Config` in which a step differs from the defaults."""
+    before = next((each for each in STEPS if each.name == step.after), None)
+    return (arguments(before) if before else {}) | step.changes
+
+
+def runs():
+    """The runs of all steps: by seed, then budget, so that every step is seen early."""
+    return [
+        Run(
+            f"{step.name}_budget{budget}_seed{seed}",
+            arguments(step)
+            | {"recipe": "fast", "epochs": budget, "seed": seed}
+            | {"held_out": HELD_OUT, "dataset": "cifar10"},
+        )
+        for seed in SEEDS
+        for budget in BUDGETS
+        for step in STEPS
+    ]
+
+
+def write_report(results):
+    """Draws the table of the steps, README.md, from the logs in `results`."""
+    errors: dict[tuple[str, int], list[float]] = {}
+    for path in sorted((results / "logs").glob("*.csv")):
+        match = re.fullmatch(r"(\w+)_budget(\d+)_seed\d+", path.stem)
+        if not match or match[1] not in {step.name for step in STEPS}:
+            raise ValueError(f"{path} is no log of a step of the recipe.")
+        last = callbacks.read_log(path)[-1]
+        errors.setdefault((match[1], int(match[2])), []).append(last["test_error"])
+    rows = [
+        (
+            f"`{step.name}`",
+            step.what,
+            step.after or "-",
+            *(_text(errors.get((step.name, budget), [])) for budget in BUDGETS),
+            "kept" if step.kept else "thrown out",
+        )
+        for step in STEPS
+    ]
+    header = ("step", "what changes", "after", *(f"{each} epochs" for each in BUDGETS), "")
+    text = (
+        "# How recipe `fast` was found\n\n"
+        f"`python training/reproduce.py --profile recipe`: error on {HELD_OUT:,} training images "
+        "held out, after the last epoch of a budget, the rate annealed to zero within it; mean and "
+        "the seeds' values. CIFAR-10 (JPEG-75 copy), `w1`, sigmoid + FMB. What was tried before, "
+        "one seed each: [exploration](exploration.md).\n\n" + files.table(header, rows)
+    )
+    results.mkdir(parents=True, exist_ok=True)
+    files.replace(results / "README.md", lambda part: part.write_text(text))
+
+
+def _text(values):
+    if not values:
+        return "not run"
+    each = ", ".join(f"{value:.1%}" for value in values)
+    return f"{np.mean(values):.2%} ({each})"

@@ -1,0 +1,80 @@
+"""Trainings that belong together: what is missing is trained, what is done is skipped."""
+
+import concurrent.futures
+import dataclasses
+import pathlib
+import shlex
+import subprocess
+import sys
+from typing import Any
+
+from larq_seresnet.training import callbacks, config, measures
+from larq_seresnet.training.grid import check_same
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training: a directory `name`, and the arguments of its `Config`."""
+
+    name: str
+    arguments: dict[str, Any]
+
+    @property
+    def arm(self) -> str:
+        return self.name.rsplit("_", 1)[0]
+
+    def command(self, runs: pathlib.Path) -> list[str]:
+        """What trains it, or goes on with it where its checkpoint stands."""
+        run_dir = runs / self.name
+        resume = ["--resume"] if (run_dir / "checkpoint" / "checkpoint").exists() else []
+        overwrite = [] if resume or not run_dir.exists() else ["--overwrite"]
+        train = pathlib.Path(__file__).with_name("train.py")
+        flags = config.flags(self.arguments)
+        return [sys.executable, str(train), *flags, "--run-dir", str(run_dir), *resume, *overwrite]
+
+
+def missing(runs, logs):
+    """Those of some runs of which `logs` do not hold all epochs; raises what `is_done` does."""
+    return [run for run in runs if not is_done(run, logs)]
+
+
+def train_all(runs, jobs, folder, logs):
+    """Trains runs, `jobs` at once; yields, as each ends, where its output is if it failed."""
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        yield from pool.map(lambda run: _train(run, folder, logs), runs)
+
+
+def _train(run, folder, logs):
+    """Trains one run and collects its log; returns where its output is if it failed."""
+    run_dir = folder / run.name
+    if not _is_trained(run, run_dir):
+        command = run.command(folder)
+        print(shlex.join(command), flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        output = folder / f"{run.name}.txt"
+        with open(output, "a") as file:
+            if subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode:
+                return str(output)
+    measures.collect(run_dir, logs)
+    return None
+
+
+def _is_trained(run, run_dir):
+    trained = (run_dir / config.WEIGHTS_FILE).exists()
+    return trained and _holds(run_dir / config.CONFIG_FILE, run_dir / callbacks.LOG_FILE, run)
+
+
+def is_done(run, logs):
+    """Whether `logs` hold all epochs of a run.
+
+    Raises:
+        ValueError: If what they hold under its name is of another run, or was cut off in a row.
+    """
+    settings, log = logs / f"{run.name}.json", logs / f"{run.name}.csv"
+    return settings.exists() and log.exists() and _holds(settings, log, run)
+
+
+def _holds(settings, log, run):
+    """Whether a log has all epochs of a run; its config must be that of the run."""
+    check_same(settings, config.read(settings)[0], config.Config(**run.arguments))
+    return len(callbacks.read_log(log)) >= run.arguments["epochs"]
