@@ -128,7 +128,10 @@ class Config:
         metavar=("H", "W", "3"),
     )
     weights: str | None = _flag(
-        "model", None, "weights.h5 of an earlier run, to start from", metavar="FILE"
+        "model",
+        None,
+        "to start from: weights.h5 of an earlier run, or cifar10, those that ship",
+        metavar="FILE",
     )
 
     dataset: str | None = _flag(

@@ -81,7 +81,8 @@ def _method(grid):
     settings = next(iter(grid.runs.values()))[0]
     dtypes = sorted({each.compute_dtype for each, _ in grid.runs.values()})
     (train_images,), (test_images,) = grid.facts("train_images"), grid.facts("test_images")
-    copy = "".join(f" ({COPIES[each]})" for each in grid.facts("test_images_sha256"))
+    known = [COPIES[each] for each in grid.facts("test_images_sha256") if each in COPIES]
+    copy = "".join(f" ({each})" for each in known)
     return (
         f"Data set {settings.dataset}{copy}, {train_images:,} training and {test_images:,} test "
         f"images; test error after the epoch named. Recipe `{settings.recipe}`: Adam at the "

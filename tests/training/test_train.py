@@ -169,7 +169,7 @@ def test_nothing_is_overwritten_or_changed_unasked(trained, tmp_path, capsys):
         ("--resume --overwrite", "not allowed with argument"),
         ("--epoch 3", "unrecognized arguments: --epoch 3"),
         ("--limit-train 9999", "`limit_train` must be from 1 to 1437, received 9999"),
-        ("--weights nowhere.h5", "`weights` must be None or the path"),
+        ("--weights nowhere.h5", "`weights` must be None, 'cifar10', or the path"),
     ],
 )
 def test_bad_flags_are_refused_and_write_nothing(flags, message, tmp_path, capsys):
