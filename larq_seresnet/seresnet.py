@@ -2,6 +2,7 @@
 
 import json
 import numbers
+import types
 from itertools import pairwise
 
 import larq as lq
@@ -80,20 +81,20 @@ def SEResNet14(
     """
     if attention is None:
         activation, fmb, fmb_gradient, reduction_ratio = "sigmoid", False, "none", 1
-    arguments = {
-        "precision": precision,
-        "attention": attention,
-        "activation": activation,
-        "fmb": fmb,
-        "fmb_gradient": fmb_gradient,
-        "reduction_ratio": reduction_ratio,
-        "shortcut": shortcut,
-        "head": head,
-        "filters": filters,
-        "num_classes": num_classes,
-        "include_top": include_top,
-    }
-    _check_arguments(**arguments)
+    arguments = types.SimpleNamespace(
+        precision=precision,
+        attention=attention,
+        activation=activation,
+        fmb=fmb,
+        fmb_gradient=fmb_gradient,
+        reduction_ratio=reduction_ratio,
+        shortcut=shortcut,
+        head=head,
+        filters=filters,
+        num_classes=num_classes,
+        include_top=include_top,
+    )
+    _check_arguments(arguments)
     bits = PRECISIONS[precision]
     residual_block = _binary_block if bits.input_quantizer else _float_block
 
@@ -123,7 +124,7 @@ def SEResNet14(
         return _batch_norm(x, f"{name}_shortcut")
 
     image = _image_input(input_shape, input_tensor, include_top)
-    arguments["input_shape"] = tuple(image.shape[1:])
+    arguments.input_shape = tuple(image.shape[1:])
     x = _conv(image, filters[0], 3, 1, bits, "stem")
     x = _batch_norm(x, "stem")
     if not bits.input_quantizer:  # the sign of what ReLU returns is always +1
@@ -146,8 +147,8 @@ def SEResNet14(
         x = tf.keras.layers.Activation("softmax", dtype="float32", name="predictions")(x)
 
     inputs = image if input_tensor is None else tf.keras.utils.get_source_inputs(input_tensor)
-    model = tf.keras.Model(inputs, x, name=_name(**arguments))
-    model.configuration = json.dumps(arguments, default=int)  # numpy's integers, if need be
+    model = tf.keras.Model(inputs, x, name=_name(arguments))
+    model.configuration = json.dumps(vars(arguments), default=int)  # numpy's integers, if need be
     if weights is not None:
         load_weights(model, weights)
     return model
@@ -212,36 +213,24 @@ def _relu(x, name):
     return tf.keras.layers.ReLU(name=f"{name}_relu")(x)
 
 
-def _name(
-    precision,
-    attention,
-    activation,
-    fmb,
-    fmb_gradient,
-    reduction_ratio,
-    shortcut,
-    head,
-    filters,
-    include_top,
-    **_,
-):
+def _name(of):
     """The model's name: what of its configuration is not the default, after what always matters."""
-    parts = ["seresnet14", precision]
-    if attention is None:
+    parts = ["seresnet14", of.precision]
+    if of.attention is None:
         parts.append("no_se")
     else:
-        parts += [attention, activation]
-        if fmb:
-            parts.append("fmb" if fmb_gradient == "straight_through" else "fmb_no_gradient")
-        if reduction_ratio != 1:
-            parts.append(f"r{reduction_ratio}")
-    if shortcut != "pool":
-        parts.append(f"{shortcut}_shortcut")
-    if head != "norm":
-        parts.append(f"{head}_head")
-    if tuple(filters) != FILTERS:
-        parts.append("-".join(map(str, filters)))
-    if not include_top:
+        parts += [of.attention, of.activation]
+        if of.fmb:
+            parts.append("fmb" if of.fmb_gradient == "straight_through" else "fmb_no_gradient")
+        if of.reduction_ratio != 1:
+            parts.append(f"r{of.reduction_ratio}")
+    if of.shortcut != "pool":
+        parts.append(f"{of.shortcut}_shortcut")
+    if of.head != "norm":
+        parts.append(f"{of.head}_head")
+    if tuple(of.filters) != FILTERS:
+        parts.append("-".join(map(str, of.filters)))
+    if not of.include_top:
         parts.append("no_top")
     return "_".join(parts)
 
@@ -271,44 +260,37 @@ def _image_input(input_shape, input_tensor, include_top):
     return tf.keras.layers.Input(shape, name="image") if input_tensor is None else input_tensor
 
 
-def _check_arguments(
-    precision,
-    attention,
-    activation,
-    fmb,
-    fmb_gradient,
-    reduction_ratio,
-    shortcut,
-    head,
-    filters,
-    num_classes,
-    include_top,
-):
-    check_choice("precision", precision, PRECISIONS)
-    check_choice("attention", attention, ATTENTIONS)
-    check_choice("activation", activation, GATE_ACTIVATIONS)
-    check_choice("fmb", fmb, (True, False))
-    check_choice("fmb_gradient", fmb_gradient, FMB_GRADIENTS)
-    check_choice("include_top", include_top, (True, False))
-    check_choice("shortcut", shortcut, SHORTCUTS)
-    check_choice("head", head, HEADS)
+def _check_arguments(of):
+    for name, allowed in (
+        ("precision", PRECISIONS),
+        ("attention", ATTENTIONS),
+        ("activation", GATE_ACTIVATIONS),
+        ("fmb", (True, False)),
+        ("fmb_gradient", FMB_GRADIENTS),
+        ("include_top", (True, False)),
+        ("shortcut", SHORTCUTS),
+        ("head", HEADS),
+    ):
+        check_choice(name, getattr(of, name), allowed)
+    filters = of.filters
     if (
         not isinstance(filters, (tuple, list))
         or len(filters) != 3
         or not all(_is_count(channels) for channels in filters)
     ):
         raise ValueError(f"`filters` must be three positive integers, received {filters!r}.")
-    if shortcut == "pool" and any(after % before for before, after in pairwise(filters)):
+    if of.shortcut == "pool" and any(after % before for before, after in pairwise(filters)):
         raise ValueError(
             f"`filters` must each be a multiple of the one before for shortcut='pool', "
             f"received {filters!r}."
         )
-    if not _is_count(num_classes):
-        raise ValueError(f"`num_classes` must be a positive integer, received {num_classes!r}.")
-    if not _is_count(reduction_ratio) or any(channels % reduction_ratio for channels in filters):
+    if not _is_count(of.num_classes):
+        raise ValueError(f"`num_classes` must be a positive integer, received {of.num_classes!r}.")
+    ratio = of.reduction_ratio
+    if not _is_count(ratio) or any(channels % ratio for channels in filters):
         raise ValueError(
             f"`reduction_ratio` must be a positive integer that divides all of `filters`, "
-            f"{tuple(filters)}, received {reduction_ratio!r}."
+            f"{tuple(filters)}, received {ratio!r}."
         )
 
 
