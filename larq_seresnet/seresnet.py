@@ -48,10 +48,9 @@ def SEResNet14(
             and width may be None.
         input_tensor: Keras tensor to build on, instead of an input of `input_shape`.
         weights: "cifar10" for those that ship, None for initial ones, or the path of a file written
-            by `larq_seresnet.save_weights`. Those that ship are for the default `filters`,
-            `attention`, `activation`, `fmb` and `reduction_ratio`, for "w1" and "w1a1"
-            (larq_seresnet/weights/README.md); without top, or with another number of classes, what
-            fits is loaded.
+            by `larq_seresnet.save_weights`. Those that ship are for "w1" and "w1a1", any
+            `fmb_gradient` and else the defaults (larq_seresnet/weights/README.md); without top, or
+            with another number of classes, what fits is loaded.
         include_top: Whether to end with average pooling and the classifier.
         num_classes: Of the classifier; means nothing without top.
         precision: "float32"; "w1", where every kernel has two values: stem, shortcuts, attention,
@@ -96,33 +95,8 @@ def SEResNet14(
     )
     _check_arguments(arguments)
     bits = PRECISIONS[precision]
-    residual_block = _binary_block if bits.input_quantizer else _float_block
-
-    def gate(x, name):
-        if attention is None:
-            return x
-        kernels = PRECISIONS["float32"] if attention == "se_float32" else bits
-        paper = attention != "se"
-        gates = SqueezeExcite(
-            activation,
-            reduction_ratio,
-            kernel_quantizer=kernels.kernel_quantizer if paper else kernels.scaled_kernel_quantizer,
-            kernel_constraint=kernels.kernel_constraint,
-            gate_bias=None if paper else 1.0,
-            name=f"{name}_se",
-        )(x)
-        if fmb:
-            gates = FMB(activation, fmb_gradient, name=f"{name}_fmb")(gates)
-        return tf.keras.layers.Multiply(name=f"{name}_gate")([x, gates])
-
-    def skip(x, channels, strides, name):
-        if strides == 1 and x.shape[-1] == channels:
-            return x
-        if shortcut == "pool":
-            return _pool_shortcut(x, channels, strides, f"{name}_shortcut")
-        x = _conv(x, channels, 1, strides, bits, f"{name}_shortcut")
-        return _batch_norm(x, f"{name}_shortcut")
-
+    block = _binary_block if bits.input_quantizer else _float_block
+    gate, skip = _gate(arguments, bits), _skip(arguments, bits)
     image = _image_input(input_shape, input_tensor, include_top)
     arguments.input_shape = tuple(image.shape[1:])
     x = _conv(image, filters[0], 3, 1, bits, "stem")
@@ -130,21 +104,11 @@ def SEResNet14(
     if not bits.input_quantizer:  # the sign of what ReLU returns is always +1
         x = _relu(x, "stem")
     for stage, channels in enumerate(filters, start=1):
-        for block in (1, 2):
-            strides = 2 if stage > 1 and block == 1 else 1
-            x = residual_block(x, channels, strides, bits, gate, skip, f"stage{stage}_block{block}")
+        for number in (1, 2):
+            strides = 2 if stage > 1 and number == 1 else 1
+            x = block(x, channels, strides, bits, gate, skip, f"stage{stage}_block{number}")
     if include_top:
-        x = tf.keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
-        x = lq.layers.QuantDense(
-            num_classes,
-            kernel_quantizer=bits.scaled_kernel_quantizer,
-            kernel_constraint=bits.kernel_constraint,
-            use_bias=head == "bias",
-            name="classifier",
-        )(x)
-        if head == "norm":
-            x = _batch_norm(x, "classifier")
-        x = tf.keras.layers.Activation("softmax", dtype="float32", name="predictions")(x)
+        x = _top(x, arguments, bits)
 
     inputs = image if input_tensor is None else tf.keras.utils.get_source_inputs(input_tensor)
     model = tf.keras.Model(inputs, x, name=_name(arguments))
@@ -180,6 +144,58 @@ def _binary_block(x, channels, strides, bits, gate, skip, name):
             x = gate(x, name)
         x = tf.keras.layers.Add(name=f"{name}_{i}_add")([x, shortcut])
     return x
+
+
+def _gate(of, bits):
+    """What a block ends with before its addition: attention, FMB, product; by `of`'s arguments."""
+    kernels = PRECISIONS["float32"] if of.attention == "se_float32" else bits
+    ours = of.attention == "se"
+
+    def gate(x, name):
+        if of.attention is None:
+            return x
+        gates = SqueezeExcite(
+            of.activation,
+            of.reduction_ratio,
+            kernel_quantizer=kernels.scaled_kernel_quantizer if ours else kernels.kernel_quantizer,
+            kernel_constraint=kernels.kernel_constraint,
+            gate_bias=1.0 if ours else None,
+            name=f"{name}_se",
+        )(x)
+        if of.fmb:
+            gates = FMB(of.activation, of.fmb_gradient, name=f"{name}_fmb")(gates)
+        return tf.keras.layers.Multiply(name=f"{name}_gate")([x, gates])
+
+    return gate
+
+
+def _skip(of, bits):
+    """The shortcut around a block, by `of`'s arguments."""
+
+    def skip(x, channels, strides, name):
+        if strides == 1 and x.shape[-1] == channels:
+            return x
+        if of.shortcut == "pool":
+            return _pool_shortcut(x, channels, strides, f"{name}_shortcut")
+        x = _conv(x, channels, 1, strides, bits, f"{name}_shortcut")
+        return _batch_norm(x, f"{name}_shortcut")
+
+    return skip
+
+
+def _top(x, of, bits):
+    """From the last feature map to probabilities."""
+    x = tf.keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    x = lq.layers.QuantDense(
+        of.num_classes,
+        kernel_quantizer=bits.scaled_kernel_quantizer,
+        kernel_constraint=bits.kernel_constraint,
+        use_bias=of.head == "bias",
+        name="classifier",
+    )(x)
+    if of.head == "norm":
+        x = _batch_norm(x, "classifier")
+    return tf.keras.layers.Activation("softmax", dtype="float32", name="predictions")(x)
 
 
 def _pool_shortcut(x, channels, strides, name):

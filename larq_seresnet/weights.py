@@ -30,8 +30,8 @@ SHIPPED: dict[str, dict[str, str]] = {
 #: Latent weights behind packed bits. Quantizers see their signs alone; so small, a few steps of
 #: fine-tuning may still turn them.
 LATENT = 0.1
-#: Arguments that may differ from the file's; shapes and top are checked by themselves.
 _TOP = ("classifier", "classifier_bn")
+#: Arguments that may differ from the file's; shapes and top are checked by themselves.
 _FREE_ARGUMENTS = ("fmb_gradient", "input_shape", "num_classes", "include_top")
 
 

@@ -17,7 +17,7 @@ from larq_seresnet.seresnet import ATTENTIONS, HEADS, SHORTCUTS
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.h5"
 #: Fields that say where and how fast, not what is learnt.
-LEFT_TO_THE_MACHINE = ("data_dir", "gate_epochs", "flip", "compute_dtype")
+LEFT_TO_THE_MACHINE = ("data_dir", "gate_epochs", "compute_dtype")
 
 
 @dataclasses.dataclass(frozen=True)

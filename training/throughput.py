@@ -3,8 +3,8 @@
 Plain is what one writes first: float32, batches of 128, crop and flip on float images inside
 tf.data. Both train the same network on the same images in memory, turn and turn about; the first
 epoch of each turn warms up and does not count. A third figure is what the convolutions and their
-gradients alone would allow, each operator by itself in the dtype and batch of train.py: the rest of
-a step cannot be made faster than not there.
+gradients alone would allow, each operator by itself in the dtype and batch of train.py: about what
+remains if all else in a step cost nothing.
 """
 
 import os

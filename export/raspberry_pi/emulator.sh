@@ -8,7 +8,7 @@ python=$(command -v "${PYTHON:-python3}")
 [[ $python == /* ]] || python=$PWD/$python
 [ ! -e "$folder/complete" ] || exit 0
 rm -rf "$folder"
-mkdir -p "$folder"/{apt/lists/partial,apt/cache/archives/partial,debs,wheels,root,site,qemu}
+mkdir -p "$folder"/{apt/lists/partial,apt/cache/archives/partial,debs,wheels,system,site,qemu}
 cd "$folder"
 
 apt-get download -qq qemu-user-static
@@ -24,7 +24,7 @@ export APT_CONFIG="$folder/apt.conf"
 apt-get update -qq
 (cd debs && apt-get download -qq python3.11-minimal libpython3.11-minimal libpython3.11-stdlib \
   libc6 zlib1g libexpat1 libgcc-s1 libstdc++6 libffi8 libssl3 libbz2-1.0 liblzma5 libuuid1 libcrypt1)
-for package in debs/*.deb; do dpkg -x "$package" root; done
+for package in debs/*.deb; do dpkg -x "$package" system; done
 
 fetch() {
   "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
@@ -37,8 +37,8 @@ for wheel in wheels/*.whl; do "$python" -m zipfile -e "$wheel" site; done
 
 cat > python <<RUN
 #!/bin/sh
-PYTHONPATH="$folder/site" exec "$folder/qemu/usr/bin/qemu-aarch64-static" -L "$folder/root" \\
-  "$folder/root/usr/bin/python3.11" "\$@"
+PYTHONPATH="$folder/site" exec "$folder/qemu/usr/bin/qemu-aarch64-static" -L "$folder/system" \\
+  "$folder/system/usr/bin/python3.11" "\$@"
 RUN
 chmod +x python
 ./python -c "import platform; assert platform.machine() == 'aarch64'; import ai_edge_litert, numpy"

@@ -272,6 +272,7 @@ def test_logs_that_are_not_of_the_grid_are_refused(tmp_path):
         ("arguments", "batch_size", 64, "is of another grid: `batch_size` is 64 there, 256 here"),
         ("arguments", "activation", "sigmoid", "`activation` is 'sigmoid' there, 'tanh' here"),
         ("arguments", "seed", 3, "`seed` is 3 there, 0 here"),
+        ("arguments", "crop", 2, "`crop` is 2 there, 4 here"),
         (None, "test_images", 5, "`test_images` 5 and 10000"),
     ):
         changed = json.loads(settings.read_text())
