@@ -1,14 +1,11 @@
 """How recipe `fast` was found: steps from where it began, measured on held-out training images."""
 
 import dataclasses
-import re
 from typing import Any
 
-import numpy as np
-
 from larq_seresnet import files
-from larq_seresnet.training import callbacks
-from larq_seresnet.training.runs import Run
+from larq_seresnet.training.grid import Grid
+from larq_seresnet.training.runs import budget_run
 
 HELD_OUT = 5000
 BUDGETS, SEEDS = (3, 6), (0, 1)
@@ -60,11 +57,11 @@ def arguments(step):
 def runs():
     """The runs of all steps: by seed, then budget, so that every step is seen early."""
     return [
-        Run(
-            f"{step.name}_budget{budget}_seed{seed}",
-            arguments(step)
-            | {"recipe": "fast", "epochs": budget, "seed": seed}
-            | {"held_out": HELD_OUT, "dataset": "cifar10"},
+        budget_run(
+            step.name,
+            arguments(step) | {"held_out": HELD_OUT, "dataset": "cifar10"},
+            budget,
+            seed,
         )
         for seed in SEEDS
         for budget in BUDGETS
@@ -74,19 +71,19 @@ def runs():
 
 def write_report(results):
     """Draws the table of the steps, README.md, from the logs in `results`."""
-    errors: dict[tuple[str, int], list[float]] = {}
-    for path in sorted((results / "logs").glob("*.csv")):
-        match = re.fullmatch(r"(\w+)_budget(\d+)_seed\d+", path.stem)
-        if not match or match[1] not in {step.name for step in STEPS}:
-            raise ValueError(f"{path} is no log of a step of the recipe.")
-        last = callbacks.read_log(path)[-1]
-        errors.setdefault((match[1], int(match[2])), []).append(last["test_error"])
+    results.mkdir(parents=True, exist_ok=True)
+    arms = {
+        f"{step.name}_budget{budget}": arguments(step) | {"recipe": "fast", "held_out": HELD_OUT}
+        for step in STEPS
+        for budget in BUDGETS
+    }
+    grid = Grid(results / "logs", arms)
     rows = [
         (
             f"`{step.name}`",
             step.what,
             step.after or "-",
-            *(_text(errors.get((step.name, budget), [])) for budget in BUDGETS),
+            *(_text(grid.at(budget, f"{step.name}_budget{budget}")[0]) for budget in BUDGETS),
             "kept" if step.kept else "thrown out",
         )
         for step in STEPS
@@ -99,12 +96,11 @@ def write_report(results):
         "the seeds' values. CIFAR-10 (JPEG-75 copy), `w1`, sigmoid + FMB. What was tried before, "
         "one seed each: [exploration](exploration.md).\n\n" + files.table(header, rows)
     )
-    results.mkdir(parents=True, exist_ok=True)
     files.replace(results / "README.md", lambda part: part.write_text(text))
 
 
 def _text(values):
-    if not values:
+    if not values.size:
         return "not run"
     each = ", ".join(f"{value:.1%}" for value in values)
-    return f"{np.mean(values):.2%} ({each})"
+    return f"{values.mean():.2%} ({each})"

@@ -78,6 +78,34 @@ def draw_errors(grid, labels, title, path, epochs=None):
     _save(figure, path)
 
 
+def draw_budgets(points, paper, path):
+    """Draws error against the number of epochs a training was given.
+
+    Args:
+        points: By label, by budget in epochs: the errors of the seeds.
+        paper: Errors by epoch that the paper states.
+        path: Where to, without ending: written as .png and .svg.
+    """
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for (label, budgets), colour, style in zip(points.items(), COLOURS, STYLES, strict=True):
+        for budget, errors in budgets.items():
+            axes.plot([budget] * len(errors), 100 * errors, ".", color=colour, ms=4, alpha=0.5)
+        means = [100 * errors.mean() for errors in budgets.values()]
+        if means:
+            axes.plot(budgets.keys(), means, style, color=colour, marker="o", ms=4, label=label)
+    axes.plot(
+        paper.keys(), [100 * error for error in paper.values()], "kx", label="paper, SE + FMB"
+    )
+    ticks = sorted({*paper, *(budget for budgets in points.values() for budget in budgets)})
+    axes.set(xlabel="budget, epochs", ylabel="test error, %", xscale="log", ylim=(0, None))
+    axes.set_xticks(ticks, map(str, ticks))
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
 def draw_gate_values(values, gates, title, path):
     """Draws the attention values of each channel of a module, and their gates, for many images.
 

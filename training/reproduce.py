@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from larq_seresnet import files
-from larq_seresnet.training import ablation, claims, data, figures, measures, runs, tables
+from larq_seresnet.training import ablation, claims, data, figures, goals, measures, runs, tables
 from larq_seresnet.training.grid import Grid
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -236,6 +236,12 @@ PROFILES = {
         results=ROOT / "results" / "recipe",
         folder=pathlib.Path("runs") / "recipe",
     ),
+    "fast": Profile(
+        goals.runs(),
+        goals.write_report,
+        results=ROOT / "results" / "fast",
+        folder=pathlib.Path("runs") / "fast",
+    ),
 }
 
 
@@ -263,14 +269,13 @@ def _parser():
         "--runs-dir",
         type=pathlib.Path,
         metavar="DIR",
-        help="of run directories (default: runs/paper, runs/recipe, runs/smoke)",
+        help="of run directories (default: that of the profile, such as runs/paper)",
     )
     parser.add_argument(
         "--out-dir",
         type=pathlib.Path,
         metavar="DIR",
-        help="of logs, tables and figures (default: results/paper, for recipe results/recipe, for "
-        "smoke runs/smoke/report)",
+        help="of logs, tables and figures (default: that of the profile, such as results/paper)",
     )
     return parser
 

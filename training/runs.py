@@ -33,6 +33,12 @@ class Run:
         return [sys.executable, str(train), *flags, "--run-dir", str(run_dir), *resume, *overwrite]
 
 
+def budget_run(arm, arguments, epochs, seed):
+    """A run of recipe `fast`, whose rate ends at zero: every budget is a run of its own."""
+    given = {"recipe": "fast", "epochs": epochs, "seed": seed}
+    return Run(f"{arm}_budget{epochs}_seed{seed}", arguments | given)
+
+
 def missing(runs, logs):
     """Those of some runs of which `logs` do not hold all epochs; raises what `is_done` does."""
     return [run for run in runs if not is_done(run, logs)]

@@ -12,6 +12,7 @@ from larq_seresnet.training import (
     callbacks,
     claims,
     config,
+    goals,
     grid,
     measures,
     reproduce,
@@ -25,7 +26,7 @@ def test_every_arm_is_a_config_and_seeds_are_paired():
         assert len({run.name for run in profile.runs}) == len(profile.runs)
         for run in profile.runs:
             settings = config.Config(**run.arguments)
-            assert settings.recipe == ("fast" if name == "recipe" else "plain")
+            assert settings.recipe == ("fast" if name in ("recipe", "fast") else "plain")
     short = {run.name: run.arguments for run in reproduce.PROFILES["short"].runs}
     assert {name.rsplit("_seed", 1)[0] for name in short} == set(reproduce.ARMS)
     assert short["sigmoid_seed2"]["epochs"] == short["no_se_seed0"]["epochs"] == 25
@@ -59,9 +60,9 @@ def _write(logs, run, epochs, error=0.5, **changed):
     logs.mkdir(exist_ok=True)
     arguments = {**vars(config.Config(**run.arguments)), **changed}
     (logs / f"{run.name}.json").write_text(json.dumps({"arguments": arguments}))
-    row = f"1,0.01,1,{error},1,{error},9,9,cifar10\n"
-    header = ",".join(callbacks.LOG_COLUMNS) + "\n"
-    (logs / f"{run.name}.csv").write_text(header + row * epochs)
+    lines = [",".join(callbacks.LOG_COLUMNS)]
+    lines += [f"{epoch + 1},0.01,1,{error},1,{error},9,9,cifar10" for epoch in range(epochs)]
+    (logs / f"{run.name}.csv").write_text("\n".join(lines) + "\n")
 
 
 def test_what_is_done_is_skipped_and_what_is_wrong_is_said(tmp_path, capsys):
@@ -318,7 +319,11 @@ def test_the_smoke_profile_from_training_to_report(tmp_path, monkeypatch, capsys
 
 
 def test_the_committed_reports_are_those_of_the_committed_logs(tmp_path):
-    for name, folders in (("short", ("logs", "tuning")), ("recipe", ("logs",))):
+    for name, folders in (
+        ("short", ("logs", "tuning")),
+        ("recipe", ("logs",)),
+        ("fast", ("logs",)),
+    ):
         committed = reproduce.PROFILES[name].results
         for logs in folders:
             if (committed / logs).exists():
@@ -352,5 +357,38 @@ def test_table_of_steps(tmp_path):
         "| `adam` | Adam, rate 0.02, batches of 256, He's network | - | not run | not run" in text
     )
     (tmp_path / "logs" / "sgd_budget3_seed0.csv").write_text("")
-    with pytest.raises(ValueError, match="is no log of a step"):
+    with pytest.raises(ValueError, match="is no log of this grid"):
         ablation.write_report(tmp_path)
+
+
+def test_goals_are_read_from_the_logs(tmp_path):
+    errors = {"fmb": (0.18, 0.19, 0.2), "no_se": (0.21, 0.22, 0.22), "soft": (0.18, 0.18, 0.18)}
+    for arm, found in errors.items():
+        for seed, error in enumerate(found):
+            _write(tmp_path / "logs", _fast_run(f"{arm}_budget6_seed{seed}"), 6, error)
+    for seed, error in enumerate((0.31, 0.29, 0.29)):
+        _write(tmp_path / "logs", _fast_run(f"fmb_budget2_seed{seed}"), 2, error)
+    _write(tmp_path / "logs", _fast_run("fmb_budget1_seed0"), 1, 0.301)
+    goals.write_report(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    for row in (
+        "is there (paper: 9) | 2 | 1 | 2 (n = 3) | **reached** |",
+        "| error, 6 epochs (paper: 36.3 %) | 20.0% | 17.0% | 19.0% [18.0%, 20.0%] (n = 3) | **rea",
+        "| error, 100 epochs (paper: about 12 %) | 10.0% | 9.0% | not run | not run |",
+        "| SE + FMB less no SE, 6 epochs | +0.00% | -2.00% | -2.67% [-3.00%, -2.00%] (n = 3) | **s",
+        "| +0.50% | +0.00% | +1.00% [+0.00%, +2.00%] (n = 3) | **missed** |",
+        "| 6 | 19.00% (18.0%, 19.0%, 20.0%) | 18.00% (18.0%, 18.0%, 18.0%) | 21.67% (21.0%, 22",
+    ):
+        assert row in text
+    assert (tmp_path / "budgets.svg").exists()
+
+
+def _fast_run(name):
+    return next(run for run in goals.runs() if run.name == name)
+
+
+def test_a_difference_counts_where_the_whole_interval_does():
+    goal = goals.Goal("", None, 0.0, -0.02, excludes=True)
+    assert goal.verdict(grid.Estimate(-0.01, -0.03, 0.001, 5)) == "**missed**"
+    assert goal.verdict(grid.Estimate(-0.01, -0.03, -0.001, 5)) == "**reached**"
+    assert goal.verdict(grid.Estimate(np.nan, np.nan, np.nan, 0)) == "not run"
