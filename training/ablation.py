@@ -6,6 +6,7 @@ from typing import Any
 from larq_seresnet import files
 from larq_seresnet.training.grid import Grid
 from larq_seresnet.training.runs import budget_run
+from larq_seresnet.training.tables import data_set, each_seed
 
 HELD_OUT = 5000
 BUDGETS, SEEDS = (3, 6), (0, 1)
@@ -40,7 +41,12 @@ class Step:
 
 STEPS = (
     Step("adam", "Adam, rate 0.02, batches of 256, He's network", None, _BEGINNING),
-    Step("batch128", "batches of 128", "adam", {"batch_size": 128, "learning_rate": 0.01}),
+    Step(
+        "batch128",
+        "batches of 128, half the rate",
+        "adam",
+        {"batch_size": 128, "learning_rate": 0.01},
+    ),
     Step("muon", "Muon for the convolutions' kernels", "batch128", {"kernel_rate": 0.1}),
     Step("pool", "shortcuts without weights", "muon", {"shortcut": "pool"}),
     Step("norm", "BatchNorm of the logits", "pool", {"head": "norm"}),
@@ -71,7 +77,6 @@ def runs():
 
 def write_report(results):
     """Draws the table of the steps, README.md, from the logs in `results`."""
-    results.mkdir(parents=True, exist_ok=True)
     arms = {
         f"{step.name}_budget{budget}": arguments(step) | {"recipe": "fast", "held_out": HELD_OUT}
         for step in STEPS
@@ -83,7 +88,7 @@ def write_report(results):
             f"`{step.name}`",
             step.what,
             step.after or "-",
-            *(_text(grid.at(budget, f"{step.name}_budget{budget}")[0]) for budget in BUDGETS),
+            *(each_seed(grid.at(budget, f"{step.name}_budget{budget}")[0]) for budget in BUDGETS),
             "kept" if step.kept else "thrown out",
         )
         for step in STEPS
@@ -91,16 +96,9 @@ def write_report(results):
     header = ("step", "what changes", "after", *(f"{each} epochs" for each in BUDGETS), "")
     text = (
         "# How recipe `fast` was found\n\n"
-        f"`python training/reproduce.py --profile recipe`: error on {HELD_OUT:,} training images "
-        "held out, after the last epoch of a budget, the rate annealed to zero within it; mean and "
-        "the seeds' values. CIFAR-10 (JPEG-75 copy), `w1`, sigmoid + FMB. What was tried before, "
-        "one seed each: [exploration](exploration.md).\n\n" + files.table(header, rows)
+        f"`python training/reproduce.py --profile recipe`: error after the last epoch of a budget, "
+        f"the rate annealed to zero within it; mean and the seeds' values. {data_set(*grid.data())} `w1`, "
+        "sigmoid + FMB. What was tried before, one seed each: [exploration](exploration.md)."
+        "\n\n" + files.table(header, rows)
     )
     files.replace(results / "README.md", lambda part: part.write_text(text))
-
-
-def _text(values):
-    if not values.size:
-        return "not run"
-    each = ", ".join(f"{value:.1%}" for value in values)
-    return f"{values.mean():.2%} ({each})"

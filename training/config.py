@@ -284,7 +284,11 @@ def read(path: pathlib.Path) -> tuple[Config, dict[str, Any]]:
     """Reads a config.json by whatever name; returns and raises what `load` does."""
     try:
         facts = json.loads(path.read_text())
-        return Config(**facts.pop("arguments")), facts
+        arguments = facts.pop("arguments")
+        lacking = {field.name for field in dataclasses.fields(Config)} - set(arguments)
+        if lacking:
+            raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+        return Config(**arguments), facts
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} was not written by this version of train.py: {error}") from error
 

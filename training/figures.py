@@ -3,8 +3,9 @@
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import stats
 from sklearn.metrics import ConfusionMatrixDisplay
+
+from larq_seresnet.training.grid import FEWEST_SEEDS, student
 
 #: Told apart by the colour-blind, and by their dashes in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -37,7 +38,7 @@ def draw_curves(rows, title, path):
     figure.savefig(path, dpi=150)
 
 
-def draw_errors(grid, labels, title, path, epochs=None):
+def draw_errors(grid, labels, title, path, epochs, stated, threshold=None):
     """Draws test error against the epoch: a thin line a seed, their mean and its 95 % band.
 
     Args:
@@ -45,33 +46,32 @@ def draw_errors(grid, labels, title, path, epochs=None):
         labels: By arm, in order; arms without logs are left out.
         title: Above the picture.
         path: Where to, without ending: written as .png and .svg.
-        epochs: Up to which, default as far as any run goes.
+        epochs: Up to which.
+        stated: By arm and epoch, errors that the paper states: crosses.
+        threshold: An error to draw a line at.
     """
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     axes = figure.add_subplot()
     for (arm, label), colour, style in zip(labels.items(), COLOURS, STYLES, strict=False):
-        runs = [errors[:epochs] for errors in grid.errors[arm].values()]
+        runs = [100 * errors[:epochs] for errors in grid.errors[arm].values()]
         if not runs:
             continue
         for errors in runs:
-            axes.plot(
-                range(1, len(errors) + 1), 100 * errors, style, color=colour, lw=0.6, alpha=0.5
-            )
+            axes.plot(range(1, len(errors) + 1), errors, style, color=colour, lw=0.6, alpha=0.5)
         shared = np.array([errors[: min(map(len, runs))] for errors in runs])
         axis = np.arange(1, shared.shape[1] + 1)
-        axes.plot(
-            axis,
-            100 * shared.mean(0),
-            style,
-            color=colour,
-            lw=1.8,
-            label=f"{label} (n = {len(runs)})",
-        )
-        if len(runs) > 1:
-            half = stats.t.ppf(0.975, len(runs) - 1) * shared.std(0, ddof=1) / len(runs) ** 0.5
-            band = 100 * (shared.mean(0) - half), 100 * (shared.mean(0) + half)
-            axes.fill_between(axis, *band, color=colour, alpha=0.12, lw=0)
-    axes.set(title=title, xlabel="epoch", ylabel="test error, %", ylim=(0, None))
+        label = f"{label} (n = {len(runs)})"
+        axes.plot(axis, shared.mean(0), style, color=colour, lw=1.8, label=label)
+        if len(runs) >= FEWEST_SEEDS:
+            axes.fill_between(axis, *student(shared), color=colour, alpha=0.12, lw=0)
+        crosses = {epoch: 100 * error for epoch, error in stated.get(arm, {}).items()}
+        crosses = {epoch: error for epoch, error in crosses.items() if epoch <= epochs}
+        axes.plot(crosses.keys(), crosses.values(), "x", color=colour, ms=7, mew=2)
+    if threshold is not None:
+        axes.axhline(100 * threshold, color="black", lw=0.8)
+    axes.plot([], [], "x", color="black", ms=7, mew=2, label="as the paper states")
+    axes.set_title(title, fontsize=10)
+    axes.set(xlabel="epoch", ylabel="test error, %", ylim=(0, min(100, axes.get_ylim()[1])))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
@@ -147,8 +147,10 @@ def draw_gate_histogram(values, gates, title, path):
         (values, "before FMB", COLOURS[0]),
         (gates, "after FMB", COLOURS[1]),
     ):
-        axes.hist(data.astype(float).ravel(), bins=bins, label=label, color=colour, alpha=0.6)
-    axes.set(title=title, xlabel="attention", ylabel="channels of images")
+        axes.hist(
+            data.astype(float).ravel(), bins, label=label, color=colour, histtype="step", lw=1.8
+        )
+    axes.set(title=title, xlabel="attention", ylabel="values: channels times images")
     axes.legend(fontsize=8)
     _save(figure, path)
 

@@ -1,14 +1,15 @@
 """The logs of a grid of runs, and statistics on them: means, intervals, epochs to a threshold.
 
-An interval is a paired bootstrap over seeds (95 %, percentile, `scipy.stats.bootstrap`). Fewer than
-`FEWEST_SEEDS` seeds give none.
+Every figure has two 95 % intervals over paired seeds: a percentile bootstrap (`scipy.stats`), which
+of a few seeds is too narrow (of three normal values it covers the mean 68 times in 100, of five
+82), and Student's t of the figure as each seed alone gives it, by which claims are judged. Fewer
+than `FEWEST_SEEDS` seeds give neither.
 """
 
 import dataclasses
 import json
 import pathlib
 import re
-import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -20,26 +21,60 @@ FEWEST_SEEDS = 3
 THRESHOLD = 0.30
 #: Where runs of one arm may differ: left to the machine, or in length alone.
 FREE = (*config.LEFT_TO_THE_MACHINE, "epochs")
+#: What an arm decides, said or not.
+ARCHITECTURE = [
+    name
+    for name in config.FLAG_GROUPS["model"]
+    if name not in ("filters", "input_shape", "weights")
+]
+#: What runs say of their data: the same for all of a grid.
+DATA_FACTS = ("train_images", "test_images", "test_images_sha256")
 #: As many as never, where a run ended before it reached the threshold.
 NEVER = 10**6
 
 
+def percent(share):
+    """A share as text."""
+    return f"{share:.1%}"
+
+
+def points(difference):
+    """A difference of two shares as text."""
+    return f"{100 * difference:+.1f}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A figure, its 95 % interval (NaN where there are too few seeds) and the number of seeds."""
+    """A figure over seeds, and how sure it is.
+
+    Attributes:
+        value: The figure.
+        bootstrap: Its 95 % interval by paired bootstrap; NaN, NaN where there are too few seeds.
+        student: Likewise by Student's t.
+        seeds: How many.
+    """
 
     value: float
-    low: float
-    high: float
+    bootstrap: tuple[float, float]
+    student: tuple[float, float]
     seeds: int
 
-    def text(self, form="{:.1%}"):
+    def text(self, form=percent, student=False):
+        """Such as "3.1% [2.0%, 4.2%] (n = 3)"; with `student` both intervals."""
         if not self.seeds:
             return "not run"
-        if np.isnan(self.low):
-            return f"{form.format(self.value)} (n = {self.seeds})"
-        low, high = form.format(self.low), form.format(self.high)
-        return f"{form.format(self.value)} [{low}, {high}] (n = {self.seeds})"
+        intervals = ""
+        if not np.isnan(self.bootstrap[0]):
+            low, high = map(form, self.bootstrap)
+            intervals = f" [{low}, {high}]"
+        if student and intervals:
+            low, high = map(form, self.student)
+            intervals += f", t [{low}, {high}]"
+        return f"{form(self.value)}{intervals} (n = {self.seeds})"
+
+
+UNKNOWN = (np.nan, np.nan)
+NOT_RUN = Estimate(np.nan, UNKNOWN, UNKNOWN, 0)
 
 
 class Grid:
@@ -65,7 +100,6 @@ class Grid:
         self.measures = {arm: {} for arm in arms}
         self.runs = {}
         self.logs = pathlib.Path(logs)
-        of_an_arm = {name for arguments in arms.values() for name in arguments}
         for path in sorted(self.logs.glob("*.csv")):
             match = re.fullmatch(r"(\w+)_seed(\d+)", path.stem)
             if not match or match[1] not in self.errors:
@@ -74,8 +108,9 @@ class Grid:
             self.errors[arm][seed] = _errors(path)
             settings, facts = config.read(path.with_suffix(".json"))
             first = next(iter(self.runs.values()), (settings,))[0]
-            own = {name: getattr(settings, name) for name in of_an_arm}
-            wanted = dataclasses.replace(first, **{**own, **arms[arm], "seed": seed})
+            of_the_arm = vars(config.Config(**arms[arm]))
+            own = {name: of_the_arm[name] for name in (*ARCHITECTURE, *arms[arm])}
+            wanted = dataclasses.replace(first, **own, seed=seed)
             check_same(path.with_suffix(".json"), settings, wanted)
             self.runs[path] = settings, facts
             found = path.with_suffix(".measures.json")
@@ -84,7 +119,7 @@ class Grid:
         self._check_one_data_set()
 
     def _check_one_data_set(self):
-        for fact in ("train_images", "test_images", "test_images_sha256"):
+        for fact in DATA_FACTS:
             if len(self.facts(fact)) > 1:
                 raise ValueError(
                     f"{self.logs} must hold runs on one data set, received logs with `{fact}` "
@@ -94,6 +129,11 @@ class Grid:
     def facts(self, name):
         """The values of a fact that the configs of the runs record, each once."""
         return sorted({facts[name] for _, facts in self.runs.values() if name in facts})
+
+    def data(self):
+        """The config of a run, and the facts on the data, which are the same for all."""
+        known = {name: found[0] for name in DATA_FACTS if (found := self.facts(name))}
+        return next(iter(self.runs.values()))[0], known
 
     def at(self, epochs, *arms):
         """Errors after an epoch, (arms, seeds), of the seeds that have reached it in all arms.
@@ -143,25 +183,31 @@ def check_same(path, kept, wanted):
 
 
 def estimate(statistic: Callable, samples) -> Estimate:
-    """A statistic of paired samples, (arms, seeds), with its bootstrap interval."""
+    """A statistic of paired samples, (arms, seeds), with its intervals."""
     samples = np.atleast_2d(samples)
     seeds = samples.shape[1]
     if not seeds:
-        return Estimate(np.nan, np.nan, np.nan, 0)
+        return NOT_RUN
     value = float(statistic(*samples))
     if seeds < FEWEST_SEEDS:
-        return Estimate(value, np.nan, np.nan, seeds)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=stats.DegenerateDataWarning)
-        interval = stats.bootstrap(
-            tuple(samples),
-            statistic,
-            paired=True,
-            vectorized=False,
-            method="percentile",
-            rng=np.random.default_rng(0),
-        ).confidence_interval
-    return Estimate(value, float(interval.low), float(interval.high), seeds)
+        return Estimate(value, UNKNOWN, UNKNOWN, seeds)
+    interval = stats.bootstrap(
+        tuple(samples),
+        statistic,
+        paired=True,
+        vectorized=False,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    low, high = student([statistic(*sample) for sample in samples.T[:, :, np.newaxis]])
+    bootstrap = float(interval.low), float(interval.high)
+    return Estimate(value, bootstrap, (float(low), float(high)), seeds)
+
+
+def student(values):
+    """The 95 % interval of a mean over the first axis, by Student's t."""
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return np.mean(values, axis=0) - half, np.mean(values, axis=0) + half
 
 
 def mean_error(grid, arm, epochs):

@@ -9,7 +9,6 @@ import tensorflow as tf
 from larq_seresnet import SEResNet14, files, preprocess_input
 from larq_seresnet.training import callbacks, config, data, train
 
-IMAGES = 256
 #: An attention value this close to an end of its range is saturated; the slope of the activation
 #: there is at most 4 % of its greatest.
 SATURATED = 0.01
@@ -93,7 +92,11 @@ def _gates(run_dir, settings):
 
 def _gradients(run_dir, settings, facts):
     images = data.load(
-        settings.dataset, settings.data_dir, settings.input_shape[:2], IMAGES, limit_test=1
+        settings.dataset,
+        settings.data_dir,
+        settings.input_shape[:2],
+        train.GATE_IMAGES,
+        limit_test=1,
     )
     arguments = {"num_classes": len(facts["class_names"]), **settings.model_arguments()}
     model = SEResNet14(**arguments, weights=None)

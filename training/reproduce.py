@@ -12,9 +12,9 @@ import numpy as np
 
 from larq_seresnet import files
 from larq_seresnet.training import ablation, claims, data, figures, goals, measures, runs, tables
-from larq_seresnet.training.grid import Grid
+from larq_seresnet.training.grid import THRESHOLD, Grid
 
-ROOT = pathlib.Path(__file__).parent.parent
+RESULTS, RUNS = pathlib.Path("results"), pathlib.Path("runs")
 _LITERAL = {"attention": "se_paper", "fmb_gradient": "none"}
 _SIGMOID = {"activation": "sigmoid", "fmb": False}
 _TANH = {"activation": "tanh", "fmb": False}
@@ -59,13 +59,13 @@ ARMS = {
     for block in BLOCKS.values()
     for arm, arguments in block.items()
 }
-#: By figure of the paper: its arms, a title, and up to which epoch.
+#: By figure of the paper: its arms, and up to which epoch.
 CURVES = {
-    3: (("sigmoid", "float32_sigmoid"), "SE with sigmoid, no FMB: 1-bit and float32", 10),
-    7: (("sigmoid", "tanh"), "1-bit, no FMB", 10),
-    8: (claims.ALL_FOUR, "1-bit", 10),
-    9: (("sigmoid", "no_se", "sigmoid_fmb"), "1-bit, until 30 % error", 25),
-    10: (claims.ALL_FOUR, "1-bit, as far as run of 100 epochs", None),
+    3: (("sigmoid", "float32_sigmoid"), 10),
+    7: (("sigmoid", "tanh"), 10),
+    8: (claims.ALL_FOUR, 10),
+    9: (("sigmoid", "no_se", "sigmoid_fmb"), 25),
+    10: (claims.ALL_FOUR, claims.LAST_EPOCH),
 }
 #: What the recipe `plain` was tuned on: the control, and the paper's own baseline.
 TUNED = ("no_se", "sigmoid")
@@ -118,56 +118,67 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     profile = PROFILES[arguments.profile]
     folder, results = arguments.runs_dir or profile.folder, arguments.out_dir or profile.results
-    logs = results / profile.logs
     failed = []
     try:
-        if arguments.jobs < 1:
-            raise ValueError(f"--jobs must be at least 1, received {arguments.jobs}.")
-        missing = [] if arguments.report_only else _missing(profile, arguments.arms, logs)
+        missing = _missing(profile, arguments, results / profile.logs)
         if arguments.print_commands:
             for run in missing:
                 print(shlex.join(run.command(folder)))
             return
-        for problem in runs.train_all(missing, arguments.jobs, folder, logs):
-            failed += [problem] if problem else []
-            if not problem:
+        for problem in runs.train_all(missing, arguments.jobs, folder, results / profile.logs):
+            if problem:
+                failed.append(problem)
+            else:
                 profile.draw(results)
         if not missing:
             profile.draw(results)
     except (ValueError, OSError, data.DataUnavailable) as problem:
-        parser.exit(2, f"{parser.prog}: error: {problem}\n")
-    print(f"drew what {results} holds")
+        failed.insert(0, str(problem))
+        parser.exit(2, f"{parser.prog}: error: {'; also failed: '.join(failed)}\n")
     if failed:
         sys.exit(f"{len(failed)} runs failed, see what they printed: {', '.join(failed)}")
+    print(f"drew what {results} holds")
 
 
-def _missing(profile, arms, logs):
-    """The runs of a profile that are not done."""
+def _missing(profile, arguments, logs):
+    """The runs of a profile that are to be trained."""
+    if arguments.jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, received {arguments.jobs}.")
     known = list(dict.fromkeys(run.arm for run in profile.runs))
-    unknown = sorted(set(arms or known) - set(known))
+    chosen = arguments.arms or known
+    unknown = sorted(set(chosen) - set(known))
     if unknown:
         raise ValueError(f"`arms` must be among {', '.join(known)}, received {unknown[0]!r}.")
-    chosen = [run for run in profile.runs if run.arm in (arms or known)]
-    missing = runs.missing(chosen, logs)
-    print(f"{len(chosen) - len(missing)} of {len(chosen)} runs are done", file=sys.stderr)
+    if arguments.report_only:
+        if not any(logs.glob("*.csv")):
+            raise ValueError(f"--report-only needs logs, {logs} holds none.")
+        return []
+    asked = [run for run in profile.runs if run.arm in chosen]
+    missing = [run for run in asked if not runs.is_done(run, logs)]
+    print(f"{len(asked) - len(missing)} of {len(asked)} runs are done", file=sys.stderr)
     return missing
 
 
 def write_report(results):
     """Draws report.md, summary.csv and the figures of a folder from the logs it holds."""
-    results.mkdir(parents=True, exist_ok=True)
     grid = Grid(results / "logs", ARMS)
     for name, content in (
         ("report.md", tables.report(grid, BLOCKS)),
         ("summary.csv", tables.summary(grid)),
     ):
         files.replace(results / name, lambda part, content=content: part.write_text(content))
-    for number, (arms, title, last) in CURVES.items():
-        labels = {arm: claims.named(arm) for arm in arms}
-        figures.draw_errors(grid, labels, title, results / f"figure{number:02d}", last)
-    gates = results / "logs" / "sigmoid_fmb_seed0.npz"
-    if gates.exists():
-        with np.load(gates) as records:
+    for number, (arms, last) in CURVES.items():
+        figures.draw_errors(
+            grid,
+            {arm: claims.named(arm) for arm in arms},
+            tables.FIGURES[number],
+            results / f"figure{number:02d}",
+            last,
+            claims.STATED,
+            THRESHOLD if number == 9 else None,
+        )
+    if tables.gates_log(grid).exists():
+        with np.load(tables.gates_log(grid)) as records:
             _draw_gates(dict(records), results)
 
 
@@ -177,7 +188,7 @@ def _draw_gates(records, results):
     for number, epoch in ((4, recorded[0]), (5, min(claims.GATES_EPOCH, recorded[-1]))):
         module = f"epoch{epoch:03d}/{measures.FIRST_MODULE}"
         values, gates = records[f"{module}_se"], records[f"{module}_fmb"]
-        title = f"First SE module, sigmoid + FMB, epoch {epoch}"
+        title = f"First SE module, sigmoid + FMB, seed 0, epoch {epoch}"
         figures.draw_gate_values(values, gates, title, results / f"figure{number:02d}")
     figures.draw_gate_histogram(values, gates, title, results / "figure06")
 
@@ -195,9 +206,9 @@ class Profile:
 
     runs: list[runs.Run]
     draw: Callable[[pathlib.Path], None] = write_report
-    results: pathlib.Path = ROOT / "results" / "paper"
+    results: pathlib.Path = RESULTS / "paper"
     logs: str = "logs"
-    folder: pathlib.Path = pathlib.Path("runs") / "paper"
+    folder: pathlib.Path = RUNS / "paper"
 
 
 PROFILES = {
@@ -212,8 +223,8 @@ PROFILES = {
             filters=(4, 8, 16),
             compute_dtype="float32",
         ),
-        results=pathlib.Path("runs") / "smoke" / "report",
-        folder=pathlib.Path("runs") / "smoke",
+        results=RUNS / "smoke" / "report",
+        folder=RUNS / "smoke",
     ),
     "short": Profile(
         _grid(
@@ -233,14 +244,14 @@ PROFILES = {
     "recipe": Profile(
         ablation.runs(),
         ablation.write_report,
-        results=ROOT / "results" / "recipe",
-        folder=pathlib.Path("runs") / "recipe",
+        results=RESULTS / "recipe",
+        folder=RUNS / "recipe",
     ),
     "fast": Profile(
         goals.runs(),
         goals.write_report,
-        results=ROOT / "results" / "fast",
-        folder=pathlib.Path("runs") / "fast",
+        results=RESULTS / "fast",
+        folder=RUNS / "fast",
     ),
 }
 
@@ -257,12 +268,13 @@ def _parser():
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="trainings at once (default: 1)"
     )
-    parser.add_argument(
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
         "--print-commands",
         action="store_true",
         help="print what is left to train, one command a line, and train nothing",
     )
-    parser.add_argument(
+    instead.add_argument(
         "--report-only", action="store_true", help="train nothing, draw the report from the logs"
     )
     parser.add_argument(

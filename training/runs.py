@@ -39,15 +39,15 @@ def budget_run(arm, arguments, epochs, seed):
     return Run(f"{arm}_budget{epochs}_seed{seed}", arguments | given)
 
 
-def missing(runs, logs):
-    """Those of some runs of which `logs` do not hold all epochs; raises what `is_done` does."""
-    return [run for run in runs if not is_done(run, logs)]
-
-
 def train_all(runs, jobs, folder, logs):
     """Trains runs, `jobs` at once; yields, as each ends, where its output is if it failed."""
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        yield from pool.map(lambda run: _train(run, folder, logs), runs)
+    pool = concurrent.futures.ThreadPoolExecutor(jobs)
+    try:
+        trainings = [pool.submit(_train, run, folder, logs) for run in runs]
+        for training in concurrent.futures.as_completed(trainings):
+            yield training.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _train(run, folder, logs):

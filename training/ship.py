@@ -21,7 +21,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 
 from larq_seresnet import SEResNet14, files, preprocess_input, save_weights
-from larq_seresnet.training import callbacks, config, data, figures
+from larq_seresnet.training import callbacks, config, data, figures, tables
 
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "larq_seresnet" / "weights"
@@ -34,7 +34,7 @@ weight; the rest is float32. The container is NumPy's npz, read without pickle; 
 file stands in `larq_seresnet/weights.py`.
 
 {table}
-Errors are of the last epoch, top-1, on all test images; which images are wrong is drawn below.
+Errors are of the last epoch, top-1, on all test images; what is taken for what is drawn below.
 
 ## Data
 
@@ -52,13 +52,6 @@ evenly over the classes, as the matrices show. Not for decisions on which anyone
 ## Confusion
 
 {pictures}"""
-DATA = {
-    "cifar10": (
-        "CIFAR-10 (Krizhevsky, 2009) from a copy whose images have been stored as JPEG, quality "
-        "75: 50,000 training and 10,000 test images. Errors compare with each other and only "
-        "roughly with those on the lossless set."
-    )
-}
 
 
 def main(argv=None):
@@ -82,7 +75,11 @@ def main(argv=None):
 
 def ship(run_dir):
     """Packs one run; returns what the card says of it."""
-    settings = config.load(run_dir)[0]
+    settings, facts = config.load(run_dir)
+    if str(facts["commit"]).endswith("-dirty"):
+        raise ValueError(
+            f"{run_dir} must be of code that was committed, received {facts['commit']}."
+        )
     log = run_dir / callbacks.LOG_FILE
     epochs = len(callbacks.read_log(log))
     if not (run_dir / config.WEIGHTS_FILE).exists() or epochs < settings.epochs:
@@ -111,6 +108,7 @@ def ship(run_dir):
         "sha256": hashlib.sha256(target.read_bytes()).hexdigest(),
         "images": int(matrix.sum()),
         "wrong": int(matrix.sum() - np.trace(matrix)),
+        "data": tables.data_set(settings, facts),
         "run": json.loads((run_dir / config.CONFIG_FILE).read_text()),
         "command": shlex.join(["python", "training/train.py", *config.flags(settings.changed())]),
     }
@@ -148,8 +146,7 @@ def card(shipped):
     pictures = "".join(
         f"![{each['name']}](../../results/weights/{_stem(each)}.png)\n" for each in shipped
     )
-    names = {each["run"]["arguments"]["dataset"] for each in shipped}
-    described = " ".join(DATA.get(name, f"{name}.") for name in sorted(names))
+    described = " ".join(sorted({each["data"] for each in shipped}))
     return CARD.format(table=table, training=training, pictures=pictures, data=described)
 
 

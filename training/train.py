@@ -58,8 +58,9 @@ def main(argv=None):
         else:
             first = 0
             _claim(run_dir, overwrite)
+        facts = _facts(images, first, facts)
         log = callbacks.ErrorLog(run_dir / callbacks.LOG_FILE, images, first)
-        settings.save(run_dir, **_facts(images, first, facts))
+        settings.save(run_dir, **facts)
     except (ValueError, OSError, data.DataUnavailable) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
     (run_dir / config.WEIGHTS_FILE).unlink(missing_ok=True)  # of before these epochs
@@ -70,7 +71,7 @@ def main(argv=None):
         f"{model.name}\n{_data_name(settings)}, {settings.recipe}, seed {settings.seed}",
         run_dir / "curves.png",
     )
-    print(f"wrote {run_dir}; to convert it: {sys.executable} export/convert.py {run_dir}")
+    print(f"wrote {run_dir}; to convert it: python -m larq_seresnet.export.convert {run_dir}")
     return run_dir
 
 
@@ -195,16 +196,22 @@ def _facts(images, first, earlier):
         commit = None  # installed from a wheel, not run from a checkout
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
     code = {"commit": commit, "versions": {"python": platform.python_version(), **versions}}
-    if earlier:
-        resumed = [*earlier.get("resumed", []), {"after_epoch": first, **code}]
-        return {**earlier, "resumed": resumed}
-    return {
-        "class_names": images.class_names,
+    data_facts = {
+        "class_names": list(images.class_names),
         "train_images": len(images.train[0]),
         "test_images": len(images.test[0]),
         "test_images_sha256": hashlib.sha256(images.test[0].tobytes()).hexdigest(),
-        **code,
     }
+    if not earlier:
+        return {**data_facts, **code}
+    for name, value in data_facts.items():
+        if earlier.get(name, value) != value:
+            raise ValueError(
+                f"a run goes on with the data it began with: `{name}` was {earlier[name]}, "
+                f"is {value} now."
+            )
+    resumed = [*earlier.get("resumed", []), {"after_epoch": first, **code}]
+    return {**earlier, "resumed": resumed}
 
 
 def _compiled_model(settings, images, weights):

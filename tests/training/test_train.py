@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -157,6 +158,19 @@ def test_nothing_is_overwritten_or_changed_unasked(trained, tmp_path, capsys):
     message = _fails(capsys, *digits[:3], tmp_path, "--overwrite")
     assert "is no earlier run, so --overwrite leaves it alone" in message
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_run_goes_on_with_the_data_it_began_with(trained, tmp_path, capsys):
+    """Another copy of the test images, such as those of the lossless set, has other bytes."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(trained("w1"), run_dir)
+    settings = json.loads((run_dir / "config.json").read_text())
+    settings["test_images_sha256"] = "of others"
+    (run_dir / "config.json").write_text(json.dumps(settings))
+    rows = (run_dir / "log.csv").read_text()
+    message = _fails(capsys, "--resume", "--run-dir", run_dir)
+    assert "goes on with the data it began with: `test_images_sha256` was of others" in message
+    assert (run_dir / "log.csv").read_text() == rows
 
 
 @pytest.mark.parametrize(
