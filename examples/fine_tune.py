@@ -20,7 +20,9 @@ parser.add_argument("--epochs", type=int, default=3)
 arguments = parser.parse_args()
 
 images = data.load(arguments.dataset)
-model = SEResNet14(num_classes=len(images.class_names))
+model = SEResNet14(num_classes=len(images.class_names), weights=None)
+for layer in SEResNet14(include_top=False).layers:  # ten other classes are other classes too
+    model.get_layer(layer.name).set_weights(layer.get_weights())
 steps = -(-len(images.train[0]) // 64)
 schedule = tf.keras.optimizers.schedules.PolynomialDecay(0.01, steps * arguments.epochs, 0.0)
 model.compile(
@@ -33,4 +35,4 @@ model.fit(
     validation_data=data.test_batches(images),
     verbose=2,
 )
-save_weights(model, "fine_tuned.npz", trained_on=images.name, packed=True)
+save_weights(model, "fine_tuned.npz", images.name, images.class_names, packed=True)

@@ -6,14 +6,13 @@ python examples/predict.py cat.jpg
 import sys
 
 import numpy as np
-import tensorflow as tf
+from PIL import Image, ImageOps
 
-from larq_seresnet import SEResNet14, decode_predictions, preprocess_input  # before tf.keras
+from larq_seresnet import SEResNet14, decode_predictions, preprocess_input
 
 model = SEResNet14()
-image = tf.keras.utils.load_img(
-    sys.argv[1], target_size=(32, 32), interpolation="box", keep_aspect_ratio=True
-)
+image = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")  # phones turn by a note
+image = ImageOps.fit(image, (32, 32), Image.Resampling.BOX)  # the middle square, averaged
 pixels = np.asarray(image)[np.newaxis]  # uint8, 0..255, (1, 32, 32, 3)
 (best,) = decode_predictions(model.predict(preprocess_input(pixels), verbose=0), top=3)
 for name, probability in best:

@@ -15,13 +15,12 @@ from PIL import Image, ImageOps
 from larq_seresnet import SEResNet14, decode_predictions
 from larq_seresnet.export import convert
 
-converted, _, _ = convert.store(
-    convert.convert(SEResNet14(), "litert"), "litert", "1bit", input_type="uint8", strip=True
-)
+converted = convert.to_tflite(SEResNet14(), "litert", input_type="uint8", strip=True)
 pathlib.Path("model.tflite").write_bytes(converted.tflite)
 print(f"model.tflite: {len(converted.tflite):,} bytes")
 
-image = ImageOps.fit(Image.open(sys.argv[1]).convert("RGB"), (32, 32), Image.Resampling.BOX)
+image = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")  # phones turn by a note
+image = ImageOps.fit(image, (32, 32), Image.Resampling.BOX)
 interpreter = Interpreter("model.tflite")
 interpreter.allocate_tensors()
 interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.asarray(image)[np.newaxis])

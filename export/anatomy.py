@@ -201,7 +201,10 @@ def layer_path(graph, operator):
 
 
 def bytes_by_layer(model, layer_names):
-    """Bytes of constants that the operators of each Keras layer read, shared ones counted once.
+    """Bytes of constants that the operators of each Keras layer read.
+
+    Those of several layers, such as the bits of all filters of a shape, are divided by what each
+    layer reads of them.
 
     Args:
         model: From `read`.
@@ -212,15 +215,25 @@ def bytes_by_layer(model, layer_names):
         A dict from layer name to bytes, without the layers that have none.
     """
     graph = model.subgraphs[0]
-    total = dict.fromkeys(layer_names, 0)
-    seen = set()
-    for operator in graph.operators:
-        path = layer_path(graph, operator)
-        layer = next((part for part in path if part in total), layer_names[-1])
-        for index in operator.inputs:
-            buffer = graph.tensors[index].buffer if index >= 0 else 0
-            data = model.buffers[buffer].data
-            if data is not None and buffer not in seen:
-                seen.add(buffer)
-                total[layer] += len(data)
-    return {layer: size for layer, size in total.items() if size}
+    unpackers = {id(operator) for operator in unpacking(model)}
+    readers = collections.defaultdict(collections.Counter)  # tensor -> layer -> elements
+    for operator in reversed(graph.operators):
+        inputs = [index for index in operator.inputs if index >= 0]
+        if id(operator) in unpackers:
+            layers = sum((readers[index] for index in operator.outputs), collections.Counter())
+            for index in inputs:
+                readers[index] += layers
+        else:
+            path = layer_path(graph, operator)
+            layer = next((part for part in path if part in layer_names), layer_names[-1])
+            for index in inputs:
+                readers[index][layer] += max(1, int(np.prod(graph.tensors[index].shape)))
+    of_buffers = collections.defaultdict(collections.Counter)
+    for index, layers in readers.items():
+        of_buffers[graph.tensors[index].buffer] += layers
+    total = collections.Counter()
+    for buffer, layers in of_buffers.items():
+        data = model.buffers[buffer].data
+        for layer, elements in layers.items() if data is not None else ():
+            total[layer] += len(data) * elements / layers.total()
+    return {layer: round(total[layer]) for layer in layer_names if round(total[layer])}

@@ -72,21 +72,21 @@ def main(argv=None):
             arguments.out_dir.mkdir(parents=True, exist_ok=True)
         rows, names = [], set()
         for each in arguments.source:
-            model, images, weights = source.load(arguments, each, limit_train=None)
+            model, images, directory = source.load(arguments, each, limit_train=None)
             names.add(images.name)
             if len(names) > 1:
                 raise ValueError(f"all models must be of one data set, received {sorted(names)}.")
             calibration = preprocess_input(images.train[0][:CALIBRATION_IMAGES])
             label = model.name
             if label in {row["model"] for row in rows}:
-                label += f" ({weights.parent.name})"
+                label += f" ({each.resolve().name})"
             rows += measure(model, all_targets(model, label, calibration), images, arguments.rounds)
     except (ValueError, OSError, data.DataUnavailable) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
     result = {"machine": machine(), "dataset": images.name, "images": len(images.test[0])}
     text = markdown(result, rows)
     print(text)
-    directory = arguments.out_dir or weights.parent
+    directory = arguments.out_dir or directory
     directory.mkdir(parents=True, exist_ok=True)
     content = json.dumps({**result, "rows": rows}, indent=2) + "\n"
     files.replace(directory / "benchmark.json", lambda part: part.write_text(content))
@@ -130,7 +130,7 @@ def all_targets(model, label, calibration):
             for way in ways
             if one_bit or way == "float32"
         ]
-    quantized = pack.strip(litert.full_int8(model, calibration))
+    quantized = flatbuffer.stripped(litert.full_int8(model, calibration))
     return [*targets, Target(label, FULL_INT8, runtimes.Converted(quantized, "litert"))]
 
 

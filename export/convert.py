@@ -27,7 +27,8 @@ from larq_seresnet.export import (
     source,
     verify,
 )
-from larq_seresnet.export.inference import inference_form
+from larq_seresnet.export.inference import in_float32, inference_form
+from larq_seresnet.precision import layers_in
 from larq_seresnet.training import data
 
 PACKAGES = ("larq-compute-engine", "ai-edge-litert", "larq", "tensorflow", "tf-keras", "numpy")
@@ -42,8 +43,8 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     try:
         check_weights(arguments.runtime, arguments.weights)
-        model, images, weights = source.load(arguments)
-        directory = arguments.out_dir or weights.parent
+        model, images, directory = source.load(arguments)
+        directory = arguments.out_dir or directory
         directory.mkdir(parents=True, exist_ok=True)
         converted, named, left_alone = store(
             convert(model, arguments.runtime),
@@ -144,7 +145,7 @@ def check_weights(runtime, weights):
 
 
 def convert(model, runtime="lce"):
-    """Converts a float32 SEResNet14, filters left as they are.
+    """Converts a SEResNet14, filters left as they are.
 
     What is converted is its inference form, so FMB needs neither sigmoid nor tanh.
 
@@ -159,7 +160,22 @@ def convert(model, runtime="lce"):
         RuntimeError: If LCE's conversion by way of a SavedModel fails. It would then warn and try
             another way, with another result.
     """
-    return (_lce if runtime == "lce" else litert.convert)(model)
+    with layers_in("float32"):
+        return (_lce if runtime == "lce" else litert.convert)(in_float32(model))
+
+
+def to_tflite(model, runtime="lce", **options):
+    """From a model to what a device gets, not proved.
+
+    Args:
+        model: From `SEResNet14`.
+        runtime: "lce" or "litert".
+        options: Of `store`: `weights`, `input_type`, `output_type`, `strip`.
+
+    Returns:
+        A `runtimes.Converted`; its `tflite` are the file's bytes.
+    """
+    return store(convert(model, runtime), runtime, **options)[0]
 
 
 def store(
@@ -199,7 +215,11 @@ def store(
                 "use --weights float32."
             )
     named = interface.with_types(tflite, input_type, output_type)
-    return runtimes.Converted(pack.strip(named) if strip else named, runtime), named, left_alone
+    return (
+        runtimes.Converted(flatbuffer.stripped(named) if strip else named, runtime),
+        named,
+        left_alone,
+    )
 
 
 def _lce(model):
@@ -217,7 +237,7 @@ def prove(model, converted, images, named, left_alone):
     """Runs every test image through Keras and through the runtime of the file.
 
     Args:
-        model: From `SEResNet14`, float32.
+        model: From `SEResNet14`.
         converted: A `runtimes.Converted`.
         images: A `data.ImageSet`.
         named: The same file with the names of layers, if `converted` has none.
@@ -227,7 +247,9 @@ def prove(model, converted, images, named, left_alone):
         The report: a dict for json, whose "failures" are empty if the file is what it should be.
     """
     configuration = json.loads(model.configuration)
-    agreement = verify.compare(model, converted, *images.test)
+    model = in_float32(model)
+    with layers_in("float32"):
+        agreement = verify.compare(model, converted, *images.test)
     content = flatbuffer.read(named)
     operators = anatomy.count_operators(content)
     failures = agreement.failures()

@@ -107,11 +107,13 @@ def drop_unused(model):
     _share_buffers(model)
 
 
-def strip(model):
-    """Drops what a runtime does not need: names, signatures, and what `drop_unused` drops.
+def stripped(tflite):
+    """A file without what a runtime does not need: names, signatures, and what `drop_unused` drops.
 
-    The names of the Keras layers go with it: what reports by layer must read the file before.
+    The names of the Keras layers go with it: what reports by layer must read the file before. Bytes
+    in and out.
     """
+    model = read(tflite)
     drop_unused(model)
     graph = model.subgraphs[0]
     for tensor in graph.tensors:
@@ -123,6 +125,7 @@ def strip(model):
         if operator.customOptions is not None and not len(operator.customOptions):
             operator.customOptions = None
     graph.name = model.description = model.signatureDefs = None
+    return write(model)
 
 
 def _share_buffers(model):

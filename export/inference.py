@@ -1,10 +1,24 @@
 """The network as a device computes it: the same function with fewer and cheaper operators."""
 
+import json
+
 import larq as lq
 import numpy as np
 import tensorflow as tf
 
+from larq_seresnet import SEResNet14
 from larq_seresnet.layers import FMB, SqueezeExcite
+from larq_seresnet.precision import layers_in
+
+
+def in_float32(model):
+    """The same SEResNet14, computing in float32 whatever policy it was built under."""
+    if all(layer.compute_dtype == "float32" for layer in model.layers):
+        return model
+    with layers_in("float32"):
+        copy = SEResNet14(**json.loads(model.configuration), weights=None)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def inference_form(model, binary_operators=True):

@@ -68,7 +68,7 @@ def store(tflite, weights):
     filters, left_alone = pack.two_valued_filters(model)
     if weights == "1bit":
         _shift_and_mask(model, filters)
-    elif weights != "float32":
+    else:
         for group, stored_as in _quantizations(model, filters, weights):
             _quantize(model, group, stored_as)
     flatbuffer.drop_unused(model)

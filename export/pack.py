@@ -109,13 +109,6 @@ def grouped(filters):
     return list(groups.values())
 
 
-def strip(tflite):
-    """Drops names, signatures and metadata, which the runtime does not need; bytes in and out."""
-    model = flatbuffer.read(tflite)
-    flatbuffer.strip(model)
-    return flatbuffer.write(model)
-
-
 def bits(signs):
     """Packs signs (True is +1) along the last dimension, as LCE does.
 

@@ -1,10 +1,12 @@
 """What every command here begins with: trained weights, and the images to prove them on."""
 
+import dataclasses
 import pathlib
+import sys
 
 from larq_seresnet import SEResNet14
 from larq_seresnet.training import config, data
-from larq_seresnet.weights import read_configuration
+from larq_seresnet.weights import read, shipped_files
 
 
 def add_arguments(parser, **options):
@@ -13,7 +15,8 @@ def add_arguments(parser, **options):
         "source",
         type=pathlib.Path,
         metavar="RUN_DIR|WEIGHTS",
-        help="what train.py wrote",
+        help="what train.py or save_weights wrote, or the name of weights that ship: "
+        + ", ".join(shipped_files()),
         **options,
     )
     parser.add_argument(
@@ -36,14 +39,16 @@ def load(arguments, source=None, limit_train=1):
         limit_train: How many training images to load; None for all.
 
     Returns:
-        A float32 `SEResNet14`, a `data.ImageSet`, and the path of the weight file.
+        A float32 `SEResNet14`, a `data.ImageSet` with the names of the model's classes where the
+        weights know them, and the directory that is theirs.
 
     Raises:
         ValueError, OSError, data.DataUnavailable: If there are no weights, none of a classifier, or
             no data that fit them.
     """
-    weights, data_dir = _weights(source or arguments.source)
-    configuration, trained_on = read_configuration(weights)
+    weights, directory, data_dir = _weights(source or arguments.source)
+    contents = read(weights)
+    configuration, trained_on = contents.configuration, contents.trained_on
     if not configuration["include_top"]:
         raise ValueError(f"{weights} must have a classifier, received include_top=False.")
     if not (arguments.dataset or trained_on):
@@ -61,17 +66,30 @@ def load(arguments, source=None, limit_train=1):
             f"`dataset` must have {configuration['num_classes']} classes, as the model has, "
             f"received {images.name} with {len(images.class_names)}."
         )
-    return model, images, weights
+    if contents.class_names and contents.class_names != list(images.class_names):
+        print(
+            f"{weights} is of other classes than {images.name}: agreement can be told, error not.",
+            file=sys.stderr,
+        )
+        images = dataclasses.replace(images, class_names=tuple(contents.class_names))
+    return model, images, directory
 
 
 def _weights(source):
-    """The weight file, and where its run found its data."""
+    """The weight file, the directory for what is made of it, and where its run found its data."""
+    if str(source) in shipped_files():
+        return shipped_files()[str(source)], pathlib.Path(), None
+    if not source.exists():
+        raise ValueError(
+            f"{source} does not exist: a run directory or a weight file is needed, or one of "
+            f"{', '.join(shipped_files())}."
+        )
     if not source.is_dir():
-        return source, None
+        return source, source.parent, None
     weights = source / config.WEIGHTS_FILE
     if not weights.exists():
         raise ValueError(
             f"{source} is no finished run: it holds no {config.WEIGHTS_FILE}. "
             f"train.py --resume --run-dir {source} finishes one."
         )
-    return weights, config.load(source)[0].data_dir
+    return weights, source, config.load(source)[0].data_dir

@@ -101,8 +101,8 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     try:
         converted = runtimes.load(arguments.tflite, arguments.runtime)
-        model, images, weights = source.load(arguments)
-        check_fits(model, converted, arguments.tflite, weights)
+        model, images, _ = source.load(arguments)
+        check_fits(model, converted, arguments.tflite, arguments.source)
         agreement = compare(model, converted, *images.test)
     except (ValueError, OSError, data.DataUnavailable) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")

@@ -18,7 +18,8 @@ def _use_keras_2():
         raise ImportError(
             "larq_seresnet needs Keras 2, but this process already uses tf.keras as Keras 3. "
             "Import larq_seresnet before anything that touches tf.keras, or set the environment "
-            "variable TF_USE_LEGACY_KERAS=1 before Python starts."
+            "variable TF_USE_LEGACY_KERAS=1 before Python starts; and use tf.keras, for layers of "
+            "the package keras do not fit its models."
         )
     # `import tensorflow.keras` follows the package's path, which was laid out when TensorFlow was
     # imported: for Keras 3, if that came first.
@@ -35,7 +36,7 @@ from larq_seresnet.layers import FMB, SqueezeExcite
 from larq_seresnet.precision import ScaledSign
 from larq_seresnet.preprocessing import decode_predictions, preprocess_input
 from larq_seresnet.seresnet import SEResNet14
-from larq_seresnet.weights import save_weights
+from larq_seresnet.weights import load_weights, save_weights
 
 __all__ = [
     "FMB",
@@ -43,6 +44,7 @@ __all__ = [
     "ScaledSign",
     "SqueezeExcite",
     "decode_predictions",
+    "load_weights",
     "preprocess_input",
     "save_weights",
 ]

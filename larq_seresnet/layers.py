@@ -1,5 +1,7 @@
 """The layers of the paper: squeeze-and-excitation and Feature Map Binarization, Eq. 1-6."""
 
+import numbers
+
 import larq as lq
 import tensorflow as tf
 
@@ -12,6 +14,11 @@ def check_choice(name, value, allowed):
     if value not in tuple(allowed):
         choices = ", ".join(repr(choice) for choice in allowed)
         raise ValueError(f"`{name}` must be one of {choices}, received {value!r}.")
+
+
+def is_count(value):
+    """Whether a value is a positive integer of any kind; True is none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0
 
 
 @tf.keras.utils.register_keras_serializable(package="larq_seresnet")
@@ -102,13 +109,13 @@ class SqueezeExcite(tf.keras.layers.Layer):
         **kwargs,
     ):
         check_choice("activation", activation, GATE_ACTIVATIONS)
-        if not isinstance(reduction_ratio, int) or reduction_ratio < 1:
+        if not is_count(reduction_ratio):
             raise ValueError(
                 f"`reduction_ratio` must be a positive integer, received {reduction_ratio!r}."
             )
         super().__init__(**kwargs)
         self.activation = activation
-        self.reduction_ratio = reduction_ratio
+        self.reduction_ratio = int(reduction_ratio)
         self.kernel_quantizer = lq.quantizers.get(kernel_quantizer)
         self.kernel_constraint = tf.keras.constraints.get(kernel_constraint)
         self.gate_bias = gate_bias

@@ -1,9 +1,21 @@
 """What each ``precision`` means for the layers: quantizers, constraint and padding."""
 
+import contextlib
 import dataclasses
 
 import larq as lq
 import tensorflow as tf
+
+
+@contextlib.contextmanager
+def layers_in(dtype):
+    """Layers that are made meanwhile compute in a dtype; their weights stay float32."""
+    before = tf.keras.mixed_precision.global_policy()
+    tf.keras.mixed_precision.set_global_policy(dtype if dtype == "float32" else f"mixed_{dtype}")
+    try:
+        yield
+    finally:
+        tf.keras.mixed_precision.set_global_policy(before)
 
 
 @lq.utils.register_alias("scaled_sign")

@@ -26,38 +26,47 @@ def preprocess_input(images):
     """Normalises images: (x - MEAN) / STD per channel.
 
     Args:
-        images: uint8, 0..255, shape (H, W, 3) or (N, H, W, 3), RGB; a numpy array or a tensor.
+        images: RGB, 0..255, shape (H, W, 3) or (N, H, W, 3): uint8, or floats as Keras's loaders
+            give them; a numpy array or a tensor.
 
     Returns:
         float32 of the same shape, a numpy array for a numpy array, else a tensor.
 
     Raises:
-        TypeError: If `images` is neither array nor tensor, or not uint8.
-        ValueError: If its shape is another.
+        TypeError: If `images` is neither array nor tensor, or neither uint8 nor floats.
+        ValueError: If its shape is another, or an array of floats leaves 0..255.
     """
     if not isinstance(images, np.ndarray) and not tf.is_tensor(images):
         raise TypeError(
             f"`images` must be a numpy array or a tensor, received {type(images).__name__}."
         )
-    if images.dtype != np.uint8:
-        raise TypeError(f"`images` must be uint8 with pixels 0..255, received {images.dtype.name}.")
+    dtype = tf.dtypes.as_dtype(images.dtype)
+    if dtype != tf.uint8 and not dtype.is_floating:
+        raise TypeError(f"`images` must be uint8 or floats, 0..255, received {dtype.name}.")
     shape = tf.TensorShape(images.shape)
     if shape.rank not in (3, 4) or shape[-1] != 3:
         raise ValueError(
             f"`images` must have the shape (H, W, 3) or (N, H, W, 3), received {shape}."
         )
-    floats = (
-        images.astype(np.float32) if isinstance(images, np.ndarray) else tf.cast(images, "float32")
-    )
+    if isinstance(images, np.ndarray):
+        floats = images.astype(np.float32)
+        if dtype.is_floating and images.size and not (0 <= images.min() and images.max() <= 255):
+            raise ValueError(
+                f"`images` must have pixels 0..255, received {images.min()} to {images.max()}."
+            )
+    else:
+        floats = tf.cast(images, tf.float32)
     return (floats - np.float32(MEAN)) / np.float32(STD)
 
 
-def decode_predictions(preds, top=5, class_names=CIFAR10_CLASSES):
+def decode_predictions(preds, top=None, class_names=CIFAR10_CLASSES):
     """Names the most probable classes.
+
+    Pairs, not ImageNet's triples: these classes have no identifiers.
 
     Args:
         preds: Probabilities, shape (N, num_classes); a numpy array or an eager tensor.
-        top: How many classes an image, at most num_classes.
+        top: How many classes an image, at most num_classes; default: 5, or all of fewer.
         class_names: One name a class, in the order of the labels. Default: CIFAR-10's.
 
     Returns:
@@ -72,6 +81,7 @@ def decode_predictions(preds, top=5, class_names=CIFAR10_CLASSES):
             f"`preds` must have the shape (N, {len(class_names)}), one column for each of "
             f"`class_names`, received {preds.shape}."
         )
+    top = min(5, len(class_names)) if top is None else top
     if top not in range(1, len(class_names) + 1):
         raise ValueError(f"`top` must be from 1 to {len(class_names)}, received {top!r}.")
     return [

@@ -1,21 +1,58 @@
 """SEResNet14: the architecture, one run from image to class."""
 
 import json
-import numbers
 import types
 from itertools import pairwise
 
 import larq as lq
 import tensorflow as tf
 
-from larq_seresnet.layers import FMB, FMB_GRADIENTS, GATE_ACTIVATIONS, SqueezeExcite, check_choice
+from larq_seresnet.layers import (
+    FMB,
+    FMB_GRADIENTS,
+    GATE_ACTIVATIONS,
+    SqueezeExcite,
+    check_choice,
+    is_count,
+)
 from larq_seresnet.precision import PRECISIONS
 from larq_seresnet.weights import load_weights
 
 ATTENTIONS = ("se", "se_paper", "se_float32", None)
 SHORTCUTS = ("pool", "conv")
 HEADS = ("norm", "bias")
+POOLINGS = {
+    None: None,
+    "avg": tf.keras.layers.GlobalAveragePooling2D,
+    "max": tf.keras.layers.GlobalMaxPooling2D,
+}
 FILTERS = (16, 32, 64)
+
+
+@lq.utils.register_keras_custom_object  # HDF5 files name a model's class without its package
+@tf.keras.utils.register_keras_serializable(package="larq_seresnet")
+class SEResNet(tf.keras.Model):
+    """What `SEResNet14` returns: a functional model that knows the arguments it was built with.
+
+    It keeps them when it is saved, cloned or pickled, so that `save_weights` and conversion take
+    what was loaded again.
+
+    Attributes:
+        configuration: The arguments, as json.
+    """
+
+    configuration: str | None = None
+
+    def get_config(self):
+        return {**super().get_config(), "configuration": self.configuration}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        configuration = config.pop("configuration")
+        model = super().from_config(config, custom_objects)
+        model.configuration = configuration
+        return model
 
 
 def SEResNet14(
@@ -24,6 +61,7 @@ def SEResNet14(
     input_tensor=None,
     weights="cifar10",
     include_top=True,
+    pooling=None,
     num_classes=10,
     precision="w1",
     activation="sigmoid",
@@ -34,6 +72,7 @@ def SEResNet14(
     shortcut="pool",
     head="norm",
     filters=FILTERS,
+    name=None,
 ):
     """SEResNet14 for 32x32 images, with 1-bit weights and channel Feature Map Binarization.
 
@@ -52,6 +91,8 @@ def SEResNet14(
             `fmb_gradient` and else the defaults (larq_seresnet/weights/README.md); without top, or
             with another number of classes, what fits is loaded.
         include_top: Whether to end with average pooling and the classifier.
+        pooling: Without top, what becomes of the last feature map: None, it is returned; "avg" or
+            "max", its mean or maximum a channel.
         num_classes: Of the classifier; means nothing without top.
         precision: "float32"; "w1", where every kernel has two values: stem, shortcuts, attention,
             classifier; or "w1a1", where the inputs of the twelve residual convolutions are +-1 too.
@@ -68,11 +109,13 @@ def SEResNet14(
         head: What follows the classifier's weights: "norm", a BatchNorm of the logits, which a
             device gets as scale and bias; or "bias" alone, as He's network has it.
         filters: Channels of the three stages; for "pool" each a multiple of the one before.
+        name: Of the model, default its configuration.
 
     Returns:
-        A functional `tf.keras.Model`, named after its configuration. It takes images as
-        `preprocess_input` gives them, (N, H, W, channels), and returns probabilities in float32,
-        (N, num_classes); without top the last feature map, (N, H/4, W/4, filters[-1]).
+        A functional `tf.keras.Model`. It takes images as `preprocess_input` gives them,
+        (N, H, W, channels), and returns probabilities in float32, (N, num_classes); without top the
+        last feature map, (N, H/4, W/4, filters[-1]), or with `pooling` (N, filters[-1]). Logits are
+        what its layer "predictions" gets.
 
     Raises:
         ValueError: If an argument is none of the above, or `weights` does not fit; for "cifar10" it
@@ -94,6 +137,9 @@ def SEResNet14(
         include_top=include_top,
     )
     _check_arguments(arguments)
+    check_choice("pooling", pooling, POOLINGS)
+    if include_top and pooling:
+        raise ValueError(f"`pooling` is for include_top=False, received {pooling!r} with top.")
     bits = PRECISIONS[precision]
     block = _binary_block if bits.input_quantizer else _float_block
     gate, skip = _gate(arguments, bits), _skip(arguments, bits)
@@ -109,9 +155,11 @@ def SEResNet14(
             x = block(x, channels, strides, bits, gate, skip, f"stage{stage}_block{number}")
     if include_top:
         x = _top(x, arguments, bits)
+    elif pooling:
+        x = POOLINGS[pooling](name=f"{pooling}_pool")(x)
 
     inputs = image if input_tensor is None else tf.keras.utils.get_source_inputs(input_tensor)
-    model = tf.keras.Model(inputs, x, name=_name(arguments))
+    model = SEResNet(inputs, x, name=name or _name(arguments))
     model.configuration = json.dumps(vars(arguments), default=int)  # numpy's integers, if need be
     if weights is not None:
         load_weights(model, weights)
@@ -267,7 +315,7 @@ def _image_input(input_shape, input_tensor, include_top):
         if not isinstance(shape, (tuple, list)):
             shape = (shape,)
     sizes = shape[:2] if include_top else [size for size in shape[:2] if size is not None]
-    if len(shape) != 3 or not all(_is_count(size) for size in [*sizes, shape[-1]]):
+    if len(shape) != 3 or not all(is_count(size) for size in [*sizes, shape[-1]]):
         unknown = "" if include_top else ", height and width may be None"
         raise ValueError(
             f"`{argument}` must have the shape (height, width, channels){unknown}, "
@@ -292,7 +340,7 @@ def _check_arguments(of):
     if (
         not isinstance(filters, (tuple, list))
         or len(filters) != 3
-        or not all(_is_count(channels) for channels in filters)
+        or not all(is_count(channels) for channels in filters)
     ):
         raise ValueError(f"`filters` must be three positive integers, received {filters!r}.")
     if of.shortcut == "pool" and any(after % before for before, after in pairwise(filters)):
@@ -300,15 +348,11 @@ def _check_arguments(of):
             f"`filters` must each be a multiple of the one before for shortcut='pool', "
             f"received {filters!r}."
         )
-    if not _is_count(of.num_classes):
+    if not is_count(of.num_classes):
         raise ValueError(f"`num_classes` must be a positive integer, received {of.num_classes!r}.")
     ratio = of.reduction_ratio
-    if not _is_count(ratio) or any(channels % ratio for channels in filters):
+    if not is_count(ratio) or any(channels % ratio for channels in filters):
         raise ValueError(
             f"`reduction_ratio` must be a positive integer that divides all of `filters`, "
             f"{tuple(filters)}, received {ratio!r}."
         )
-
-
-def _is_count(value):
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0

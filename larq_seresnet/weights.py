@@ -12,18 +12,21 @@ import pathlib
 import zipfile
 
 import h5py
+import larq as lq
 import numpy as np
 
 from larq_seresnet import files
 
-#: By data set, the weights that ship: name of the configuration -> SHA-256 of its file.
-SHIPPED: dict[str, dict[str, str]] = {
+#: The weights that ship, by data set and precision: the configuration's name, its file's SHA-256.
+SHIPPED: dict[str, dict[str, tuple[str, str]]] = {
     "cifar10": {
-        "seresnet14_w1_se_sigmoid_fmb": (
-            "d6bfec4f1ea0d000b655b26f5b2f08aa194ea8263adee7935dd8ecea1bc7d6d8"
+        "w1": (
+            "seresnet14_w1_se_sigmoid_fmb",
+            "7a293f4f7eb9757e8865239e3667bcd5fcad549eb15f77c135bb2314a3aaf110",
         ),
-        "seresnet14_w1a1_se_sigmoid_fmb": (
-            "de993d3a3e2d8ca7fa348d19d7971021b58aaad08fb6c2ee97ceab4dc157559a"
+        "w1a1": (
+            "seresnet14_w1a1_se_sigmoid_fmb",
+            "5ac67db07aaaf0bf1cc75af7051b20a4d8ae11b6854e48edf5f9997407b28934",
         ),
     },
 }
@@ -36,15 +39,23 @@ _FREE_ARGUMENTS = ("fmb_gradient", "input_shape", "num_classes", "include_top")
 
 
 @dataclasses.dataclass(frozen=True)
-class _Contents:
-    """What a weight file holds: its model's arguments, its data set, and arrays by layer."""
+class Contents:
+    """What a weight file holds.
+
+    Attributes:
+        configuration: The arguments of `SEResNet14`.
+        trained_on: Name of the data set, if it was given.
+        class_names: In the order of the labels, if they were given.
+        layers: Arrays by layer.
+    """
 
     configuration: dict
     trained_on: str | None
+    class_names: list[str] | None
     layers: dict[str, list[np.ndarray]]
 
 
-def save_weights(model, path, trained_on=None, packed=False):
+def save_weights(model, path, trained_on=None, class_names=None, packed=False):
     """Writes the weights of a SEResNet14, to be read by ``SEResNet14(..., weights=path)``.
 
     The file is what ``model.save_weights(path, save_format="h5")`` writes, latent weights in
@@ -55,41 +66,49 @@ def save_weights(model, path, trained_on=None, packed=False):
         model: What `SEResNet14` returned.
         path: Where to; the ending is yours.
         trained_on: Name of the data set, to be kept with the weights.
+        class_names: One name a class, in the order of the labels, likewise.
         packed: Whether to keep but one bit of each weight of a 1-bit kernel, in NumPy's npz: some
-            34 kB instead of 0.8 MB. The model read from it computes the same; its latent weights
+            34 kB instead of 0.9 MB. The model read from it computes the same; its latent weights
             are +-0.1.
 
     Raises:
-        ValueError: If `model` does not come from `SEResNet14`.
+        ValueError: If `model` does not come from `SEResNet14`, or a weight is NaN or infinite.
     """
     configuration = getattr(model, "configuration", None)
     if configuration is None:
         raise ValueError(f"`model` must be what SEResNet14 returned, received {model!r}.")
+    broken = [weight.name for weight in model.weights if not np.isfinite(weight.numpy()).all()]
+    if broken:
+        raise ValueError(f"`model` must have finite weights, received NaN or infinity in {broken}.")
+    class_names = class_names and list(class_names)
 
     def write(part):
         if packed:
-            _write_packed(model, part, trained_on)
+            _write_packed(model, part, trained_on, class_names)
             return
         model.save_weights(part, save_format="h5")
         with h5py.File(part, "r+") as file:
             file.attrs["configuration"] = configuration
             file.attrs["trained_on"] = trained_on or ""
+            file.attrs["class_names"] = json.dumps(class_names)
             file.attrs["sha256"] = _digest(file)
 
     files.replace(path, write)
 
 
-def _write_packed(model, path, trained_on):
+def _write_packed(model, path, trained_on, class_names):
     weights, bits, floats = [], [], []
     for layer in model.layers:
         for weight in layer.weights:
-            one_bit = bool(getattr(layer, "kernel_quantizer", None)) and weight.shape.rank > 1
+            quantizer = getattr(layer, "kernel_quantizer", None)
+            one_bit = isinstance(quantizer, lq.quantizers.SteSign) and weight.shape.rank > 1
             weights.append([layer.name, weight.shape.as_list(), one_bit])
             values = weight.numpy().ravel()
             bits.append(values >= 0) if one_bit else floats.append(values)
     facts = {
         "configuration": json.loads(model.configuration),
         "trained_on": trained_on,
+        "class_names": class_names,
         "weights": weights,
     }
     arrays = {
@@ -101,24 +120,10 @@ def _write_packed(model, path, trained_on):
         np.savez_compressed(file, facts=np.array(json.dumps(facts)), **arrays)
 
 
-def read_configuration(path):
-    """What a weight file says of its model.
-
-    Returns:
-        The arguments of `SEResNet14` as a dict, and the name of the data set or None.
-
-    Raises:
-        ValueError: If `path` is no weight file of this package, or was damaged.
-    """
-    contents = _read(path)
-    return contents.configuration, contents.trained_on
-
-
 def load_weights(model, weights):
     """Loads weights into a model that `SEResNet14` made.
 
-    A model without top takes what it has from a file with top; so does, of weights that ship, one
-    with another number of classes.
+    A model without top, or with another number of classes, takes all but the classifier.
 
     Args:
         model: From `SEResNet14`.
@@ -128,9 +133,9 @@ def load_weights(model, weights):
         ValueError: If `weights` is neither, was damaged, or is for other arguments or shapes.
     """
     asked = json.loads(model.configuration)
-    shipped = weights in SHIPPED if isinstance(weights, str) else False
+    shipped = isinstance(weights, str) and weights in SHIPPED
     path = _shipped_file(weights, asked) if shipped else weights
-    contents = _read(path)
+    contents = read(path)
     other = _first_difference(contents.configuration, asked)
     if other:
         raise ValueError(
@@ -140,7 +145,7 @@ def load_weights(model, weights):
     if asked["include_top"] and not contents.configuration["include_top"]:
         raise ValueError(f"`weights` {path} is for include_top=False, received include_top=True.")
     layers = contents.layers
-    if shipped and asked["num_classes"] != contents.configuration["num_classes"]:
+    if asked["num_classes"] != contents.configuration["num_classes"]:
         layers = {name: layers[name] for name in layers if name not in _TOP}
     unknown = set(layers) - {layer.name for layer in model.layers} - set(_TOP)
     if unknown:
@@ -166,24 +171,43 @@ def _check_shapes(layer, values, path):
         )
 
 
+def shipped_files():
+    """The paths of the files that ship, by their names without ending."""
+    folder = pathlib.Path(__file__).with_suffix("")
+    return {
+        f"{name}_{dataset}": folder / f"{name}_{dataset}.npz"
+        for dataset, shipped in SHIPPED.items()
+        for name, _ in shipped.values()
+    }
+
+
 def _shipped_file(dataset, asked):
     """The file that ships for the arguments `asked`, its SHA-256 checked."""
-    for name, digest in SHIPPED[dataset].items():
-        path = pathlib.Path(__file__).with_suffix("") / f"{name}_{dataset}.npz"
-        received = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "no file"
-        if received != digest:
-            raise ValueError(f"{path} is damaged: its SHA-256 must be {digest}, is {received}.")
-        if not _first_difference(_read(path).configuration, asked):
-            return path
-    there_are = ", ".join(SHIPPED[dataset]) or "none yet"
-    raise ValueError(
-        f"weights={dataset!r} must be of a configuration that has been trained ({there_are}), "
-        f"received {asked}; weights=None starts from initial ones."
+    there_are = ", ".join(name for name, _ in SHIPPED[dataset].values())
+    refusal = (
+        f"for weights={dataset!r} the arguments must be those of weights that ship ({there_are}), "
+        "for others weights=None starts from initial ones: received "
     )
+    if asked["precision"] not in SHIPPED[dataset]:
+        raise ValueError(f"{refusal}precision={asked['precision']!r}.")
+    name, digest = SHIPPED[dataset][asked["precision"]]
+    path = shipped_files()[f"{name}_{dataset}"]
+    received = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "no file"
+    if received != digest:
+        raise ValueError(f"{path} is damaged: its SHA-256 must be {digest}, is {received}.")
+    stored = read(path).configuration
+    other = _first_difference(stored, asked)
+    if other:
+        raise ValueError(f"{refusal}{other}={asked[other]!r} instead of {stored[other]!r}.")
+    return path
 
 
-def _read(path):
-    """A weight file of either kind, its digest checked."""
+def read(path):
+    """What a weight file of either kind holds, its digest checked: a `Contents`.
+
+    Raises:
+        ValueError: If `path` is no weight file of this package, or was damaged.
+    """
     is_path = isinstance(path, (str, os.PathLike))
     kind = None
     if is_path and pathlib.Path(path).is_file():
@@ -191,8 +215,9 @@ def _read(path):
     if kind is None:
         names = "".join(f"{name!r}, " for name in SHIPPED)
         raise ValueError(
-            f"`weights` must be None, {names}or the path of a file written by save_weights, "
-            f"received {str(path)!r}."
+            f"`weights` must be None, {names}or the path of a file written by "
+            f"larq_seresnet.save_weights, received {str(path)!r}"
+            f"{'' if not is_path or os.path.exists(path) else ', which does not exist'}."
         )
     return kind(path)
 
@@ -208,11 +233,16 @@ def _read_hdf5(path):
         raise ValueError(f"`weights` {path} is damaged: {error}") from error
     with file:
         if not {"sha256", "configuration", "trained_on"} <= set(file.attrs):
-            raise ValueError(f"`weights` {path} was not written by save_weights: it has no digest.")
+            raise ValueError(
+                f"`weights` {path} was not written by larq_seresnet.save_weights: it has no "
+                "digest. What Keras wrote, the model's own method load_weights or "
+                "tf.keras.models.load_model reads."
+            )
         _check_digest(path, _digest(file), file.attrs["sha256"])
-        return _Contents(
+        return Contents(
             json.loads(file.attrs["configuration"]),
             file.attrs["trained_on"] or None,
+            json.loads(file.attrs.get("class_names", "null")),
             {
                 name: [group[weight][()] for weight in group.attrs["weight_names"]]
                 for name, group in file.items()
@@ -229,7 +259,9 @@ def _read_packed(path):
         raise ValueError(f"`weights` {path} is damaged: {error}") from error
     facts = json.loads(str(arrays.pop("facts", "{}")))
     if "sha256" not in facts:
-        raise ValueError(f"`weights` {path} was not written by save_weights: it has no digest.")
+        raise ValueError(
+            f"`weights` {path} was not written by larq_seresnet.save_weights: it has no digest."
+        )
     _check_digest(path, _digest_of_arrays(facts, arrays), facts["sha256"])
     signs = np.where(np.unpackbits(arrays["bits"]), np.float32(LATENT), np.float32(-LATENT))
     taken = {True: 0, False: 0}
@@ -239,7 +271,7 @@ def _read_packed(path):
         taken[one_bit] += count
         values = (signs if one_bit else arrays["floats"])[first : first + count]
         layers.setdefault(layer, []).append(values.reshape(shape))
-    return _Contents(facts["configuration"], facts["trained_on"], layers)
+    return Contents(facts["configuration"], facts["trained_on"], facts.get("class_names"), layers)
 
 
 def _check_digest(path, received, written):

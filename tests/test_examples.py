@@ -9,6 +9,7 @@ from PIL import Image
 
 from larq_seresnet import SEResNet14
 from larq_seresnet.preprocessing import CIFAR10_CLASSES
+from larq_seresnet.weights import read
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 
@@ -48,4 +49,6 @@ def test_fine_tuning_learns_other_classes(tmp_path):
         float(value) for line in lines for value in re.findall(r"val_accuracy: ([\d.]+)", line)
     ]
     assert accuracies[-1] > 0.5
-    SEResNet14(weights=tmp_path / "fine_tuned.npz")
+    contents = read(tmp_path / "fine_tuned.npz")
+    assert (contents.trained_on, contents.class_names) == ("digits", list("0123456789"))
+    SEResNet14(**contents.configuration, weights=tmp_path / "fine_tuned.npz")

@@ -97,8 +97,8 @@ def write_report(results):
     text = (
         "# How recipe `fast` was found\n\n"
         f"`python training/reproduce.py --profile recipe`: error after the last epoch of a budget, "
-        f"the rate annealed to zero within it; mean and the seeds' values. {data_set(*grid.data())} `w1`, "
-        "sigmoid + FMB. What was tried before, one seed each: [exploration](exploration.md)."
-        "\n\n" + files.table(header, rows)
+        f"the rate annealed to zero within it; mean and the seeds' values. "
+        f"{data_set(*grid.data())} `w1`, sigmoid + FMB. What was tried before, one seed each: "
+        "[exploration](exploration.md).\n\n" + files.table(header, rows)
     )
     files.replace(results / "README.md", lambda part: part.write_text(text))

@@ -161,11 +161,11 @@ def write_report(results):
     text = (
         "# What recipe `fast` reaches\n\n"
         "`python training/reproduce.py --profile fast`: test error after the last epoch of a "
-        f"budget, the rate annealed to zero within it. {data_set(*grid.data())} `w1`, sigmoid + FMB, where "
-        "nothing else is said; means over n seeds, in brackets 95 % paired bootstrap, t: 95 % by "
-        "Student's t, by which differences are judged; they are in points of error, below 0 SE + "
-        "FMB is better. The recipe was found with SE + FMB: if that favours an arm, it is this "
-        "one.\n\n"
+        f"budget, the rate annealed to zero within it. {data_set(*grid.data())} `w1`, sigmoid + "
+        "FMB, where nothing else is said; means over n seeds, in brackets 95 % paired bootstrap, "
+        "t: 95 % by Student's t, by which differences are judged; they are in points of error, "
+        "below 0 SE + FMB is better. The recipe was found with SE + FMB: if that favours an arm, "
+        "it is this one.\n\n"
         + files.table(("", "goal", "stretch", "measured", ""), rows)
         + "\n"
         + files.table(

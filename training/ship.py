@@ -69,7 +69,8 @@ def main(argv=None):
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
     files.replace(PACKAGE / "README.md", lambda part: part.write_text(card(shipped)))
     for each in shipped:
-        print(f'        "{each["name"]}": "{each["sha256"]}",')
+        print(f'        "{each["run"]["arguments"]["precision"]}": (')
+        print(f'            "{each["name"]}",\n            "{each["sha256"]}",\n        ),')
     return shipped
 
 
@@ -94,7 +95,7 @@ def ship(run_dir):
     target = PACKAGE / f"{stem}.npz"
     for folder in (PACKAGE, LOGS):
         folder.mkdir(parents=True, exist_ok=True)
-    save_weights(model, target, settings.dataset, packed=True)
+    save_weights(model, target, settings.dataset, images.class_names, packed=True)
     packed = SEResNet14(
         num_classes=len(images.class_names), weights=target, **settings.model_arguments()
     )

@@ -19,6 +19,7 @@ import zlib
 import tensorflow as tf
 
 from larq_seresnet import SEResNet14, save_weights
+from larq_seresnet.precision import layers_in
 from larq_seresnet.training import callbacks, config, data, figures, optimizers
 from larq_seresnet.weights import load_weights
 
@@ -65,7 +66,7 @@ def main(argv=None):
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
     (run_dir / config.WEIGHTS_FILE).unlink(missing_ok=True)  # of before these epochs
     _fit(model, settings, images, run_dir, range(first, last), [log, checkpoint])
-    save_weights(model, run_dir / config.WEIGHTS_FILE, trained_on=images.name)
+    save_weights(model, run_dir / config.WEIGHTS_FILE, images.name, images.class_names)
     figures.draw_curves(
         callbacks.read_log(run_dir / callbacks.LOG_FILE),
         f"{model.name}\n{_data_name(settings)}, {settings.recipe}, seed {settings.seed}",
@@ -220,16 +221,10 @@ def _compiled_model(settings, images, weights):
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
     dtype = settings.compute_dtype
-    policy = tf.keras.mixed_precision.global_policy()
-    tf.keras.mixed_precision.set_global_policy(
-        "float32" if dtype == "float32" else f"mixed_{dtype}"
-    )
-    try:
+    with layers_in(dtype):
         model = SEResNet14(
             num_classes=len(images.class_names), weights=None, **settings.model_arguments()
         )
-    finally:
-        tf.keras.mixed_precision.set_global_policy(policy)
     initialise(model, settings.seed)
     if weights is not None:
         load_weights(model, weights)

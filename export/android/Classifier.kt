@@ -64,7 +64,12 @@ class Classifier(context: Context, model: String, labels: String = "labels.txt",
         val middle =
             Bitmap.createBitmap(
                 bitmap, (bitmap.width - columns) / 2, (bitmap.height - rows) / 2, columns, rows)
-        val scaled = Bitmap.createScaledBitmap(middle, width, height, true)
+        // Bilinear scaling looks at four pixels alone; by halves every pixel counts.
+        var scaled = middle
+        while (scaled.width >= 2 * width && scaled.height >= 2 * height) {
+            scaled = Bitmap.createScaledBitmap(scaled, scaled.width / 2, scaled.height / 2, true)
+        }
+        scaled = Bitmap.createScaledBitmap(scaled, width, height, true)
         val colours = IntArray(width * height)
         scaled.getPixels(colours, 0, width, 0, 0, width, height)
         val buffer = ByteBuffer.allocateDirect(3 * colours.size)

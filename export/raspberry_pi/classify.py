@@ -122,12 +122,12 @@ def read_image(path):
     """An image file as uint8, (H, W, 3): by Pillow where it is installed, else PNG and PPM."""
     content = path.read_bytes()
     try:
-        from PIL import Image
+        from PIL import Image, ImageOps
     except ImportError:
         return _read(content, path)
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{path} is no image, or was cut off ({error}).") from error
 

@@ -93,9 +93,29 @@ def test_rounds_are_counted_from_one(trained, capsys):
     assert "--rounds must be at least 1, received 0" in capsys.readouterr().err
 
 
-def test_targets_take_turns(stored, inputs):
-    converted = stored("w1", "litert", "float32")
-    targets = [benchmark.Target("model", "float32", converted)] * 2
+def test_targets_take_turns(inputs):
+    """Blocks of ten images each in turn, and one more before each block without the clock."""
+    calls = []
+
+    class Session:
+        def __init__(self, name):
+            self.name = name
+
+        def feed(self, images):
+            pass
+
+        def invoke(self):
+            calls.append(self.name)
+
+    class Converted:
+        def __init__(self, name):
+            self.name = name
+
+        def session(self, threads):
+            return Session(self.name)
+
+    targets = [benchmark.Target("model", "float32", Converted(name)) for name in "ab"]
     times = benchmark.latencies(targets, inputs, rounds=13, threads=1)
+    assert "".join(calls) == "a" * 11 + "b" * 11 + "a" * 4 + "b" * 4
     assert times.shape == (2, 13)
     assert (times > 0).all()

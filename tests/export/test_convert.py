@@ -6,6 +6,7 @@ import pytest
 
 from larq_seresnet import SEResNet14, save_weights
 from larq_seresnet.export import anatomy, convert, flatbuffer, runtimes, verify
+from larq_seresnet.precision import layers_in
 from larq_seresnet.preprocessing import preprocess_input
 from larq_seresnet.training import data
 
@@ -89,7 +90,9 @@ def test_reports_say_what_was_measured(converted):
     assert report["operators"]["LceQuantize"] >= 12
     assert report["versions"]["larq-compute-engine"]
     by_layer = report["bytes_by_layer"]
-    assert by_layer["predictions"] > 0
+    assert "predictions" not in by_layer
+    # a bit for each weight of 16 filters of 3 x 3 x 16, with its BatchNorm
+    assert 3 * 3 * 16 * 16 / 8 < by_layer["stage3_block2_2_bn"] < 3 * 3 * 16 * 16 / 8 + 300
     assert report["filters_left_alone"] == []
     assert 0.1 < sum(by_layer.values()) / report["bytes"] < 1
     text = file.with_suffix(".md").read_text()
@@ -122,6 +125,27 @@ def test_a_wrong_file_is_a_failure_with_a_report(trained, tmp_path, monkeypatch)
     assert "NOT VERIFIED" in (tmp_path / "lce_1bit.unverified.md").read_text()
 
 
+def test_weights_that_ship_go_by_name_and_keep_their_classes(tmp_path, capsys):
+    """Proved on other images: agreement counts, and the labels are the model's own."""
+    name = "seresnet14_w1_se_sigmoid_fmb_cifar10"
+    flags = ["--dataset", "digits", "--limit-test", "20", "--out-dir", str(tmp_path)]
+    convert.main([name, *flags])
+    assert f"{name}.npz is of other classes than digits" in capsys.readouterr().err
+    assert (tmp_path / "labels.txt").read_text().split()[3] == "cat"
+
+
+def test_a_model_of_mixed_precision_is_converted_in_float32(images, small_model):
+    with layers_in("bfloat16"):  # still so when it is converted
+        model = SEResNet14(filters=(4, 8, 16), weights=None)
+        model.set_weights(small_model().get_weights())
+        converted = convert.to_tflite(model, "litert")
+    np.testing.assert_allclose(
+        converted.predict(preprocess_input(images)),
+        small_model()(preprocess_input(images)),
+        atol=1e-5,
+    )
+
+
 @pytest.mark.slow
 def test_lces_silent_second_way_is_an_error(monkeypatch, small_model):
     def broken(*arguments, **options):
@@ -137,7 +161,7 @@ def test_lces_silent_second_way_is_an_error(monkeypatch, small_model):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "`weights` must be None, 'cifar10', or the path"),
+        (["nowhere"], "nowhere does not exist: a run directory or a weight file is needed, or one"),
         (["{run}", "--limit-test", "9999"], "`limit_test` must be from 1 to 360, received 9999"),
         (["{run}", "--limit-test", "-5"], "`limit_test` must be at least 1, received -5"),
         (["{run}", "--dataset", "nosuchset"], "`dataset` must be a TFDS name"),

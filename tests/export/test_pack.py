@@ -32,7 +32,7 @@ def test_bits_are_lces():
 def test_packed_and_stripped_files_compute_the_same_to_the_last_bit(plain, inputs):
     expected = Converted(plain, "lce").predict(inputs)
     packed, left_alone = pack.pack(plain)
-    stripped = pack.strip(packed)
+    stripped = flatbuffer.stripped(packed)
     assert left_alone == []
     np.testing.assert_array_equal(Converted(packed, "lce").predict(inputs), expected)
     np.testing.assert_array_equal(Converted(stripped, "lce").predict(inputs), expected)

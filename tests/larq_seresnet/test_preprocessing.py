@@ -20,12 +20,23 @@ def test_preprocess_input_normalises_each_channel():
     np.testing.assert_allclose(tensor, expected, rtol=1e-6)
 
 
+def test_preprocess_input_takes_what_keras_loads(images):
+    floats = tf.keras.utils.img_to_array(tf.keras.utils.array_to_img(images[0], scale=False))
+    assert floats.dtype == np.float32
+    np.testing.assert_array_equal(preprocess_input(floats), preprocess_input(images[0]))
+    np.testing.assert_allclose(
+        preprocess_input(tf.constant(floats)), preprocess_input(images[0]), atol=1e-6
+    )
+
+
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [
         ([[[0, 0, 0]]], TypeError, "received list"),
-        (np.zeros((2, 2, 3), np.float32), TypeError, "uint8 with pixels 0..255, received float32"),
-        (tf.zeros((2, 2, 3), tf.int32), TypeError, "received int32"),
+        (np.full((2, 2, 3), 256.0), ValueError, "pixels 0..255, received 256.0 to 256.0"),
+        (np.full((2, 2, 3), np.nan), ValueError, "pixels 0..255, received nan to nan"),
+        (-np.ones((2, 2, 3)), ValueError, "pixels 0..255, received -1.0 to -1.0"),
+        (tf.zeros((2, 2, 3), tf.int32), TypeError, "uint8 or floats, 0..255, received int32"),
         (np.zeros((2, 3), np.uint8), ValueError, r"\(N, H, W, 3\), received \(2, 3\)"),
         (np.zeros((1, 2, 2, 1), np.uint8), ValueError, r"received \(1, 2, 2, 1\)"),
         (np.zeros((1, 1, 2, 2, 3), np.uint8), ValueError, r"received \(1, 1, 2, 2, 3\)"),
@@ -56,6 +67,8 @@ def test_decode_predictions():
         [("yes", pytest.approx(0.9))]
     ]
     assert len(CIFAR10_CLASSES) == 10
+    assert len(decode_predictions(preds)[0]) == 5
+    assert len(decode_predictions(np.ones((1, 3)) / 3, class_names="abc")[0]) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,13 @@
+import copy
+import pickle
+
 import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from larq_seresnet import FMB, SEResNet14
+from larq_seresnet import FMB, SEResNet14, preprocess_input, save_weights
+from larq_seresnet.precision import layers_in
 
 # Per layer: 1-bit values, 32-bit values. Convolutions k*k*in*out; BatchNorm 4 a channel (gamma,
 # beta, mean, variance); attention C*C twice and C biases; classifier 64*10.
@@ -177,11 +181,9 @@ def test_input_tensor_is_honoured(inputs):
 
 
 def test_under_mixed_precision_the_weights_and_probabilities_stay_float32(inputs):
-    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    try:
+    with layers_in("bfloat16"):
         model = SEResNet14(filters=(4, 8, 16), weights=None)
-    finally:
-        tf.keras.mixed_precision.set_global_policy("float32")
+    assert tf.keras.mixed_precision.global_policy().name == "float32"
     assert {weight.dtype for weight in model.weights} == {tf.float32}
     assert model.get_layer("stage3_block2_se").output.dtype == tf.bfloat16
     assert model(inputs).dtype == tf.float32
@@ -197,7 +199,52 @@ def test_save_and_load(tmp_path, inputs, kind, precision, small_model):
     loaded = tf.keras.models.load_model(tmp_path / kind)
     np.testing.assert_array_equal(loaded(inputs), model(inputs))
     assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
-    np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
+    for expected, received in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(received, expected)
+    save_weights(loaded, tmp_path / "again.npz", packed=True)
+    again = SEResNet14(precision=precision, filters=(4, 8, 16), weights=tmp_path / "again.npz")
+    np.testing.assert_array_equal(again(inputs), model(inputs))
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.deepcopy, tf.keras.models.clone_model, lambda model: pickle.loads(pickle.dumps(model))],
+    ids=["deepcopy", "clone", "pickle"],
+)
+def test_copies_know_what_they_are(duplicate, small_model):
+    model = small_model(num_classes=3)
+    assert duplicate(model).configuration == model.configuration
+
+
+def test_a_trained_model_goes_on_after_it_was_loaded(tmp_path, images):
+    """With its optimizer, to the same weights as without the break."""
+    labels = np.arange(8) % 10
+    model = SEResNet14(filters=(4, 8, 16), weights=None)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.train_on_batch(preprocess_input(images), labels)
+    model.save(tmp_path / "model.keras")
+    loaded = tf.keras.models.load_model(tmp_path / "model.keras")
+    for each in (model, loaded):
+        each.train_on_batch(preprocess_input(images), labels)
+    for expected, received in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_allclose(received, expected, atol=1e-6)
+
+
+def test_pooling_without_top(small_model, inputs):
+    maps = small_model(include_top=False)(inputs).numpy()
+    for pooling, expected in (("avg", maps.mean(axis=(1, 2))), ("max", maps.max(axis=(1, 2)))):
+        model = SEResNet14(filters=(4, 8, 16), include_top=False, pooling=pooling, weights=None)
+        model.set_weights(small_model(include_top=False).get_weights())
+        np.testing.assert_allclose(model(inputs), expected, rtol=1e-5)
+
+
+def test_models_of_one_kind_can_stand_in_one_graph(inputs):
+    source = tf.keras.layers.Input((32, 32, 3))
+    members = [SEResNet14(filters=(4, 8, 16), weights=None, name=name) for name in "ab"]
+    ensemble = tf.keras.Model(source, sum(member(source) for member in members) / 2)
+    np.testing.assert_allclose(
+        ensemble(inputs), (members[0](inputs) + members[1](inputs)) / 2, atol=1e-6
+    )
 
 
 def test_config_round_trip(small_model, inputs):
@@ -214,7 +261,7 @@ def test_every_weight_learns(precision, inputs):
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(model(inputs, training=True)[:, 0])
     gradients = tape.gradient(loss, model.trainable_variables)
-    assert all(gradient is not None for gradient in gradients)
+    assert all(np.any(gradient) for gradient in gradients)
     literal = SEResNet14(precision=precision, filters=(4, 8, 16), fmb_gradient="none", weights=None)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(literal(inputs, training=True)[:, 0])
@@ -244,6 +291,9 @@ def test_every_weight_learns(precision, inputs):
         ({"filters": 16}, "received 16"),
         ({"filters": (4, 8, 12)}, r"multiple of the one before .* received \(4, 8, 12\)"),
         ({"shortcut": "max"}, "`shortcut` must be one of 'pool', 'conv', received 'max'"),
+        ({"pooling": "sum", "include_top": False}, "`pooling` must be one of None, 'avg', 'max'"),
+        ({"pooling": "avg"}, "`pooling` is for include_top=False, received 'avg' with top"),
+        ({"reduction_ratio": True}, "received True"),
         ({"head": None}, "`head` must be one of 'norm', 'bias', received None"),
         ({"num_classes": 0}, "`num_classes` must be a positive integer, received 0"),
         ({"input_shape": (32, 32)}, r"`input_shape` .* received \(32, 32\)"),
@@ -285,6 +335,9 @@ def test_numpy_numbers_are_numbers():
     labels = np.array([0, 6])
     model = SEResNet14(num_classes=labels.max() + 1, filters=(4, 8, 16), weights=None)
     assert model.output_shape == (None, 7)
+    ratio = np.array([2])[0]
+    model = SEResNet14(reduction_ratio=ratio, filters=(4, 8, 16), weights=None)
+    assert model.get_layer("stage1_block1_se").get_config()["reduction_ratio"] == 2
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh"])

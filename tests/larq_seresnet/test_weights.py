@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from larq_seresnet import SEResNet14, SqueezeExcite, preprocess_input, save_weights, weights
+from larq_seresnet import (
+    SEResNet14,
+    SqueezeExcite,
+    load_weights,
+    preprocess_input,
+    save_weights,
+    weights,
+)
 from larq_seresnet.training import data
-from larq_seresnet.weights import read_configuration
+from larq_seresnet.weights import read
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = {"filters": (4, 8, 16)}
@@ -21,7 +28,7 @@ SMALL = {"filters": (4, 8, 16)}
 def saved(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "small.weights.h5"
     model = SEResNet14(**SMALL, weights=None)
-    save_weights(model, path, trained_on="digits")
+    save_weights(model, path, "digits", [f"a {digit}" for digit in range(10)])
     return model, path
 
 
@@ -34,9 +41,10 @@ def test_round_trip(saved, inputs):
 
 def test_a_file_alone_rebuilds_its_model(saved, inputs):
     model, path = saved
-    configuration, trained_on = read_configuration(path)
-    assert trained_on == "digits"
-    np.testing.assert_array_equal(SEResNet14(**configuration, weights=path)(inputs), model(inputs))
+    contents = read(path)
+    assert (contents.trained_on, contents.class_names[3]) == ("digits", "a 3")
+    loaded = SEResNet14(**contents.configuration, weights=path)
+    np.testing.assert_array_equal(loaded(inputs), model(inputs))
 
 
 def test_keras_reads_the_file_too(saved, inputs, tmp_path):
@@ -72,7 +80,6 @@ def test_layers_before_the_input_tensor_are_left_alone(saved, inputs):
         ({"fmb": False}, "is for fmb=True, received fmb=False"),
         ({"filters": (4, 8, 24)}, r"is for filters=\[4, 8, 16\], received filters=\[4, 8, 24\]"),
         ({"shortcut": "conv"}, "is for shortcut='pool', received shortcut='conv'"),
-        ({"num_classes": 5}, r"shapes \[\(16, 10\)\] for classifier, the model has"),
         ({"input_shape": (32, 32, 1)}, r"shapes .* for stem_conv, the model has"),
     ],
 )
@@ -86,6 +93,40 @@ def test_no_top_file_is_refused_with_top(tmp_path):
     save_weights(SEResNet14(**SMALL, include_top=False, weights=None), path)
     with pytest.raises(ValueError, match="is for include_top=False"):
         SEResNet14(**SMALL, weights=path)
+
+
+def test_other_classes_take_all_but_the_classifier(saved, inputs):
+    model, path = saved
+    fewer = SEResNet14(**SMALL, num_classes=5, weights=None)
+    before = fewer.get_layer("classifier").get_weights()
+    load_weights(fewer, path)
+    np.testing.assert_array_equal(fewer.get_layer("classifier").get_weights(), before)
+    features = (
+        tf.keras.Model(each.input, each.get_layer("avg_pool").output) for each in (model, fewer)
+    )
+    expected, received = (each(inputs) for each in features)
+    np.testing.assert_array_equal(received, expected)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_weights_that_are_no_numbers_are_not_saved(packed, tmp_path):
+    """Packed, NaN would become a sign like any other."""
+    model = SEResNet14(**SMALL, weights=None)
+    kernel = model.get_layer("stem_conv").kernel
+    kernel.assign(tf.fill(kernel.shape, np.nan))
+    with pytest.raises(ValueError, match=r"must have finite weights, .* \['stem_conv/kernel:0'\]"):
+        save_weights(model, tmp_path / "broken", packed=packed)
+    assert not list(tmp_path.iterdir())
+
+
+def test_kernels_of_more_than_one_bit_are_packed_as_floats(tmp_path, inputs):
+    """Such as a layer of the user's own, before the input tensor."""
+    source = tf.keras.layers.Input((32, 32, 3))
+    before = lq.layers.QuantConv2D(3, 1, kernel_quantizer="dorefa_quantizer", name="before")
+    model = SEResNet14(**SMALL, input_tensor=before(source), weights=None)
+    save_weights(model, tmp_path / "packed", packed=True)
+    layers = read(tmp_path / "packed").layers
+    np.testing.assert_array_equal(layers["before"][0], before.get_weights()[0])
 
 
 def _flip_a_weight(path):
@@ -125,11 +166,11 @@ def _cut_off(path):
         (_flip_a_weight, "damaged: its SHA-256 is"),
         (_change_the_configuration, "damaged: its SHA-256 is"),
         (_swap_gamma_and_beta, "damaged: its SHA-256 is"),
-        (_drop_the_data_set, "was not written by save_weights"),
-        (_drop_the_digest, "was not written by save_weights"),
+        (_drop_the_data_set, "was not written by larq_seresnet.save_weights"),
+        (_drop_the_digest, "the model's own method load_weights"),
         (_cut_off, "is damaged"),
         (lambda path: path.write_text("weights"), "must be None, 'cifar10', or the path"),
-        (lambda path: path.unlink(), "must be None, 'cifar10', or the path"),
+        (lambda path: path.unlink(), "received .*damaged.h5', which does not exist"),
     ],
 )
 def test_damaged_files_are_refused(saved, tmp_path, damage, message):
@@ -155,7 +196,7 @@ def test_packed_files_compute_the_same(precision, inputs, tmp_path):
     save_weights(model, tmp_path / "packed", trained_on="digits", packed=True)
     loaded = SEResNet14(**SMALL, precision=precision, weights=tmp_path / "packed")
     np.testing.assert_array_equal(loaded(inputs), model(inputs))
-    assert read_configuration(tmp_path / "packed")[1] == "digits"
+    assert read(tmp_path / "packed").trained_on == "digits"
 
 
 def test_packed_kernels_take_one_bit_a_weight(saved, packed):
@@ -186,7 +227,7 @@ def _pickle(path):
     ("damage", "message"),
     [
         (_flip_a_bit, "damaged: its SHA-256 is"),
-        (_drop_the_facts, "was not written by save_weights"),
+        (_drop_the_facts, "was not written by larq_seresnet.save_weights"),
         (_pickle, "damaged: Object arrays cannot be loaded"),
         (lambda path: path.write_bytes(path.read_bytes()[:-500]), "is damaged"),
     ],
@@ -206,8 +247,10 @@ def _shipped():
 
 
 def test_what_ships_is_small_and_what_the_card_says():
-    names = {each["name"]: each["sha256"] for each in _shipped()}
-    assert names == weights.SHIPPED["cifar10"]
+    shipped = {
+        each["run"]["arguments"]["precision"]: (each["name"], each["sha256"]) for each in _shipped()
+    }
+    assert shipped == weights.SHIPPED["cifar10"]
     card = (ROOT / "larq_seresnet/weights/README.md").read_text()
     for each in _shipped():
         path = ROOT / "larq_seresnet/weights" / each["file"]
@@ -246,17 +289,26 @@ def test_what_fits_is_loaded_for_other_classes_and_without_top(inputs):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"filters": (4, 8, 16)}, {"attention": None}, {"activation": "tanh"}]
+    ("arguments", "received"),
+    [
+        ({"filters": (4, 8, 16)}, r"filters=\[4, 8, 16\] instead of \[16, 32, 64\]"),
+        ({"attention": None}, "attention=None instead of 'se'"),
+        ({"activation": "tanh"}, "activation='tanh' instead of 'sigmoid'"),
+        ({"precision": "float32"}, "precision='float32'"),
+    ],
 )
-def test_configurations_that_do_not_ship_are_told_what_does(arguments):
-    with pytest.raises(ValueError, match=r"seresnet14_w1_se_sigmoid_fmb, .*weights=None starts"):
+def test_configurations_that_do_not_ship_are_told_what_does(arguments, received):
+    message = rf"\(seresnet14_w1_se_sigmoid_fmb, .*weights=None starts .* received {received}"
+    with pytest.raises(ValueError, match=message):
         SEResNet14(**arguments)
 
 
 def test_a_changed_file_does_not_pass_for_what_ships(monkeypatch):
-    monkeypatch.setitem(weights.SHIPPED, "cifar10", {"seresnet14_w1_se_sigmoid_fmb": "0" * 64})
+    shipped = weights.SHIPPED["cifar10"]
+    monkeypatch.setitem(shipped, "w1", (shipped["w1"][0], "0" * 64))
     with pytest.raises(ValueError, match="its SHA-256 must be 0000"):
         SEResNet14()
+    SEResNet14(precision="w1a1")  # its own file is whole
 
 
 @pytest.mark.slow
