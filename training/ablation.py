@@ -78,7 +78,8 @@ def runs():
 def write_report(results):
     """Draws the table of the steps, README.md, from the logs in `results`."""
     arms = {
-        f"{step.name}_budget{budget}": arguments(step) | {"recipe": "fast", "held_out": HELD_OUT}
+        f"{step.name}_budget{budget}": arguments(step)
+        | {"recipe": "fast", "held_out": HELD_OUT, "epochs": budget}
         for step in STEPS
         for budget in BUDGETS
     }

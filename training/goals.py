@@ -134,7 +134,7 @@ GOALS = (
 def arms():
     """The arguments of every arm at every budget it is trained for, by the name of its runs."""
     return {
-        f"{arm}_budget{budget}": ARMS[arm] | {"recipe": "fast"}
+        f"{arm}_budget{budget}": ARMS[arm] | {"recipe": "fast", "epochs": budget}
         for names, budget, _ in PLAN
         for arm in names
     }

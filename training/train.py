@@ -72,7 +72,10 @@ def main(argv=None):
         f"{model.name}\n{_data_name(settings)}, {settings.recipe}, seed {settings.seed}",
         run_dir / "curves.png",
     )
-    print(f"wrote {run_dir}; to convert it: python -m larq_seresnet.export.convert {run_dir}")
+    print(
+        f"wrote {run_dir}; to convert it: {sys.executable} -m "
+        f"larq_seresnet.export.convert {run_dir}"
+    )
     return run_dir
 
 

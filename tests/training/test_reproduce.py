@@ -60,13 +60,13 @@ def test_commands_are_what_train_takes(tmp_path, capsys):
     )
 
 
-def _write(logs, run, epochs, error=0.5, **changed):
+def _write(logs, run, rows, error=0.5, **changed):
     logs.mkdir(exist_ok=True)
     arguments = {**vars(config.Config(**run.arguments)), **changed}
     facts = {"train_images": 50000, "test_images": 10000}
     (logs / f"{run.name}.json").write_text(json.dumps({"arguments": arguments, **facts}))
     lines = [",".join(callbacks.LOG_COLUMNS)]
-    lines += [f"{epoch + 1},0.01,1,{error},1,{error},9,9,cifar10" for epoch in range(epochs)]
+    lines += [f"{epoch + 1},0.01,1,{error},1,{error},9,9,cifar10" for epoch in range(rows)]
     (logs / f"{run.name}.csv").write_text("\n".join(lines) + "\n")
 
 
@@ -497,6 +497,19 @@ def test_goals_are_read_from_the_logs(tmp_path):
     assert (tmp_path / "budgets.svg").exists()
 
 
+def test_a_run_of_another_budget_is_refused(tmp_path):
+    """Where the rate is annealed, the first epochs of a long run are no short run."""
+    run = _fast_run("fmb_budget2_seed0")
+    _write(tmp_path, run, 6, epochs=6)
+    with pytest.raises(ValueError, match="`epochs` is 6 there, 2 here"):
+        runs.is_done(run, tmp_path)
+    with pytest.raises(ValueError, match="`epochs` is 6 there, 2 here"):
+        grid.Grid(tmp_path, goals.arms())
+    plain = reproduce.PROFILES["short"].runs[0]
+    _write(tmp_path, plain, 25, epochs=100)
+    assert runs.is_done(plain, tmp_path)
+
+
 def _fast_run(name):
     return next(run for run in goals.runs() if run.name == name)
 
@@ -521,6 +534,6 @@ def test_the_smallest_budget_is_known_if_all_smaller_ones_are(tmp_path):
             _write(tmp_path / "logs", _fast_run(name), int(name.split("budget")[1][0]), error)
         return goals._smallest_budget(grid.Grid(tmp_path / "logs", goals.arms()))
 
-    assert not smallest(fmb_budget2_seed0=0.2).seeds
+    assert not smallest(fmb_budget2_seed0=0.2).seeds  # nothing is known of budget 1
     assert smallest(fmb_budget1_seed0=0.4).value == 2
     assert smallest(fmb_budget1_seed0=0.3).value == 1
