@@ -1,0 +1,94 @@
+import pytest
+
+from larq_seresnet.training import ablation, config, goals, grid, reproduce, runs
+
+
+def test_steps_follow_each_other_to_the_recipe():
+    """Those that were kept end in what `fast` and the network default to."""
+    names = {None, *(step.name for step in ablation.STEPS)}
+    assert {step.after for step in ablation.STEPS} <= names
+    last = next(step for step in reversed(ablation.STEPS) if step.kept)
+    assert vars(config.Config(**ablation.arguments(last))) == vars(config.Config())
+    for step in ablation.STEPS:
+        before = next((each for each in ablation.STEPS if each.name == step.after), None)
+        assert before is None or ablation.arguments(before) != ablation.arguments(step)
+
+
+def test_table_of_steps(tmp_path, write_log):
+    for seed, error in ((0, 0.3), (1, 0.2)):
+        run = next(run for run in ablation.runs() if run.name == f"muon_budget3_seed{seed}")
+        write_log(tmp_path / "logs", run, 3, error)
+    ablation.write_report(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert (
+        "| `muon` | Muon for the convolutions' kernels | batch128 | 25.00% (30.0%, 20.0%)" in text
+    )
+    assert "| `adam` | Adam, rate 0.02, batches of 256, He's network | - | - | - |" in text
+    (tmp_path / "logs" / "sgd_budget3_seed0.csv").write_text("")
+    with pytest.raises(ValueError, match="is no log of this grid"):
+        ablation.write_report(tmp_path)
+
+
+def test_goals_are_read_from_the_logs(tmp_path, write_log):
+    errors = {"fmb": (0.18, 0.19, 0.2), "no_se": (0.21, 0.22, 0.22), "soft": (0.18, 0.18, 0.18)}
+    for arm, found in errors.items():
+        for seed, error in enumerate(found):
+            write_log(tmp_path / "logs", _fast_run(f"{arm}_budget6_seed{seed}"), 6, error)
+    for seed, error in enumerate((0.31, 0.29, 0.29)):
+        write_log(tmp_path / "logs", _fast_run(f"fmb_budget2_seed{seed}"), 2, error)
+    write_log(tmp_path / "logs", _fast_run("fmb_budget1_seed0"), 1, 0.301)
+    goals.write_report(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    for row in (
+        "is there (paper: 9) | 2 | 1 | 2 (n = 3) | **reached** |",
+        "| 20.0% | 17.0% | 19.0% [18.0%, 20.0%], t [16.5%, 21.5%] (n = 3) | **reached** |",
+        "| error, 100 epochs (paper: about 12 %) | 10.0% | 9.0% | not run | not run |",
+        "| SE + FMB less no SE, 6 epochs | +0.0 | -2.0 | -2.7 [-3.0, -2.0], t [-4.1, -1.2] (n = 3)"
+        " | **stretch reached** |",
+        "| +0.5 | +0.0 | +1.0 [+0.0, +2.0], t [-1.5, +3.5] (n = 3) | **missed** |",
+        "| 6 | 19.00% (18.0%, 19.0%, 20.0%) | 18.00% (18.0%, 18.0%, 18.0%) | 21.67% (21.0%, 22",
+    ):
+        assert row in text
+    assert (tmp_path / "budgets.svg").exists()
+
+
+def test_a_run_of_another_budget_is_refused(tmp_path, write_log):
+    """Where the rate is annealed, the first epochs of a long run are no short run."""
+    run = _fast_run("fmb_budget2_seed0")
+    write_log(tmp_path, run, 6, epochs=6)
+    with pytest.raises(ValueError, match="`epochs` is 6 there, 2 here"):
+        runs.is_done(run, tmp_path)
+    with pytest.raises(ValueError, match="`epochs` is 6 there, 2 here"):
+        grid.Grid(tmp_path, goals.arms())
+    plain = reproduce.PROFILES["short"].runs[0]
+    write_log(tmp_path, plain, 25, epochs=100)
+    assert runs.is_done(plain, tmp_path)
+
+
+def _fast_run(name):
+    return next(run for run in goals.runs() if run.name == name)
+
+
+def test_a_difference_counts_where_the_whole_interval_does():
+    goal = goals.Goal("", None, 0.0, -0.02, excludes=True)
+    sure = (-0.03, -0.02)  # the bootstrap, which decides nothing
+    for value, student, verdict in (
+        (-0.01, (-0.03, 0.001), "**missed**"),
+        (-0.03, (-0.07, 0.01), "**missed**"),
+        (-0.01, (-0.03, -0.001), "**reached**"),
+        (-0.03, (-0.04, -0.02), "**stretch reached**"),
+        (-0.03, grid.UNKNOWN, "cannot be told"),
+    ):
+        assert goal.verdict(grid.Estimate(value, sure, student, 5)) == verdict
+    assert goal.verdict(grid.NOT_RUN) == "not run"
+
+
+def test_the_smallest_budget_is_known_if_all_smaller_ones_are(tmp_path, write_log):
+    def smallest(**errors):
+        for name, error in errors.items():
+            write_log(tmp_path / "logs", _fast_run(name), int(name.split("budget")[1][0]), error)
+        return goals._smallest_budget(grid.Grid(tmp_path / "logs", goals.arms()))
+
+    assert not smallest(fmb_budget2_seed0=0.2).seeds  # nothing is known of budget 1
+    assert smallest(fmb_budget1_seed0=0.4).value == 2
+    assert smallest(fmb_budget1_seed0=0.3).value == 1
