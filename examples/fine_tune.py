@@ -4,7 +4,8 @@
     python examples/fine_tune.py path/to/class/folders --epochs 10
 
 Writes fine_tuned.npz, some 34 kB, for `SEResNet14(num_classes=..., weights="fine_tuned.npz")` and
-`export/convert.py fine_tuned.npz`.
+`export/convert.py fine_tuned.npz`. `larq_seresnet.weights.read` gives its class names, for
+`decode_predictions`.
 """
 
 import argparse
@@ -20,9 +21,7 @@ parser.add_argument("--epochs", type=int, default=3)
 arguments = parser.parse_args()
 
 images = data.load(arguments.dataset)
-model = SEResNet14(num_classes=len(images.class_names), weights=None)
-for layer in SEResNet14(include_top=False).layers:  # ten other classes are other classes too
-    model.get_layer(layer.name).set_weights(layer.get_weights())
+model = SEResNet14(num_classes=len(images.class_names))
 steps = -(-len(images.train[0]) // 64)
 schedule = tf.keras.optimizers.schedules.PolynomialDecay(0.01, steps * arguments.epochs, 0.0)
 model.compile(

@@ -3,6 +3,8 @@
 import os
 import pathlib
 
+import numpy as np
+
 
 def replace(path, write):
     """Writes a file beside `path`, then puts it in its place: there is never half a file.
@@ -15,6 +17,12 @@ def replace(path, write):
     part = path.with_name(f"{path.name}.part")
     write(part)
     os.replace(part, path)
+
+
+def save_arrays(path, arrays):
+    """Writes arrays by name as NumPy's npz, under this very path: NumPy would add an ending."""
+    with open(path, "wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def table(header, rows):

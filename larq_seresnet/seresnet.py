@@ -135,11 +135,9 @@ def SEResNet14(
         filters=filters,
         num_classes=num_classes,
         include_top=include_top,
+        pooling=pooling,
     )
     _check_arguments(arguments)
-    check_choice("pooling", pooling, POOLINGS)
-    if include_top and pooling:
-        raise ValueError(f"`pooling` is for include_top=False, received {pooling!r} with top.")
     bits = PRECISIONS[precision]
     block = _binary_block if bits.input_quantizer else _float_block
     gate, skip = _gate(arguments, bits), _skip(arguments, bits)
@@ -334,8 +332,11 @@ def _check_arguments(of):
         ("include_top", (True, False)),
         ("shortcut", SHORTCUTS),
         ("head", HEADS),
+        ("pooling", POOLINGS),
     ):
         check_choice(name, getattr(of, name), allowed)
+    if of.include_top and of.pooling:
+        raise ValueError(f"`pooling` is for include_top=False, received {of.pooling!r} with top.")
     filters = of.filters
     if (
         not isinstance(filters, (tuple, list))

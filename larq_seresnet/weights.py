@@ -9,7 +9,10 @@ import json
 import math
 import os
 import pathlib
+import tokenize
+import warnings
 import zipfile
+import zlib
 
 import h5py
 import larq as lq
@@ -35,7 +38,7 @@ SHIPPED: dict[str, dict[str, tuple[str, str]]] = {
 LATENT = 0.1
 _TOP = ("classifier", "classifier_bn")
 #: Arguments that may differ from the file's; shapes and top are checked by themselves.
-_FREE_ARGUMENTS = ("fmb_gradient", "input_shape", "num_classes", "include_top")
+_FREE_ARGUMENTS = ("fmb_gradient", "input_shape", "num_classes", "include_top", "pooling")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,21 +69,26 @@ def save_weights(model, path, trained_on=None, class_names=None, packed=False):
         model: What `SEResNet14` returned.
         path: Where to; the ending is yours.
         trained_on: Name of the data set, to be kept with the weights.
-        class_names: One name a class, in the order of the labels, likewise.
+        class_names: One name a class, in the order of the labels, likewise; `read` returns both.
         packed: Whether to keep but one bit of each weight of a 1-bit kernel, in NumPy's npz: some
             34 kB instead of 0.9 MB. The model read from it computes the same; its latent weights
             are +-0.1.
 
     Raises:
-        ValueError: If `model` does not come from `SEResNet14`, or a weight is NaN or infinite.
+        ValueError: If `model` does not come from `SEResNet14`, a weight is NaN or infinite, or
+            there are more or fewer names than classes.
     """
-    configuration = getattr(model, "configuration", None)
-    if configuration is None:
-        raise ValueError(f"`model` must be what SEResNet14 returned, received {model!r}.")
+    classes = _configuration(model)["num_classes"]
     broken = [weight.name for weight in model.weights if not np.isfinite(weight.numpy()).all()]
     if broken:
         raise ValueError(f"`model` must have finite weights, received NaN or infinity in {broken}.")
-    class_names = class_names and list(class_names)
+    if class_names is not None:
+        class_names = [str(name) for name in class_names]
+        if len(class_names) != classes:
+            raise ValueError(
+                f"`class_names` must be as many as the model's classes, {classes}, received "
+                f"{len(class_names)}."
+            )
 
     def write(part):
         if packed:
@@ -88,12 +96,19 @@ def save_weights(model, path, trained_on=None, class_names=None, packed=False):
             return
         model.save_weights(part, save_format="h5")
         with h5py.File(part, "r+") as file:
-            file.attrs["configuration"] = configuration
+            file.attrs["configuration"] = model.configuration
             file.attrs["trained_on"] = trained_on or ""
             file.attrs["class_names"] = json.dumps(class_names)
             file.attrs["sha256"] = _digest(file)
 
     files.replace(path, write)
+
+
+def _configuration(model):
+    """The arguments that made a model."""
+    if not isinstance(getattr(model, "configuration", None), str):
+        raise ValueError(f"`model` must be what SEResNet14 returned, received {model!r}.")
+    return json.loads(model.configuration)
 
 
 def _write_packed(model, path, trained_on, class_names):
@@ -106,7 +121,7 @@ def _write_packed(model, path, trained_on, class_names):
             values = weight.numpy().ravel()
             bits.append(values >= 0) if one_bit else floats.append(values)
     facts = {
-        "configuration": json.loads(model.configuration),
+        "configuration": _configuration(model),
         "trained_on": trained_on,
         "class_names": class_names,
         "weights": weights,
@@ -116,37 +131,37 @@ def _write_packed(model, path, trained_on, class_names):
         "floats": np.concatenate(floats).astype(np.float32),
     }
     facts["sha256"] = _digest_of_arrays(facts, arrays)
-    with open(path, "wb") as file:  # numpy would add an ending to a bare path
-        np.savez_compressed(file, facts=np.array(json.dumps(facts)), **arrays)
+    files.save_arrays(path, {"facts": np.array(json.dumps(facts)), **arrays})
 
 
 def load_weights(model, weights):
     """Loads weights into a model that `SEResNet14` made.
 
-    A model without top, or with another number of classes, takes all but the classifier.
+    A model without top, or with another number of classes, takes all but the classifier; the
+    latter is warned of where the weights are a file's.
 
     Args:
         model: From `SEResNet14`.
         weights: The path of a file written by `save_weights`, or a key of `SHIPPED`.
 
     Raises:
-        ValueError: If `weights` is neither, was damaged, or is for other arguments or shapes.
+        ValueError: If `model` does not come from `SEResNet14`, or `weights` is neither, was
+            damaged, or is for other arguments or shapes.
     """
-    asked = json.loads(model.configuration)
+    asked = _configuration(model)
     shipped = isinstance(weights, str) and weights in SHIPPED
-    path = _shipped_file(weights, asked) if shipped else weights
+    path = _shipped_file(weights, asked["precision"]) if shipped else weights
     contents = read(path)
-    other = _first_difference(contents.configuration, asked)
-    if other:
-        raise ValueError(
-            f"`weights` {path} is for {other}={contents.configuration[other]!r}, "
-            f"received {other}={asked[other]!r}."
-        )
-    if asked["include_top"] and not contents.configuration["include_top"]:
-        raise ValueError(f"`weights` {path} is for include_top=False, received include_top=True.")
-    layers = contents.layers
-    if asked["num_classes"] != contents.configuration["num_classes"]:
+    _check_arguments(contents.configuration, asked, path, _what_ships(weights) if shipped else "")
+    layers, classes = contents.layers, contents.configuration["num_classes"]
+    if asked["num_classes"] != classes:
         layers = {name: layers[name] for name in layers if name not in _TOP}
+        if asked["include_top"] and not shipped:
+            warnings.warn(
+                f"`weights` {path} is for num_classes={classes}, received num_classes="
+                f"{asked['num_classes']}: the classifier keeps its initial weights.",
+                stacklevel=3,
+            )
     unknown = set(layers) - {layer.name for layer in model.layers} - set(_TOP)
     if unknown:
         raise ValueError(f"`weights` {path} has layers that the model lacks: {sorted(unknown)}.")
@@ -157,9 +172,17 @@ def load_weights(model, weights):
         layer.set_weights(layers[layer.name])
 
 
-def _first_difference(stored, asked):
-    names = (name for name in stored if name not in _FREE_ARGUMENTS)
-    return next((name for name in names if asked[name] != stored[name]), None)
+def _check_arguments(stored, asked, path, hint):
+    """Checks that weights for the arguments `stored` are weights for `asked`."""
+    for name, value in stored.items():
+        if name not in asked:
+            raise ValueError(f"`weights` {path} is of another version: it has {name}={value!r}.")
+        if asked[name] != value and name not in _FREE_ARGUMENTS:
+            raise ValueError(
+                f"`weights` {path} is for {name}={value!r}, received {name}={asked[name]!r}.{hint}"
+            )
+    if asked["include_top"] and not stored["include_top"]:
+        raise ValueError(f"`weights` {path} is for include_top=False, received include_top=True.")
 
 
 def _check_shapes(layer, values, path):
@@ -181,24 +204,24 @@ def shipped_files():
     }
 
 
-def _shipped_file(dataset, asked):
-    """The file that ships for the arguments `asked`, its SHA-256 checked."""
+def _what_ships(dataset):
     there_are = ", ".join(name for name, _ in SHIPPED[dataset].values())
-    refusal = (
-        f"for weights={dataset!r} the arguments must be those of weights that ship ({there_are}), "
-        "for others weights=None starts from initial ones: received "
-    )
-    if asked["precision"] not in SHIPPED[dataset]:
-        raise ValueError(f"{refusal}precision={asked['precision']!r}.")
-    name, digest = SHIPPED[dataset][asked["precision"]]
+    return f" What ships: {there_are}; weights=None starts from initial ones."
+
+
+def _shipped_file(dataset, precision):
+    """The file that ships for a precision, its SHA-256 checked."""
+    if precision not in SHIPPED[dataset]:
+        allowed = " or ".join(map(repr, SHIPPED[dataset]))
+        raise ValueError(
+            f"`weights` {dataset!r} is for precision {allowed}, received precision={precision!r}."
+            f"{_what_ships(dataset)}"
+        )
+    name, digest = SHIPPED[dataset][precision]
     path = shipped_files()[f"{name}_{dataset}"]
     received = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "no file"
     if received != digest:
         raise ValueError(f"{path} is damaged: its SHA-256 must be {digest}, is {received}.")
-    stored = read(path).configuration
-    other = _first_difference(stored, asked)
-    if other:
-        raise ValueError(f"{refusal}{other}={asked[other]!r} instead of {stored[other]!r}.")
     return path
 
 
@@ -223,7 +246,8 @@ def read(path):
 
 
 def _is_zip(path):
-    return pathlib.Path(path).read_bytes()[:4] == b"PK\x03\x04"
+    with open(path, "rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def _read_hdf5(path):
@@ -251,13 +275,27 @@ def _read_hdf5(path):
         )
 
 
+#: What reading an npz raises, by which of its bytes are wrong.
+_DAMAGE = (
+    ValueError,
+    OSError,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    SyntaxError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
 def _read_packed(path):
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        facts = json.loads(str(arrays.pop("facts", "{}")))
+    except _DAMAGE as error:
         raise ValueError(f"`weights` {path} is damaged: {error}") from error
-    facts = json.loads(str(arrays.pop("facts", "{}")))
     if "sha256" not in facts:
         raise ValueError(
             f"`weights` {path} was not written by larq_seresnet.save_weights: it has no digest."

@@ -4,9 +4,9 @@ import dataclasses
 from typing import Any
 
 from larq_seresnet import files
-from larq_seresnet.training.grid import Grid
-from larq_seresnet.training.runs import budget_run
-from larq_seresnet.training.tables import data_set, each_seed
+from larq_seresnet.training import data
+from larq_seresnet.training.grid import Grid, each_seed
+from larq_seresnet.training.runs import arms_of, budget_arm, budget_run
 
 HELD_OUT = 5000
 BUDGETS, SEEDS = (3, 6), (0, 1)
@@ -65,7 +65,7 @@ def runs():
     return [
         budget_run(
             step.name,
-            arguments(step) | {"held_out": HELD_OUT, "dataset": "cifar10"},
+            arguments(step) | {"held_out": HELD_OUT},
             budget,
             seed,
         )
@@ -77,19 +77,13 @@ def runs():
 
 def write_report(results):
     """Draws the table of the steps, README.md, from the logs in `results`."""
-    arms = {
-        f"{step.name}_budget{budget}": arguments(step)
-        | {"recipe": "fast", "held_out": HELD_OUT, "epochs": budget}
-        for step in STEPS
-        for budget in BUDGETS
-    }
-    grid = Grid(results / "logs", arms)
+    grid = Grid(results / "logs", arms_of(runs()))
     rows = [
         (
             f"`{step.name}`",
             step.what,
             step.after or "-",
-            *(each_seed(grid.at(budget, f"{step.name}_budget{budget}")[0]) for budget in BUDGETS),
+            *(each_seed(grid.at(budget, budget_arm(step.name, budget))[0]) for budget in BUDGETS),
             "kept" if step.kept else "thrown out",
         )
         for step in STEPS
@@ -97,9 +91,11 @@ def write_report(results):
     header = ("step", "what changes", "after", *(f"{each} epochs" for each in BUDGETS), "")
     text = (
         "# How recipe `fast` was found\n\n"
-        f"`python training/reproduce.py --profile recipe`: error after the last epoch of a budget, "
-        f"the rate annealed to zero within it; mean and the seeds' values. "
-        f"{data_set(*grid.data())} `w1`, sigmoid + FMB. What was tried before, one seed each: "
-        "[exploration](exploration.md).\n\n" + files.table(header, rows)
+        "`python training/reproduce.py --profile ablation`: error after the last epoch of a "
+        "budget, the rate annealed to zero within it; mean and the seeds' values. "
+        f"{data.describe(*grid.data())} `w1`, sigmoid + FMB, where nothing else is said. Chosen "
+        "before by test errors of short runs, and not anew: BatchNorm's momentum of 0.9 and the "
+        "block of `w1a1` ([first runs](../first-runs/README.md)). What else was tried, one seed "
+        "each: [exploration](exploration.md).\n\n" + files.table(header, rows)
     )
     files.replace(results / "README.md", lambda part: part.write_text(text))

@@ -25,6 +25,8 @@ LOG_COLUMNS = (
 )
 NUMBERS = LOG_COLUMNS[:-1]
 GATES_FILE = "gates.npz"
+#: Test images whose gates a run records.
+GATE_IMAGES = 256
 
 
 def error(labels, probabilities):
@@ -41,8 +43,9 @@ class ErrorLog(tf.keras.callbacks.Callback):
     """One row an epoch in log.csv, and a line on screen.
 
     Train loss and error are means over the epoch, on augmented images and while the weights move;
-    the test figures are of the weights after it. `seconds` and `images_per_second` are of the
-    training steps alone.
+    the test figures are of the weights after it. `learning_rate` is Adam's, at the epoch's last
+    step. `seconds` and `images_per_second` are of the training steps and their input alone, without
+    the test and what is written after it.
 
     Args:
         path: log.csv; rows after the first `initial_epoch` ones are dropped: a resumed run writes
@@ -154,7 +157,7 @@ class GateRecorder(tf.keras.callbacks.Callback):
                 records = dict(file)
         for name, values in self.probe(self.images, training=False).items():
             records[f"epoch{epoch + 1:03d}/{name}"] = tf.cast(values, tf.float32).numpy()[:, 0, 0]
-        files.replace(self.path, lambda part: _save_records(part, records))
+        files.replace(self.path, lambda part: files.save_arrays(part, records))
 
 
 class Checkpoint(tf.keras.callbacks.Callback):
@@ -202,8 +205,3 @@ class Checkpoint(tf.keras.callbacks.Callback):
         if is_finite(logs):
             self.epoch.assign(epoch + 1)
             self.manager.save()
-
-
-def _save_records(path, records):
-    with open(path, "wb") as file:  # numpy would add an ending to a bare path
-        np.savez_compressed(file, **records)

@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 
+from larq_seresnet.training.callbacks import GATE_IMAGES
 from larq_seresnet.training.grid import (
     THRESHOLD,
     Estimate,
@@ -18,7 +19,6 @@ from larq_seresnet.training.grid import (
     reduction,
 )
 from larq_seresnet.training.measures import FIRST_MODULE
-from larq_seresnet.training.train import GATE_IMAGES
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told"
 #: Table I: error reduction after epoch 9 against sigmoid without FMB; all 1-bit.

@@ -7,10 +7,8 @@ import math
 import pathlib
 from typing import Any
 
-import tensorflow as tf
-
 from larq_seresnet import files
-from larq_seresnet.layers import FMB_GRADIENTS, GATE_ACTIVATIONS
+from larq_seresnet.layers import FMB_GRADIENTS, GATE_ACTIVATIONS, check_choice
 from larq_seresnet.precision import PRECISIONS
 from larq_seresnet.seresnet import ATTENTIONS, HEADS, SHORTCUTS
 
@@ -31,25 +29,6 @@ class Recipe:
     crop: int = 4
 
 
-@tf.keras.utils.register_keras_serializable(package="larq_seresnet")
-class OneCycle(tf.keras.optimizers.schedules.LearningRateSchedule):
-    """Linearly up to `peak` over the first `warmup` of the steps, then linearly to 0."""
-
-    def __init__(self, peak, steps, warmup=0.2):
-        self.peak = peak
-        self.steps = steps
-        self.warmup = warmup
-
-    def __call__(self, step):
-        done = (tf.cast(step, tf.float32) + 0.5) / self.steps
-        return self.peak * tf.maximum(
-            0.0, tf.minimum(done / self.warmup, (1.0 - done) / (1.0 - self.warmup))
-        )
-
-    def get_config(self):
-        return {"peak": self.peak, "steps": self.steps, "warmup": self.warmup}
-
-
 RECIPES = {
     "plain": Recipe(schedule="constant", learning_rate=0.01),
     "fast": Recipe(
@@ -57,6 +36,7 @@ RECIPES = {
     ),
 }
 SCHEDULES = ("constant", "one_cycle")
+COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
 
 
 def _flag(group, default, help, **options):
@@ -197,7 +177,7 @@ class Config:
         "optimisation",
         "auto",
         "of the layers, variables stay float32; auto: bfloat16 where the processor has it",
-        choices=["auto", "float32", "bfloat16"],
+        choices=list(COMPUTE_DTYPES),
     )
 
     gate_epochs: tuple[int, ...] = _flag(
@@ -212,9 +192,12 @@ class Config:
     def __post_init__(self):
         for name in ("filters", "input_shape", "gate_epochs"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_choice("recipe", self.recipe, RECIPES)
         for name, value in vars(RECIPES[self.recipe]).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_choice("compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
         positive = ("epochs", "batch_size", "limit_train", "limit_test", "held_out")
         for name in (*positive, "learning_rate"):
             value = getattr(self, name)
@@ -241,6 +224,11 @@ class Config:
     def model_arguments(self) -> dict[str, Any]:
         """The arguments of `SEResNet14`, but for `num_classes`, which the data decide."""
         return {name: getattr(self, name) for name in FLAG_GROUPS["model"] if name != "weights"}
+
+    @property
+    def extendable(self) -> bool:
+        """Whether a run of fewer epochs is the beginning of one of more."""
+        return self.schedule == "constant"
 
     def changed(self) -> dict[str, Any]:
         """What to give `train.py` for the same run: nothing that is usual or left to a machine."""
@@ -293,6 +281,27 @@ def read(path: pathlib.Path) -> tuple[Config, dict[str, Any]]:
         raise ValueError(f"{path} was not written by this version of train.py: {error}") from error
 
 
+def check_same(path: pathlib.Path, kept: Config, wanted: Config) -> None:
+    """Checks that the config of a run is what it should be, but for what is left to the machine.
+
+    Where runs are extendable it may be longer too.
+
+    Raises:
+        ValueError: If it is not; names `path` and the field.
+    """
+    for field in dataclasses.fields(kept):
+        here, there = getattr(wanted, field.name), getattr(kept, field.name)
+        free = (
+            field.name in LEFT_TO_THE_MACHINE
+            or (field.name == "flip" and here is None)  # left to the data
+            or (field.name == "epochs" and wanted.extendable)
+        )
+        if here != there and not free:
+            raise ValueError(
+                f"{path} is of another grid: `{field.name}` is {there!r} there, {here!r} here."
+            )
+
+
 def add_flags(parser: argparse.ArgumentParser) -> dict[str, Any]:
     """Gives `parser` one flag a field of `Config`; what is not given stays unset.
 
@@ -326,7 +335,8 @@ def flags(arguments: dict[str, Any]) -> list[str]:
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
-            words += [f"--{flag}", *format_value(value).split()]
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"--{flag}", *map(format_value, values)]
     return words
 
 

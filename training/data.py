@@ -15,6 +15,24 @@ EMBEDDED = "digits"
 HELD_OUT = 0.2
 SPLIT_SEED = 0
 REACHABLE_SECONDS = 5
+#: TFDS sets of letters and digits: in a mirror they are others, or none.
+CHARACTERS = (
+    "binarized_mnist",
+    "cmaterdb",
+    "emnist",
+    "kmnist",
+    "mnist",
+    "mnist_corrupted",
+    "omniglot",
+    "svhn_cropped",
+)
+#: Test images by the SHA-256 of their bytes: copies that have the name of another set.
+COPIES = {
+    "fb3252af57295aed6514bb761cade5fc6681243fd98735e31e925534d8610016": (
+        " (a copy whose images have been stored as JPEG, quality 75: errors compare with each "
+        "other, and only roughly with those on the lossless set)"
+    ),
+}
 
 
 class DataUnavailable(Exception):
@@ -78,6 +96,16 @@ def load(name=None, data_dir=None, size=(32, 32), limit_train=None, limit_test=N
         images,
         train=_first(images.train, limit_train, "limit_train"),
         test=_first(images.test, limit_test, "limit_test"),
+    )
+
+
+def describe(settings, facts):
+    """What a run was trained and tested on, in a sentence, from its `Config` and facts."""
+    copy = COPIES.get(facts.get("test_images_sha256"), "")
+    held_out = " held out of those for training" * bool(settings.held_out)
+    return (
+        f"Data set {settings.dataset}{copy}, {facts['train_images']:,} training and "
+        f"{facts['test_images']:,} test images{held_out}."
     )
 
 
@@ -199,6 +227,7 @@ def _tfds(name, data_dir, size, limit_train, limit_test):
         class_names=tuple(label.names),
         train=read(train_split, limit_train),
         test=read(test_split, limit_test),
+        mirror=builder.name not in CHARACTERS,
     )
 
 

@@ -109,7 +109,7 @@ class Grid:
             of_the_arm = vars(config.Config(**arms[arm]))
             own = {name: of_the_arm[name] for name in (*ARCHITECTURE, *arms[arm])}
             wanted = dataclasses.replace(first, **own, seed=seed)
-            check_same(path.with_suffix(".json"), settings, wanted)
+            config.check_same(path.with_suffix(".json"), settings, wanted)
             self.runs[path] = settings, facts
             found = path.with_suffix(".measures.json")
             if found.exists():
@@ -165,27 +165,6 @@ def _errors(path):
     return np.array([row["test_error"] for row in rows])
 
 
-def check_same(path, kept, wanted):
-    """Checks that the config of a run is what it should be, but for what is left to the machine.
-
-    At a constant rate it may be longer too: a short run is the beginning of a long one.
-
-    Raises:
-        ValueError: If it is not; names `path` and the field.
-    """
-    for field in dataclasses.fields(kept):
-        here, there = getattr(wanted, field.name), getattr(kept, field.name)
-        free = (
-            field.name in config.LEFT_TO_THE_MACHINE
-            or (field.name == "flip" and here is None)  # left to the data
-            or (field.name == "epochs" and wanted.schedule == "constant")
-        )
-        if here != there and not free:
-            raise ValueError(
-                f"{path} is of another grid: `{field.name}` is {there!r} there, {here!r} here."
-            )
-
-
 def estimate(statistic: Callable, samples) -> Estimate:
     """A statistic of paired samples, (arms, seeds), with its intervals."""
     samples = np.atleast_2d(samples)
@@ -212,6 +191,13 @@ def student(values):
     """The 95 % interval of a mean over the first axis, by Student's t."""
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return np.mean(values, axis=0) - half, np.mean(values, axis=0) + half
+
+
+def each_seed(errors):
+    """The mean of some seeds' errors, and in brackets each of them."""
+    if not errors.size:
+        return "-"
+    return f"{errors.mean():.2%} ({', '.join(f'{error:.1%}' for error in errors)})"
 
 
 def mean_error(grid, arm, epochs):

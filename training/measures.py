@@ -53,17 +53,12 @@ def collect(run_dir, logs):
     found = json.dumps(measure(run_dir), indent=1) + "\n"
     gates = first_gates(run_dir)
     if gates:
-        files.replace(logs / f"{name}.npz", lambda part: _save(part, gates))
+        files.replace(logs / f"{name}.npz", lambda part: files.save_arrays(part, gates))
     files.replace(logs / f"{name}.measures.json", lambda part: part.write_text(found))
     for source in (config.CONFIG_FILE, callbacks.LOG_FILE):
         content = (run_dir / source).read_text()
         target = logs / f"{name}{pathlib.Path(source).suffix}"
         files.replace(target, lambda part, content=content: part.write_text(content))
-
-
-def _save(path, arrays):
-    with open(path, "wb") as file:  # numpy would add an ending to a bare path
-        np.savez_compressed(file, **arrays)
 
 
 def _gates(run_dir, settings):
@@ -95,7 +90,7 @@ def _gradients(run_dir, settings, facts):
         settings.dataset,
         settings.data_dir,
         settings.input_shape[:2],
-        train.GATE_IMAGES,
+        callbacks.GATE_IMAGES,
         limit_test=1,
     )
     arguments = {"num_classes": len(facts["class_names"]), **settings.model_arguments()}

@@ -1,10 +1,38 @@
-"""How weights move: Muon for the kernels of convolutions, Adam for the rest."""
+"""How weights move: Muon for the kernels of convolutions, Adam for the rest; at which rate."""
 
 import tensorflow as tf
 
 #: A quintic whose iterates push all singular values of a matrix towards 1 (K. Jordan, 2024).
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 4
+
+
+def build(settings, steps):
+    """The optimizer of a `Config` for so many steps in all."""
+    one_cycle = settings.schedule == "one_cycle"
+    rate = OneCycle(settings.learning_rate, steps) if one_cycle else settings.learning_rate
+    if settings.kernel_rate:
+        return Muon(rate, kernel_ratio=settings.kernel_rate / settings.learning_rate)
+    return tf.keras.optimizers.Adam(rate)
+
+
+@tf.keras.utils.register_keras_serializable(package="larq_seresnet")
+class OneCycle(tf.keras.optimizers.schedules.LearningRateSchedule):
+    """Linearly up to `peak` over the first `warmup` of the steps, then linearly to 0."""
+
+    def __init__(self, peak, steps, warmup=0.2):
+        self.peak = peak
+        self.steps = steps
+        self.warmup = warmup
+
+    def __call__(self, step):
+        done = (tf.cast(step, tf.float32) + 0.5) / self.steps
+        return self.peak * tf.maximum(
+            0.0, tf.minimum(done / self.warmup, (1.0 - done) / (1.0 - self.warmup))
+        )
+
+    def get_config(self):
+        return {"peak": self.peak, "steps": self.steps, "warmup": self.warmup}
 
 
 @tf.keras.utils.register_keras_serializable(package="larq_seresnet")
@@ -20,8 +48,8 @@ class Muon(tf.keras.optimizers.Adam):
 
     so that the root mean square of a step is about :math:`\eta_k n^{-1/2}`: a 1-bit kernel counts
     by its signs alone, so what matters is a step's size beside that of the latent weights, which
-    begin near :math:`n^{-1/2}`. All directions of the kernel move alike, however small their part
-    of the gradient; with Adam the few strongest turn most of the signs.
+    begin near :math:`n^{-1/2}`. Directions of the kernel move much alike, even where their part of
+    the gradient is small; with Adam the few strongest turn most of the signs.
 
     Args:
         learning_rate: Of Adam: a number or a schedule.
@@ -64,7 +92,8 @@ def orthogonalize(matrix):
         matrix: float, (N, M).
 
     Returns:
-        The same shape; its singular values lie roughly between 0.5 and 1.3.
+        The same shape. Singular values from a tenth of the matrix's norm on come to lie between 0.5
+        and 1.3; smaller ones grow some hundredfold, and those near 0 stay below.
     """
     wide = matrix.shape[0] < matrix.shape[1]
     x = tf.transpose(matrix) if wide else matrix

@@ -241,17 +241,17 @@ PROFILES = {
             dataset="cifar10",
         )
     ),
-    "recipe": Profile(
+    "ablation": Profile(
         ablation.runs(),
         ablation.write_report,
         results=RESULTS / "recipe",
-        folder=RUNS / "recipe",
+        folder=RUNS / "ablation",
     ),
-    "fast": Profile(
+    "goals": Profile(
         goals.runs(),
         goals.write_report,
-        results=RESULTS / "fast",
-        folder=RUNS / "fast",
+        results=RESULTS / "goals",
+        folder=RUNS / "goals",
     ),
 }
 
@@ -262,7 +262,8 @@ def _parser():
         "--profile",
         choices=list(PROFILES),
         default="short",
-        help="how much of the grid (default: short)",
+        help="tuning, smoke, short, full: how much of the paper's grid; ablation: the steps to "
+        "recipe fast; goals: what it reaches (default: short)",
     )
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms")
     parser.add_argument(

@@ -9,7 +9,6 @@ import sys
 from typing import Any
 
 from larq_seresnet.training import callbacks, config, measures
-from larq_seresnet.training.grid import check_same
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +32,23 @@ class Run:
         return [sys.executable, str(train), *flags, "--run-dir", str(run_dir), *resume, *overwrite]
 
 
+def budget_arm(arm, epochs):
+    """An arm's name at a budget: where the rate ends at zero, every budget is an arm of its own."""
+    return f"{arm}_budget{epochs}"
+
+
 def budget_run(arm, arguments, epochs, seed):
-    """A run of recipe `fast`, whose rate ends at zero: every budget is a run of its own."""
-    given = {"recipe": "fast", "epochs": epochs, "seed": seed}
-    return Run(f"{arm}_budget{epochs}_seed{seed}", arguments | given)
+    """A run of recipe `fast` on CIFAR-10 within a budget."""
+    given = {"recipe": "fast", "epochs": epochs, "seed": seed, "dataset": "cifar10"}
+    return Run(f"{budget_arm(arm, epochs)}_seed{seed}", arguments | given)
+
+
+def arms_of(runs):
+    """By name, the arguments that the seeds of each arm share."""
+    return {
+        run.arm: {name: value for name, value in run.arguments.items() if name != "seed"}
+        for run in runs
+    }
 
 
 def train_all(runs, jobs, folder, logs):
@@ -82,5 +94,5 @@ def is_done(run, logs):
 
 def _holds(settings, log, run):
     """Whether a log has all epochs of a run; its config must be that of the run."""
-    check_same(settings, config.read(settings)[0], config.Config(**run.arguments))
+    config.check_same(settings, config.read(settings)[0], config.Config(**run.arguments))
     return len(callbacks.read_log(log)) >= run.arguments["epochs"]

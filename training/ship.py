@@ -3,7 +3,7 @@
     python training/ship.py RUN_DIR [RUN_DIR ...]
 
 writes, for every run, larq_seresnet/weights/NAME_DATASET.npz, its log and its confusion matrix in
-results/weights, and for all of them the card, larq_seresnet/weights/README.md; then prints what
+results/weights, and the card of all that ships, larq_seresnet/weights/README.md; then prints what
 `SHIPPED` in larq_seresnet/weights.py must say. For a checkout: an installed package is left alone.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 
 from larq_seresnet import SEResNet14, files, preprocess_input, save_weights
-from larq_seresnet.training import callbacks, config, data, figures, tables
+from larq_seresnet.training import callbacks, config, data, figures
 
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "larq_seresnet" / "weights"
@@ -64,27 +64,21 @@ def main(argv=None):
     try:
         if not PACKAGE.parent.is_dir():
             raise ValueError(f"ship.py is for a checkout, {PACKAGE.parent} does not exist.")
-        shipped = [ship(run_dir) for run_dir in arguments.run_dir]
+        for run_dir in arguments.run_dir:
+            ship(run_dir)
     except (ValueError, OSError, data.DataUnavailable) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
-    files.replace(PACKAGE / "README.md", lambda part: part.write_text(card(shipped)))
-    for each in shipped:
+    described = [json.loads(path.read_text()) for path in sorted(LOGS.glob("*.json"))]
+    files.replace(PACKAGE / "README.md", lambda part: part.write_text(card(described)))
+    for each in described:
         print(f'        "{each["run"]["arguments"]["precision"]}": (')
         print(f'            "{each["name"]}",\n            "{each["sha256"]}",\n        ),')
-    return shipped
 
 
 def ship(run_dir):
-    """Packs one run; returns what the card says of it."""
+    """Packs one run, and writes its log, confusion matrix and what the card says of it."""
     settings, facts = config.load(run_dir)
-    if str(facts["commit"]).endswith("-dirty"):
-        raise ValueError(
-            f"{run_dir} must be of code that was committed, received {facts['commit']}."
-        )
-    log = run_dir / callbacks.LOG_FILE
-    epochs = len(callbacks.read_log(log))
-    if not (run_dir / config.WEIGHTS_FILE).exists() or epochs < settings.epochs:
-        raise ValueError(f"{run_dir} must be a finished run, received {epochs} epochs.")
+    _check(run_dir, settings, facts)
     images = data.load(settings.dataset, settings.data_dir, settings.input_shape[:2], limit_train=1)
     model = SEResNet14(
         num_classes=len(images.class_names),
@@ -109,20 +103,36 @@ def ship(run_dir):
         "sha256": hashlib.sha256(target.read_bytes()).hexdigest(),
         "images": int(matrix.sum()),
         "wrong": int(matrix.sum() - np.trace(matrix)),
-        "data": tables.data_set(settings, facts),
         "run": json.loads((run_dir / config.CONFIG_FILE).read_text()),
         "command": shlex.join(["python", "training/train.py", *config.flags(settings.changed())]),
     }
     for name, content in (
         (f"{stem}.json", json.dumps(shipped, indent=1) + "\n"),
-        (f"{stem}.csv", log.read_text()),
+        (f"{stem}.csv", (run_dir / callbacks.LOG_FILE).read_text()),
     ):
         files.replace(LOGS / name, lambda part, content=content: part.write_text(content))
-    return shipped
+
+
+def _check(run_dir, settings, facts):
+    """Checks that a run is whole, on all images, and of code that one can go back to."""
+    epochs = len(callbacks.read_log(run_dir / callbacks.LOG_FILE))
+    if not (run_dir / config.WEIGHTS_FILE).exists() or epochs < settings.epochs:
+        raise ValueError(f"{run_dir} must be a finished run, received {epochs} epochs.")
+    for name in ("limit_train", "limit_test", "held_out"):
+        if getattr(settings, name) is not None:
+            raise ValueError(
+                f"{run_dir} must be a run on all images, received `{name}` "
+                f"{getattr(settings, name)}."
+            )
+    for part in (facts, *facts.get("resumed", [])):
+        if part["commit"] is None or part["commit"].endswith("-dirty"):
+            raise ValueError(
+                f"{run_dir} must be of code that was committed, received {part['commit']}."
+            )
 
 
 def card(shipped):
-    """The model card of what `ship` returned."""
+    """The model card of what the json files in `LOGS` say."""
     table = files.table(
         ("configuration", "file", "bytes", "test error", "wrong", "SHA-256"),
         [
@@ -147,8 +157,12 @@ def card(shipped):
     pictures = "".join(
         f"![{each['name']}](../../results/weights/{_stem(each)}.png)\n" for each in shipped
     )
-    described = " ".join(sorted({each["data"] for each in shipped}))
+    described = " ".join(sorted({_data(each["run"]) for each in shipped}))
     return CARD.format(table=table, training=training, pictures=pictures, data=described)
+
+
+def _data(run):
+    return data.describe(config.Config(**run["arguments"]), run)
 
 
 def _stem(shipped):

@@ -5,7 +5,8 @@ import re
 import numpy as np
 
 from larq_seresnet import files
-from larq_seresnet.training import callbacks, config
+from larq_seresnet.training import callbacks, config, data
+from larq_seresnet.training.callbacks import GATE_IMAGES
 from larq_seresnet.training.claims import (
     GATES_EPOCH,
     TABLE_I,
@@ -28,7 +29,6 @@ from larq_seresnet.training.grid import (
     points,
     reduction,
 )
-from larq_seresnet.training.train import GATE_IMAGES
 
 TUNING_EPOCHS = 3
 #: What a control arm tells: a question, an arm and the one it is compared with.
@@ -68,13 +68,6 @@ FIGURES = {
     8: "All four, 1-bit",
     9: "Until 30 % error, 1-bit, with FMB, without it, and without SE",
     10: "Up to 100 epochs, 1-bit, as far as trained",
-}
-#: Test images by the SHA-256 of their bytes: copies that have the name of another set.
-COPIES = {
-    "fb3252af57295aed6514bb761cade5fc6681243fd98735e31e925534d8610016": (
-        " (a copy whose images have been stored as JPEG, quality 75: errors compare with each "
-        "other, and only roughly with those on the lossless set)"
-    ),
 }
 
 
@@ -117,8 +110,8 @@ def _method(grid):
     settings = next(iter(grid.runs.values()))[0]
     dtypes = sorted({each.compute_dtype for each, _ in grid.runs.values()})
     return (
-        f"{data_set(*grid.data())} Test error after the epoch named; verdicts on tables I and II "
-        "and on orders take the mean of that epoch, the one before and the one after, for at a "
+        f"{data.describe(*grid.data())} Test error after the epoch named; verdicts on tables I and "
+        "II and on orders take the mean of that epoch, the one before and the one after, for at a "
         f"constant rate one epoch jumps by points. Recipe `{settings.recipe}`: rate "
         f"{settings.learning_rate}, {settings.schedule}, batches of {settings.batch_size}, random "
         f"crops{' and flips' * bool(settings.flip)}, filters {settings.filters}, layers computed "
@@ -130,23 +123,6 @@ def _method(grid):
         "be told.\n\nMade by `python training/reproduce.py`, from runs with the code of "
         f"{', '.join(map(str, grid.facts('commit')))}.\n"
     )
-
-
-def data_set(settings, facts):
-    """What a run was trained and tested on, in a sentence, from its `Config` and facts."""
-    copy = COPIES.get(facts.get("test_images_sha256"), "")
-    held_out = " held out of those for training" * bool(settings.held_out)
-    return (
-        f"Data set {settings.dataset}{copy}, {facts['train_images']:,} training and "
-        f"{facts['test_images']:,} test images{held_out}."
-    )
-
-
-def each_seed(errors):
-    """The mean of some seeds' errors, and in brackets each of them."""
-    if not errors.size:
-        return "-"
-    return f"{errors.mean():.2%} ({', '.join(f'{error:.1%}' for error in errors)})"
 
 
 def _table_i(grid):

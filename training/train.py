@@ -23,7 +23,6 @@ from larq_seresnet.precision import layers_in
 from larq_seresnet.training import callbacks, config, data, figures, optimizers
 from larq_seresnet.weights import load_weights
 
-GATE_IMAGES = 256
 PACKAGES = ("tensorflow", "tf-keras", "larq", "tensorflow-datasets", "numpy")
 CHANGEABLE_ON_RESUME = ("data_dir", "gate_epochs")
 
@@ -115,10 +114,12 @@ def _resumed(given, run_dir):
         raise ValueError("--resume needs --run-dir, the run to go on with.")
     settings, facts = config.load(run_dir)
     changed = {
-        name: value for name, value in given.items() if _as_saved(value) != getattr(settings, name)
+        name: value
+        for name, value in given.items()
+        if _as_saved(name, value) != getattr(settings, name)
     }
     changeable = set(CHANGEABLE_ON_RESUME)
-    if settings.schedule == "constant":
+    if settings.extendable:
         changeable.add("epochs")
     fixed = sorted(set(changed) - changeable)
     if fixed:
@@ -131,7 +132,12 @@ def _resumed(given, run_dir):
     return dataclasses.replace(settings, **changed), facts
 
 
-def _as_saved(value):
+def _as_saved(name, value):
+    """An argument as config.json has it."""
+    if name == "compute_dtype":
+        return _compute_dtype(value)
+    if name == "dataset" and pathlib.Path(value).is_dir():
+        return str(pathlib.Path(value).resolve())
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -184,9 +190,7 @@ def _claim(run_dir, overwrite):
 
 def _resolved(settings, images):
     """The settings with nothing left to this machine or these data to decide."""
-    dtype = settings.compute_dtype
-    if dtype == "auto":
-        dtype = "bfloat16" if _has_bfloat16() else "float32"
+    dtype = _compute_dtype(settings.compute_dtype)
     flip = images.mirror if settings.flip is None else settings.flip
     return dataclasses.replace(settings, dataset=images.name, compute_dtype=dtype, flip=flip)
 
@@ -232,20 +236,12 @@ def _compiled_model(settings, images, weights):
     if weights is not None:
         load_weights(model, weights)
     model.compile(
-        _optimizer(settings, _steps(settings, images) * settings.epochs),
+        optimizers.build(settings, _steps(settings, images) * settings.epochs),
         "sparse_categorical_crossentropy",
         metrics=[callbacks.error],
     )
     print(f"{model.name}: {model.count_params():,} parameters, computing in {dtype}")
     return model
-
-
-def _optimizer(settings, steps):
-    one_cycle = settings.schedule == "one_cycle"
-    rate = config.OneCycle(settings.learning_rate, steps) if one_cycle else settings.learning_rate
-    if settings.kernel_rate:
-        return optimizers.Muon(rate, kernel_ratio=settings.kernel_rate / settings.learning_rate)
-    return tf.keras.optimizers.Adam(rate)
 
 
 def initialise(model, seed):
@@ -257,6 +253,12 @@ def initialise(model, seed):
         if weight.shape.rank > 1:
             own_seed = zlib.crc32(f"{seed} {weight.name}".encode())
             weight.assign(tf.keras.initializers.GlorotUniform(own_seed)(weight.shape))
+
+
+def _compute_dtype(asked):
+    if asked != "auto":
+        return asked
+    return "bfloat16" if _has_bfloat16() else "float32"
 
 
 def _has_bfloat16():
@@ -282,7 +284,7 @@ def _fit(model, settings, images, run_dir, epochs, run_callbacks):
         SystemExit: If the loss became NaN or infinite; the last good checkpoint stays.
     """
     tests = data.test_batches(images)
-    probe = next(iter(data.test_batches(images, GATE_IMAGES)))[0]
+    probe = next(iter(data.test_batches(images, callbacks.GATE_IMAGES)))[0]
     history = model.fit(
         data.training_batches(
             images,

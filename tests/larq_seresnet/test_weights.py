@@ -88,6 +88,23 @@ def test_other_configurations_are_refused(saved, arguments, message):
         SEResNet14(**{**SMALL, **arguments}, weights=saved[1])
 
 
+def test_a_file_of_another_version_is_refused(tmp_path):
+    model = SEResNet14(**SMALL, weights=None)
+    model.configuration = json.dumps({**json.loads(model.configuration), "new": 1})
+    save_weights(model, tmp_path / "later")
+    with pytest.raises(ValueError, match="later is of another version: it has new=1"):
+        SEResNet14(**SMALL, weights=tmp_path / "later")
+
+
+def test_pooling_is_part_of_a_file(tmp_path, inputs):
+    model = SEResNet14(**SMALL, include_top=False, pooling="avg", weights=None)
+    save_weights(model, tmp_path / "pooled")
+    again = SEResNet14(**read(tmp_path / "pooled").configuration, weights=tmp_path / "pooled")
+    np.testing.assert_array_equal(again(inputs), model(inputs))
+    maps = SEResNet14(**SMALL, include_top=False, weights=tmp_path / "pooled")
+    assert maps.output_shape == (None, 8, 8, 16)
+
+
 def test_no_top_file_is_refused_with_top(tmp_path):
     path = tmp_path / "features.h5"
     save_weights(SEResNet14(**SMALL, include_top=False, weights=None), path)
@@ -99,13 +116,35 @@ def test_other_classes_take_all_but_the_classifier(saved, inputs):
     model, path = saved
     fewer = SEResNet14(**SMALL, num_classes=5, weights=None)
     before = fewer.get_layer("classifier").get_weights()
-    load_weights(fewer, path)
+    with pytest.warns(UserWarning, match="is for num_classes=10, received num_classes=5: the cla"):
+        load_weights(fewer, path)
     np.testing.assert_array_equal(fewer.get_layer("classifier").get_weights(), before)
     features = (
         tf.keras.Model(each.input, each.get_layer("avg_pool").output) for each in (model, fewer)
     )
     expected, received = (each(inputs) for each in features)
     np.testing.assert_array_equal(received, expected)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["one"], "`class_names` must be as many as the model's classes, 10, received 1"),
+        ([], "received 0"),
+    ],
+)
+def test_class_names_must_be_as_many_as_classes(names, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        save_weights(SEResNet14(**SMALL, weights=None), tmp_path / "named", class_names=names)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_class_names_may_be_an_array(packed, tmp_path):
+    names = np.array([f"a {digit}" for digit in range(10)])
+    model = SEResNet14(**SMALL, weights=None)
+    save_weights(model, tmp_path / "named", class_names=names, packed=packed)
+    assert read(tmp_path / "named").class_names == list(names)
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -240,6 +279,28 @@ def test_damaged_packed_files_are_refused(packed, tmp_path, damage, message):
         SEResNet14(**SMALL, weights=path)
 
 
+def test_no_flipped_bit_of_a_packed_file_passes(packed, tmp_path):
+    """Where it makes a difference: an archive has bytes that nothing reads."""
+    whole = read(packed)
+    path = tmp_path / "damaged.npz"
+    random = np.random.default_rng(0)
+    refused = 0
+    for bit in random.integers(0, 8 * packed.stat().st_size, 200):
+        content = bytearray(packed.read_bytes())
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        try:
+            found = read(path)
+        except ValueError:
+            refused += 1
+            continue
+        assert found.configuration == whole.configuration
+        for name, arrays in whole.layers.items():
+            for one, other in zip(arrays, found.layers[name], strict=True):
+                np.testing.assert_array_equal(one, other)
+    assert refused > 150
+
+
 def _shipped():
     return [
         json.loads(path.read_text()) for path in sorted((ROOT / "results/weights").glob("*.json"))
@@ -261,7 +322,7 @@ def test_what_ships_is_small_and_what_the_card_says():
 
 @pytest.mark.parametrize("precision", ["w1", "w1a1"])
 def test_every_kernel_that_ships_holds_two_values(precision):
-    """As the layers compute with them: +-1, or +- one scale."""
+    """As the layers compute with them, +-1 or +- one scale; and in the file one bit a weight."""
     model = SEResNet14(precision=precision)
     kernels = []
     for layer in model.layers:
@@ -275,6 +336,9 @@ def test_every_kernel_that_ships_holds_two_values(precision):
             values = np.unique(layer.get_weights()[0])
         assert len(values) == 2
         assert values[0] == -values[1]
+    with np.load(weights.shipped_files()[f"{model.name}_cifar10"]) as file:
+        assert file["bits"].size == sum(layer.kernel.shape.num_elements() for layer in kernels) / 8
+        assert file["floats"].size == model.count_params() - 8 * file["bits"].size
 
 
 def test_what_fits_is_loaded_for_other_classes_and_without_top(inputs):
@@ -291,14 +355,14 @@ def test_what_fits_is_loaded_for_other_classes_and_without_top(inputs):
 @pytest.mark.parametrize(
     ("arguments", "received"),
     [
-        ({"filters": (4, 8, 16)}, r"filters=\[4, 8, 16\] instead of \[16, 32, 64\]"),
-        ({"attention": None}, "attention=None instead of 'se'"),
-        ({"activation": "tanh"}, "activation='tanh' instead of 'sigmoid'"),
-        ({"precision": "float32"}, "precision='float32'"),
+        ({"filters": (4, 8, 16)}, r"filters=\[16, 32, 64\], received filters=\[4, 8, 16\]"),
+        ({"attention": None}, "attention='se', received attention=None"),
+        ({"activation": "tanh"}, "activation='sigmoid', received activation='tanh'"),
+        ({"precision": "float32"}, "precision 'w1' or 'w1a1', received precision='float32'"),
     ],
 )
 def test_configurations_that_do_not_ship_are_told_what_does(arguments, received):
-    message = rf"\(seresnet14_w1_se_sigmoid_fmb, .*weights=None starts .* received {received}"
+    message = rf"is for {received}. What ships: seresnet14_w1_se_sigmoid_fmb, .*; weights=None"
     with pytest.raises(ValueError, match=message):
         SEResNet14(**arguments)
 
@@ -328,4 +392,6 @@ def test_only_our_models_are_saved(tmp_path):
     model = tf.keras.Sequential([tf.keras.layers.Dense(1, input_shape=(1,))])
     with pytest.raises(ValueError, match="`model` must be what SEResNet14 returned"):
         save_weights(model, tmp_path / "other.h5")
+    with pytest.raises(ValueError, match="`model` must be what SEResNet14 returned"):
+        load_weights(model, "cifar10")
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,8 @@
 import json
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from larq_seresnet.training import callbacks, config
 
@@ -19,3 +21,18 @@ def write_log():
         (logs / f"{run.name}.csv").write_text("\n".join(lines) + "\n")
 
     return write
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten images each of red and blue, of several sizes and formats."""
+    root = tmp_path / "colours"
+    for colour, name in enumerate(("blue", "red")):
+        (root / name).mkdir(parents=True)
+        for index in range(10):
+            image = np.zeros((20 + index, 30, 3), np.uint8)
+            image[..., 2 - 2 * colour] = 200
+            encoded = (tf.io.encode_png if index % 2 else tf.io.encode_jpeg)(image)
+            ending = "png" if index % 2 else "jpg"
+            (root / name / f"{index}.{ending}").write_bytes(encoded.numpy())
+    return root

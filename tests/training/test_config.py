@@ -61,6 +61,12 @@ def test_flags_are_read_back():
     assert config.Config(**vars(parser.parse_args(words))) == settings
 
 
+def test_a_path_with_a_space_is_one_word():
+    assert config.flags({"dataset": "my flowers", "filters": (4, 8)}) == [
+        *("--dataset", "my flowers", "--filters", "4", "8"),
+    ]
+
+
 def test_save_and_load(tmp_path):
     settings = config.Config(filters=(1, 2, 3), learning_rate=0.5, attention=None)
     settings.save(tmp_path, commit="abc")
@@ -79,6 +85,9 @@ def test_save_and_load(tmp_path):
         ({"crop": 32}, r"`crop` must be less than the sides of `input_shape`, .* received 32"),
         ({"seed": -1}, r"`seed` must be from 0 to 2\*\*31 - 1, received -1"),
         ({"gate_epochs": (1, 11)}, "`gate_epochs` must be from 1 to `epochs`, 10, received 11"),
+        ({"recipe": "slow"}, "`recipe` must be one of 'plain', 'fast', received 'slow'"),
+        ({"schedule": "cosine"}, "`schedule` must be one of .*, received 'cosine'"),
+        ({"compute_dtype": "float16"}, "`compute_dtype` must be one of .*, received 'float16'"),
         ({"input_shape": (32, 32, 1)}, r"`input_shape` must end in 3 .* received \(32, 32, 1\)"),
     ],
 )
@@ -97,12 +106,3 @@ def test_a_foreign_config_file_is_refused(tmp_path, content):
 def test_a_folder_without_config_is_no_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a run directory"):
         config.load(tmp_path)
-
-
-def test_one_cycle_by_hand():
-    schedule = config.OneCycle(peak=1.0, steps=10)
-    rates = [float(schedule(step)) for step in range(10)]
-    up = [0.25, 0.75]
-    down = [(10 - step - 0.5) / 8 for step in range(2, 10)]
-    assert rates == pytest.approx(up + down)
-    assert config.OneCycle.from_config(schedule.get_config()).get_config() == schedule.get_config()

@@ -82,20 +82,6 @@ def test_cifar10():
     assert images.mirror
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Ten images each of red and blue, of several sizes and formats."""
-    for colour, name in enumerate(("blue", "red")):
-        (tmp_path / name).mkdir()
-        for index in range(10):
-            image = np.zeros((20 + index, 30, 3), np.uint8)
-            image[..., 2 - 2 * colour] = 200
-            encoded = (tf.io.encode_png if index % 2 else tf.io.encode_jpeg)(image)
-            ending = "png" if index % 2 else "jpg"
-            (tmp_path / name / f"{index}.{ending}").write_bytes(encoded.numpy())
-    return tmp_path
-
-
 def test_folder_of_class_folders(folder):
     images = data.load(str(folder), size=(16, 24))
     assert images.class_names == ("blue", "red")
@@ -142,6 +128,10 @@ def test_tfds_sets_without_test_images_hold_out_a_fifth():
         data._described(_Prepared(features, "test"))
     with pytest.raises(ValueError, match="must be an image classification set"):
         data._described(_Prepared(tfds.features.FeaturesDict({"text": tfds.features.Text()})))
+
+
+def test_characters_are_not_mirrored():
+    assert set(data.CHARACTERS) <= set(tfds.list_builders(with_community_datasets=False))
 
 
 def test_augment_shifts_and_mirrors():

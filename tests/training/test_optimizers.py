@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from larq_seresnet.training import optimizers
+from larq_seresnet.training import config, optimizers
 
 
 @pytest.mark.parametrize("shape", [(144, 16), (16, 144), (8, 8)])
@@ -54,3 +54,27 @@ def test_config_round_trip():
     muon = optimizers.Muon(0.02, kernel_ratio=3.0, momentum=0.7)
     again = optimizers.Muon.from_config(muon.get_config())
     assert again.get_config() == muon.get_config()
+
+
+def test_one_cycle_by_hand():
+    schedule = optimizers.OneCycle(peak=1.0, steps=10)
+    rates = [float(schedule(step)) for step in range(10)]
+    up = [0.25, 0.75]
+    down = [(10 - step - 0.5) / 8 for step in range(2, 10)]
+    assert rates == pytest.approx(up + down)
+    again = optimizers.OneCycle.from_config(schedule.get_config())
+    assert again.get_config() == schedule.get_config()
+
+
+def test_recipes_move_what_they_say():
+    """`fast`: kernels of convolutions by Muon, ten times Adam's rate; `plain`: Adam alone."""
+    fast = optimizers.build(config.Config(recipe="fast"), 100)
+    assert (type(fast), fast.kernel_ratio) == (optimizers.Muon, 10.0)
+    assert fast.get_config()["learning_rate"]["config"] == {
+        "peak": 0.01,
+        "steps": 100,
+        "warmup": 0.2,
+    }
+    plain = optimizers.build(config.Config(recipe="plain", learning_rate=0.003), 100)
+    assert type(plain) is tf.keras.optimizers.Adam
+    assert float(plain.learning_rate) == np.float32(0.003)

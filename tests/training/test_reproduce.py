@@ -16,7 +16,7 @@ def test_every_arm_is_a_config_and_seeds_are_paired():
         assert len({run.name for run in profile.runs}) == len(profile.runs)
         for run in profile.runs:
             settings = config.Config(**run.arguments)
-            assert settings.recipe == ("fast" if name in ("recipe", "fast") else "plain")
+            assert settings.recipe == ("fast" if name in ("ablation", "goals") else "plain")
     short = {run.name: run.arguments for run in reproduce.PROFILES["short"].runs}
     assert {name.rsplit("_seed", 1)[0] for name in short} == set(reproduce.ARMS)
     assert short["sigmoid_seed2"]["epochs"] == short["no_se_seed0"]["epochs"] == 25
@@ -156,7 +156,7 @@ def test_the_smoke_profile_from_training_to_report(tmp_path, monkeypatch, capsys
 
 
 def test_the_committed_reports_are_those_of_the_committed_logs(tmp_path):
-    for name in ("short", "recipe", "fast"):
+    for name in ("short", "ablation", "goals"):
         committed = ROOT / reproduce.PROFILES[name].results
         if not (committed / "logs").exists():
             continue

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -11,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from larq_seresnet import SEResNet14
-from larq_seresnet.training import callbacks, config, data, train
+from larq_seresnet.training import callbacks, config, data, optimizers, train
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = (
@@ -160,6 +161,33 @@ def test_nothing_is_overwritten_or_changed_unasked(trained, tmp_path, capsys):
     assert (tmp_path / "thesis.txt").exists()
 
 
+@pytest.mark.slow
+def test_the_command_that_began_a_run_resumes_it(folder, tmp_path, monkeypatch):
+    """Though config.json has the folder's whole path, and what `auto` was."""
+    monkeypatch.chdir(folder.parent)
+    flags = f"--dataset {folder.name} --compute-dtype auto --filters 4 8 16 --run-dir".split()
+    command = [*flags, str(tmp_path / "run"), "--epochs", "2"]
+    train.main([*command, "--stop-after", "1"])
+    train.main([*command, "--resume"])
+    assert len(_curve(tmp_path / "run")) == 2
+
+
+@pytest.mark.slow
+def test_overwriting_and_beginning_with_weights(trained, tmp_path):
+    """Rate so low that nothing moves: what is saved is what it began with, but for BatchNorm."""
+    run_dir, weights = tmp_path / "run", trained("w1") / "weights.h5"
+    shutil.copytree(trained("w1"), run_dir)
+    still = ("--epochs", 1, "--learning-rate", 1e-30, "--kernel-rate", 1e-30)
+    _train(run_dir, "--overwrite", "--weights", weights, *still)
+    assert len(_curve(run_dir)) == 1
+    begun, ended = (
+        SEResNet14(filters=(4, 8, 16), weights=path).trainable_weights
+        for path in (weights, run_dir / "weights.h5")
+    )
+    for one, other in zip(begun, ended, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
 def test_a_run_goes_on_with_the_data_it_began_with(trained, tmp_path, capsys):
     """Another copy of the test images, such as those of the lossless set, has other bytes."""
     run_dir = tmp_path / "run"
@@ -197,7 +225,7 @@ def test_a_diverged_run_fails_and_keeps_no_broken_checkpoint(tmp_path, monkeypat
     def nan(*arguments):
         return tf.constant(np.nan)
 
-    monkeypatch.setattr(config.OneCycle, "__call__", nan)
+    monkeypatch.setattr(optimizers.OneCycle, "__call__", nan)
     with pytest.raises(SystemExit, match="training diverged"):
         _train(tmp_path / "run", "--epochs", 1)
     assert not list((tmp_path / "run").glob("checkpoint/ckpt*"))
@@ -244,3 +272,6 @@ def test_a_run_that_holds_images_out_never_sees_the_test_set(tmp_path):
     settings, facts = config.load(run_dir)
     assert settings.held_out == 60
     assert (facts["train_images"], facts["test_images"]) == (192, 50)
+    held_out = data.load("digits", held_out=60, limit_test=50).test[0]
+    assert facts["test_images_sha256"] == hashlib.sha256(held_out.tobytes()).hexdigest()
+    assert set(map(bytes, held_out)) <= set(map(bytes, data.load("digits").train[0]))
