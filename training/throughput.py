@@ -1,11 +1,11 @@
 """Training throughput of train.py against plain `model.fit`, both in one run on one machine.
 
 Plain is what one writes first: float32, batches of 128, crop and flip on float images inside
-tf.data. A figure is of an epoch's training steps with their input pipeline, without tests and
-checkpoints. Both train the same network on the same images in memory, turn and turn about; the first
-epoch of each turn warms up and does not count. A third figure is what the convolutions and their
-gradients alone would allow, each operator by itself in the dtype and batch of train.py: about what
-remains if all else in a step cost nothing.
+tf.data. Both train the same network on the same images in memory, turn and turn about; the first
+epoch of each turn warms up and does not count. An epoch is its training steps and their input, not
+the tests and checkpoints after it. A third figure is what the convolutions and their gradients
+alone would allow, each operator by itself in the dtype and batch of train.py: about what remains if
+all else in a step cost nothing.
 """
 
 import os
