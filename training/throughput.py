@@ -13,6 +13,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 
 import argparse
+import collections
 import functools
 import pathlib
 import statistics
@@ -21,6 +22,7 @@ import time
 import timeit
 
 import tensorflow as tf
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from larq_seresnet import SEResNet14
 from larq_seresnet.preprocessing import MEAN, STD
@@ -28,6 +30,7 @@ from larq_seresnet.training import callbacks, config, data, train
 
 PLAIN_BATCH_SIZE = 128
 REPEATS = 5
+PROFILED_STEPS = 10
 TEST_IMAGES = 300
 
 
@@ -39,6 +42,9 @@ def main(argv=None):
     parser.add_argument("--images", type=int, default=8192, help="an epoch, default: 8192")
     parser.add_argument("--epochs", type=int, default=3, help="a turn, default: 3")
     parser.add_argument("--turns", type=int, default=3, help="of each, default: 3")
+    parser.add_argument(
+        "--profile", action="store_true", help="say too where a step of train.py goes, by operator"
+    )
     arguments = parser.parse_args(argv)
     if arguments.epochs < 2 or arguments.turns < 1:
         parser.error("--epochs must be at least 2, the first warms up, and --turns at least 1")
@@ -66,6 +72,12 @@ def main(argv=None):
             f"{max(found):.0f} in {len(found)}; {statistics.median(found) / base:.2f} times plain"
         )
     print(f"on {os.cpu_count()} cores, {_processor()}, computing in {dtype.name}")
+    if arguments.profile:
+        found = profile(settings, images)
+        print(f"a step of {settings.batch_size} images, milliseconds of all cores together:")
+        for operator, milliseconds in found.most_common():
+            if milliseconds >= 0.01 * found.total():
+                print(f"{operator}: {milliseconds:.1f}, {milliseconds / found.total():.0%}")
     return rates
 
 
@@ -157,6 +169,35 @@ def convolution_seconds(model, batch_size, dtype):
             compiled()
             seconds += min(timeit.repeat(compiled, number=1, repeat=REPEATS))
     return seconds
+
+
+def profile(settings, images):
+    """Where a step of train.py goes, by TensorFlow's profiler.
+
+    Args:
+        settings: The `Config` of a run, nothing left to the machine.
+        images: A `data.ImageSet`.
+
+    Returns:
+        A Counter: by type of operator, milliseconds a step, those of all threads added.
+    """
+    model = train.compiled_model(settings, images, None)
+    batches = iter(data.training_batches(images, settings.batch_size, 0, epochs=1000))
+    model.train_on_batch(*next(batches))
+    with tempfile.TemporaryDirectory() as folder:
+        with tf.profiler.experimental.Profile(folder):
+            for _ in range(PROFILED_STEPS):
+                model.train_on_batch(*next(batches))
+        (path,) = pathlib.Path(folder).rglob("*.xplane.pb")
+        space = xplane_pb2.XSpace.FromString(path.read_bytes())
+    found: collections.Counter[str] = collections.Counter()
+    (plane,) = (plane for plane in space.planes if plane.name == "/host:CPU")
+    for event in (event for line in plane.lines for event in line.events):
+        name = plane.event_metadata[event.metadata_id].name
+        node, _, operator = name.rpartition(":")
+        if node and "::" not in name and operator.isidentifier():  # the executor's node:type
+            found[operator] += event.duration_ps / 1e9 / PROFILED_STEPS
+    return found
 
 
 def _processor():

@@ -50,7 +50,7 @@ def main(argv=None):
             settings.held_out,
         )
         settings = _resolved(settings, images)
-        model = _compiled_model(settings, images, None if resume else settings.weights)
+        model = compiled_model(settings, images, None if resume else settings.weights)
         run_dir = run_dir or _default_run_dir(model, settings)
         checkpoint = callbacks.Checkpoint(run_dir / "checkpoint", model)
         if resume:
@@ -222,7 +222,7 @@ def _facts(images, first, earlier):
     return {**earlier, "resumed": resumed}
 
 
-def _compiled_model(settings, images, weights):
+def compiled_model(settings, images, weights):
     """The model in the compute dtype of the settings, with its optimizer, everything seeded."""
     tf.keras.utils.set_random_seed(settings.seed)
     if settings.deterministic:

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import tensorflow as tf
 
@@ -12,13 +14,17 @@ def test_every_convolution_is_timed_forward_and_back(small_model, monkeypatch):
 
 @pytest.mark.slow
 def test_all_three_rates_are_measured(capsys):
-    rates = throughput.main("--dataset digits --images 512 --epochs 2 --turns 1".split())
+    rates = throughput.main("--dataset digits --images 512 --epochs 2 --turns 1 --profile".split())
     assert {name: len(found) for name, found in rates.items()} == {
         "plain model.fit": 1,
         "train.py": 1,
         "convolutions alone": 1,
     }
-    assert "convolutions alone: median" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "convolutions alone: median" in printed
+    times = dict(re.findall(r"^(\w+): ([\d.]+), \d+%$", printed, re.M))
+    filters = sum(float(time) for name, time in times.items() if "Conv2DBackpropFilter" in name)
+    assert filters > max(float(time) for name, time in times.items() if "Norm" in name)
 
 
 def test_an_epoch_to_warm_up_is_needed(capsys):

@@ -253,7 +253,7 @@ def test_models_that_differ_in_a_layer_begin_with_the_same_weights_elsewhere():
     images = data.load("digits", limit_train=8, limit_test=8)
 
     def initial(**arguments):
-        model = train._compiled_model(dataclasses.replace(settings, **arguments), images, None)
+        model = train.compiled_model(dataclasses.replace(settings, **arguments), images, None)
         return {weight.name: weight.numpy() for weight in model.trainable_weights}
 
     whole, control = initial(), initial(attention=None)
