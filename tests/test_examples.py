@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from larq_seresnet import SEResNet14
@@ -19,6 +20,10 @@ def _run(folder, name, *arguments):
     process = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     return process.stdout.splitlines()
+
+
+def _is_conv(layer):
+    return isinstance(layer, tf.keras.layers.Conv2D)
 
 
 @pytest.fixture
@@ -51,13 +56,9 @@ def test_fine_tuning_learns_other_classes(tmp_path):
     assert accuracies[-1] > 0.8
     contents = read(tmp_path / "fine_tuned.npz")
     assert (contents.trained_on, contents.class_names) == ("digits", list("0123456789"))
-    SEResNet14(**contents.configuration, weights=tmp_path / "fine_tuned.npz")
-
-
-@pytest.mark.slow
-def test_fine_tuning_begins_with_what_ships(tmp_path):
-    _run(tmp_path, "fine_tune.py", "digits", "--epochs", "0")
-    begun = SEResNet14(include_top=False, weights=tmp_path / "fine_tuned.npz")
-    shipped = SEResNet14(include_top=False)
-    for one, other in zip(begun.get_weights(), shipped.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    tuned = SEResNet14(**contents.configuration, weights=tmp_path / "fine_tuned.npz")
+    before, after = (
+        np.concatenate([np.sign(layer.kernel).ravel() for layer in model.layers if _is_conv(layer)])
+        for model in (SEResNet14(), tuned)
+    )
+    assert np.mean(before == after) > 0.7  # some 0.8; from other beginnings 0.5
