@@ -42,6 +42,7 @@ PLAN = (
     (("fmb",), 2, 5),
     (("fmb", "soft", "no_se"), 6, 5),
     (("w1a1",), 6, 3),
+    (("fmb", "w1a1"), 10, 1),
     (("fmb", "soft", "no_se"), 25, 3),
     (("fmb", "w1a1"), 100, 1),
 )
@@ -173,7 +174,8 @@ def write_report(results):
                 for budget in sorted({budget for _, budget, _ in PLAN})
             ],
         )
-        + "\nMean error, and in brackets that of each seed.\n\n![errors](budgets.png)\n"
+        + "\nMean error, and in brackets that of each seed. Runs with the code of "
+        f"{', '.join(map(str, grid.facts('commit')))}.\n\n![errors](budgets.png)\n"
     )
     files.replace(results / "README.md", lambda part: part.write_text(text))
     drawn = {
