@@ -97,7 +97,7 @@ def draw_budgets(points, paper, path):
     axes.plot(
         paper.keys(), [100 * error for error in paper.values()], "kx", label="paper, SE + FMB"
     )
-    ticks = sorted({*paper, *(budget for budgets in points.values() for budget in budgets)})
+    ticks = sorted({budget for budgets in points.values() for budget in budgets})
     axes.set(xlabel="budget, epochs", ylabel="test error, %", xscale="log", ylim=(0, None))
     axes.set_xticks(ticks, map(str, ticks))
     axes.minorticks_off()
