@@ -25,7 +25,7 @@ SHIPPED: dict[str, dict[str, tuple[str, str]]] = {
     "cifar10": {
         "w1": (
             "seresnet14_w1_se_sigmoid_fmb",
-            "7a293f4f7eb9757e8865239e3667bcd5fcad549eb15f77c135bb2314a3aaf110",
+            "01d89b59115986b8afae74c884348d6293fa94e1a254532fca0bd9a4a665bb73",
         ),
         "w1a1": (
             "seresnet14_w1a1_se_sigmoid_fmb",
