@@ -29,9 +29,9 @@ GATES_FILE = "gates.npz"
 GATE_IMAGES = 256
 
 
-def error(labels, probabilities):
-    """Top-1 error, 0 or 1 an image, shape (N,): a metric for `model.compile`."""
-    return 1.0 - tf.keras.metrics.sparse_categorical_accuracy(labels, probabilities)
+def error(targets, probabilities):
+    """Top-1 error, 0 or 1 an image, shape (N,), of (N, C): a metric for `model.compile`."""
+    return 1.0 - tf.keras.metrics.categorical_accuracy(targets, probabilities)
 
 
 def is_finite(logs):
@@ -42,10 +42,11 @@ def is_finite(logs):
 class ErrorLog(tf.keras.callbacks.Callback):
     """One row an epoch in log.csv, and a line on screen.
 
-    Train loss and error are means over the epoch, on augmented images and while the weights move;
-    the test figures are of the weights after it. `learning_rate` is Adam's, at the epoch's last
-    step. `seconds` and `images_per_second` are of the training steps and their input alone, without
-    the test and what is written after it.
+    Train loss and error are means over the epoch, on augmented images and while the weights move,
+    the loss, where there is a teacher, against its targets; the test figures are of the weights
+    after it. `learning_rate` is Adam's, at the epoch's last step. `seconds` and
+    `images_per_second` are of the training steps and their input alone, without the test and what
+    is written after it.
 
     Args:
         path: log.csv; rows after the first `initial_epoch` ones are dropped: a resumed run writes

@@ -167,6 +167,14 @@ class Config:
     crop: int = _recipe_flag(
         "shift training images by up to so many pixels", type=int, metavar="PIXELS"
     )
+    teacher_epochs: int = _flag(
+        "optimisation",
+        0,
+        "train a float32 network without FMB for so many epochs first, in teacher/ of the run "
+        "directory, and learn from its probabilities too; 0: from the labels alone",
+        type=int,
+        metavar="N",
+    )
     seed: int = _flag(
         "optimisation", 0, "of weights, data order and augmentation", type=int, metavar="N"
     )
@@ -203,7 +211,7 @@ class Config:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"`{name}` must be positive, received {value}.")
-        for name in ("kernel_rate", "crop"):
+        for name in ("kernel_rate", "crop", "teacher_epochs"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` must be 0 or more, received {getattr(self, name)}.")
         if not 0 <= self.seed < 2**31:
@@ -224,6 +232,18 @@ class Config:
     def model_arguments(self) -> dict[str, Any]:
         """The arguments of `SEResNet14`, but for `num_classes`, which the data decide."""
         return {name: getattr(self, name) for name in FLAG_GROUPS["model"] if name != "weights"}
+
+    def teacher(self) -> "Config":
+        """The run from which this one learns: float32, its gates not rounded, else alike."""
+        return dataclasses.replace(
+            self,
+            precision="float32",
+            fmb=False,
+            weights=None,
+            epochs=self.teacher_epochs,
+            teacher_epochs=0,
+            gate_epochs=(),
+        )
 
     @property
     def extendable(self) -> bool:

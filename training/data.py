@@ -14,6 +14,8 @@ DEFAULT = "cifar10"
 EMBEDDED = "digits"
 HELD_OUT = 0.2
 SPLIT_SEED = 0
+#: Of a target; less than half, so that its greatest value stands at the label.
+TEACHER_SHARE = 0.45
 REACHABLE_SECONDS = 5
 #: TFDS sets of letters and digits: in a mirror they are others, or none.
 CHARACTERS = (
@@ -321,6 +323,26 @@ def test_batches(data, batch_size=500):
     """The test images in order, as `training_batches` gives them, without augmentation."""
     batches = tf.data.Dataset.from_tensor_slices(data.test).batch(batch_size)
     return batches.map(lambda images, labels: (preprocess_input(images), labels)).prefetch(2)
+
+
+def with_targets(batches, classes, teacher=None):
+    """Batches with what is to be predicted, (N, classes), in place of the labels.
+
+    Args:
+        batches: Of `training_batches` or `test_batches`.
+        classes: How many.
+        teacher: A model whose probabilities for the same images, augmented alike, are mixed in
+            (G. Hinton et al., 2015, at temperature 1); None for 1 at the label, 0 elsewhere.
+    """
+
+    def with_target(images, labels):
+        target = tf.one_hot(labels, classes)
+        if teacher is not None:
+            taught = tf.cast(teacher(images, training=False), tf.float32)
+            target = (1.0 - TEACHER_SHARE) * target + TEACHER_SHARE * taught
+        return images, target
+
+    return batches.map(with_target).prefetch(2)
 
 
 def augment(images, seed, flip=True, crop=4):

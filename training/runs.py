@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
-from larq_seresnet.training import callbacks, config, measures
+from larq_seresnet.training import callbacks, config, measures, train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +25,9 @@ class Run:
     def command(self, runs: pathlib.Path) -> list[str]:
         """What trains it, or goes on with it where its checkpoint stands."""
         run_dir = runs / self.name
-        resume = ["--resume"] if (run_dir / "checkpoint" / "checkpoint").exists() else []
-        overwrite = [] if resume or not run_dir.exists() else ["--overwrite"]
-        train = pathlib.Path(__file__).with_name("train.py")
-        flags = config.flags(self.arguments)
-        return [sys.executable, str(train), *flags, "--run-dir", str(run_dir), *resume, *overwrite]
+        script = pathlib.Path(__file__).with_name("train.py")
+        flags = [*config.flags(self.arguments), "--run-dir", str(run_dir), *train.going_on(run_dir)]
+        return [sys.executable, str(script), *flags]
 
 
 def budget_arm(arm, epochs):

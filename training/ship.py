@@ -21,7 +21,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 
 from larq_seresnet import SEResNet14, files, preprocess_input, save_weights
-from larq_seresnet.training import callbacks, config, data, figures
+from larq_seresnet.training import callbacks, config, data, figures, train
 
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "larq_seresnet" / "weights"
@@ -106,10 +106,13 @@ def ship(run_dir):
         "run": json.loads((run_dir / config.CONFIG_FILE).read_text()),
         "command": shlex.join(["python", "training/train.py", *config.flags(settings.changed())]),
     }
-    for name, content in (
-        (f"{stem}.json", json.dumps(shipped, indent=1) + "\n"),
-        (f"{stem}.csv", (run_dir / callbacks.LOG_FILE).read_text()),
-    ):
+    texts = {
+        f"{stem}.json": json.dumps(shipped, indent=1) + "\n",
+        f"{stem}.csv": (run_dir / callbacks.LOG_FILE).read_text(),
+    }
+    if settings.teacher_epochs:
+        texts[f"{stem}.teacher.csv"] = (run_dir / train.TEACHER / callbacks.LOG_FILE).read_text()
+    for name, content in texts.items():
         files.replace(LOGS / name, lambda part, content=content: part.write_text(content))
 
 
@@ -129,6 +132,8 @@ def _check(run_dir, settings, facts):
             raise ValueError(
                 f"{run_dir} must be of code that was committed, received {part['commit']}."
             )
+    if settings.teacher_epochs:
+        _check(run_dir / train.TEACHER, *config.load(run_dir / train.TEACHER))
 
 
 def card(shipped):

@@ -24,6 +24,8 @@ from larq_seresnet.training import callbacks, config, data, figures, optimizers
 from larq_seresnet.weights import load_weights
 
 PACKAGES = ("tensorflow", "tf-keras", "larq", "tensorflow-datasets", "numpy")
+#: Where in a run directory the run of its teacher is.
+TEACHER = "teacher"
 CHANGEABLE_ON_RESUME = ("data_dir", "gate_epochs")
 
 
@@ -54,7 +56,7 @@ def main(argv=None):
         run_dir = run_dir or _default_run_dir(model, settings)
         checkpoint = callbacks.Checkpoint(run_dir / "checkpoint", model)
         if resume:
-            first = _epochs_done(checkpoint, last)
+            first = _epochs_done(checkpoint, last, run_dir)
         else:
             first = 0
             _claim(run_dir, overwrite)
@@ -64,7 +66,8 @@ def main(argv=None):
     except (ValueError, OSError, data.DataUnavailable) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
     (run_dir / config.WEIGHTS_FILE).unlink(missing_ok=True)  # of before these epochs
-    _fit(model, settings, images, run_dir, range(first, last), [log, checkpoint])
+    teacher = _teacher(settings, images, run_dir / TEACHER)
+    _fit(model, settings, images, run_dir, range(first, last), [log, checkpoint], teacher)
     save_weights(model, run_dir / config.WEIGHTS_FILE, images.name, images.class_names)
     figures.draw_curves(
         callbacks.read_log(run_dir / callbacks.LOG_FILE),
@@ -149,7 +152,17 @@ def _last_epoch(settings, stop_after):
     return stop_after or settings.epochs
 
 
-def _epochs_done(checkpoint, last):
+def going_on(run_dir):
+    """The flags with which a training goes on in `run_dir`, or begins anew if it had not begun."""
+    for begun in (run_dir, run_dir / TEACHER):
+        if (begun / "checkpoint" / "checkpoint").exists():
+            return ["--resume"]
+    return ["--overwrite"] if run_dir.exists() else []
+
+
+def _epochs_done(checkpoint, last, run_dir):
+    if (run_dir / TEACHER).exists() and not checkpoint.manager.latest_checkpoint:
+        return 0  # cut off while the teacher was trained
     done = checkpoint.restore()
     if done > last:
         raise ValueError(
@@ -237,7 +250,7 @@ def compiled_model(settings, images, weights):
         load_weights(model, weights)
     model.compile(
         optimizers.build(settings, _steps(settings, images) * settings.epochs),
-        "sparse_categorical_crossentropy",
+        "categorical_crossentropy",
         metrics=[callbacks.error],
     )
     print(f"{model.name}: {model.count_params():,} parameters, computing in {dtype}")
@@ -277,28 +290,47 @@ def _steps(settings, images):
     return math.ceil(len(images.train[0]) / settings.batch_size)
 
 
-def _fit(model, settings, images, run_dir, epochs, run_callbacks):
+def _teacher(settings, images, run_dir):
+    """The network from which a run learns, trained first where that was not done; None for none."""
+    if not settings.teacher_epochs:
+        return None
+    of = settings.teacher()
+    if not (run_dir / config.WEIGHTS_FILE).exists():
+        here = {"data_dir": settings.data_dir, "compute_dtype": settings.compute_dtype}
+        flags = of.changed() | {name: value for name, value in here.items() if value is not None}
+        print(f"first the teacher, {settings.teacher_epochs} epochs", flush=True)
+        main([*config.flags(flags), "--run-dir", str(run_dir), *going_on(run_dir)])
+    with layers_in(settings.compute_dtype):
+        return SEResNet14(
+            num_classes=len(images.class_names),
+            weights=run_dir / config.WEIGHTS_FILE,
+            **of.model_arguments(),
+        )
+
+
+def _fit(model, settings, images, run_dir, epochs, run_callbacks, teacher):
     """Trains the epochs of a range, counted from 0.
 
     Raises:
         SystemExit: If the loss became NaN or infinite; the last good checkpoint stays.
     """
-    tests = data.test_batches(images)
+    classes = len(images.class_names)
+    batches = data.training_batches(
+        images,
+        settings.batch_size,
+        settings.seed,
+        epochs.stop,
+        epochs.start,
+        settings.flip,
+        settings.crop,
+    )
     probe = next(iter(data.test_batches(images, callbacks.GATE_IMAGES)))[0]
     history = model.fit(
-        data.training_batches(
-            images,
-            settings.batch_size,
-            settings.seed,
-            epochs.stop,
-            epochs.start,
-            settings.flip,
-            settings.crop,
-        ),
+        data.with_targets(batches, classes, teacher),
         initial_epoch=epochs.start,
         epochs=epochs.stop,
         steps_per_epoch=_steps(settings, images),
-        validation_data=tests,
+        validation_data=data.with_targets(data.test_batches(images), classes),
         verbose=1 if sys.stdout.isatty() else 2,
         callbacks=[
             tf.keras.callbacks.TerminateOnNaN(),

@@ -9,7 +9,8 @@ ROW = "1,0.02,1.5,0.5,1.4,0.4,10.0,100.0,digits\n"
 
 def test_error_is_top_1_error():
     probabilities = np.array([[0.7, 0.2, 0.1], [0.2, 0.3, 0.5]], np.float32)
-    np.testing.assert_array_equal(callbacks.error(np.array([0, 1]), probabilities), [0, 1])
+    targets = np.array([[1, 0, 0], [0.2, 0.55, 0.25]], np.float32)
+    np.testing.assert_array_equal(callbacks.error(targets, probabilities), [0, 1])
 
 
 def test_read_log(tmp_path):

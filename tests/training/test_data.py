@@ -184,6 +184,28 @@ def test_test_batches_are_the_test_images_in_order(digits):
     np.testing.assert_array_equal(np.concatenate([y for _, y in batches]), digits.test[1])
 
 
+def test_targets_are_labels_and_what_the_teacher_says_of_the_same_images(digits):
+    def teacher(images, training):
+        assert training is False
+        sure = tf.one_hot([3] * len(images), 10)
+        return tf.where(tf.reduce_mean(images, axis=[1, 2, 3])[:, tf.newaxis] > 0, sure, 0.1)
+
+    batches = data.test_batches(digits, batch_size=100)
+    for batch, plain, taught in zip(
+        batches,
+        data.with_targets(batches, 10),
+        data.with_targets(batches, 10, teacher),
+        strict=True,
+    ):
+        images, labels = (part.numpy() for part in batch)
+        np.testing.assert_array_equal(taught[0], images)
+        np.testing.assert_array_equal(plain[1], np.eye(10)[labels])
+        bright = images.mean(axis=(1, 2, 3)) > 0
+        said = np.where(bright[:, np.newaxis], np.eye(10)[3], 0.1)
+        np.testing.assert_allclose(taught[1], 0.55 * np.eye(10)[labels] + 0.45 * said, atol=1e-6)
+        np.testing.assert_array_equal(np.argmax(taught[1], axis=1), labels)
+
+
 def test_held_out_images_are_training_images_and_not_trained_on():
     whole, part = data.load("digits"), data.load("digits", held_out=100)
     assert len(part.test[0]) == 100

@@ -51,6 +51,20 @@ def test_what_is_shipped_is_what_the_run_computes(finished, tmp_path, capsys):
     assert other["name"] in card  # it still ships
 
 
+def test_a_teacher_is_checked_and_its_log_kept(finished, capsys):
+    teacher = finished / "teacher"
+    shutil.copytree(finished, teacher)
+    _change(finished, {}, teacher_epochs=1)
+    _change(teacher, {"commit": "b-dirty"})
+    with pytest.raises(SystemExit):
+        ship.main([str(finished)])
+    assert "code that was committed, received b-dirty" in capsys.readouterr().err
+    _change(teacher, {"commit": "abc1234"})
+    ship.main([str(finished)])
+    (log,) = ship.LOGS.glob("*.teacher.csv")
+    assert log.read_text() == (teacher / "log.csv").read_text()
+
+
 @pytest.mark.parametrize(
     ("facts", "arguments", "message"),
     [

@@ -71,8 +71,8 @@ def test_weights_reproduce_the_logged_error(trained):
     run_dir = trained("w1")
     model = SEResNet14(filters=(4, 8, 16), weights=run_dir / "weights.h5")
     images = data.load("digits", limit_train=512, limit_test=100)
-    model.compile(loss="sparse_categorical_crossentropy", metrics=[callbacks.error])
-    loss, error = model.evaluate(data.test_batches(images), verbose=0)
+    model.compile(loss="categorical_crossentropy", metrics=[callbacks.error])
+    loss, error = model.evaluate(data.with_targets(data.test_batches(images), 10), verbose=0)
     (row,) = callbacks.read_log(run_dir / "log.csv")
     assert error == pytest.approx(row["test_error"], abs=1e-6)
     assert loss == pytest.approx(row["test_loss"], abs=1e-4)
@@ -137,6 +137,33 @@ def test_a_run_killed_while_it_wrote_goes_on_after_its_last_whole_epoch(tmp_path
     train.main(["--resume", "--run-dir", str(run_dir)])
     assert (run_dir / "weights.h5").read_bytes() == weights
     assert _curve(run_dir) == rows
+
+
+@pytest.mark.slow
+def test_a_teacher_is_trained_first_and_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    flags = ("--deterministic", "--precision", "w1a1", "--epochs", 2, "--teacher-epochs", 2)
+    _train(whole, *flags)
+    settings, _ = config.load(whole / "teacher")
+    assert (settings.precision, settings.fmb, settings.epochs) == ("float32", False, 2)
+    untaught = _train(tmp_path / "untaught", *flags[:-1], 0)
+    assert _curve(whole) != _curve(untaught)
+    begin_epoch = callbacks.ErrorLog.on_epoch_begin
+
+    def cut_off(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        begin_epoch(self, epoch, logs)
+
+    monkeypatch.setattr(callbacks.ErrorLog, "on_epoch_begin", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        _train(parts, *flags)
+    assert not (parts / "log.csv").read_text().splitlines()[1:]
+    monkeypatch.undo()
+    assert train.going_on(parts) == ["--resume"]
+    train.main(["--resume", "--run-dir", str(parts)])
+    assert _curve(parts / "teacher") == _curve(whole / "teacher")
+    assert _curve(parts) == _curve(whole)
 
 
 def test_nothing_is_overwritten_or_changed_unasked(trained, tmp_path, capsys):
