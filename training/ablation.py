@@ -12,6 +12,7 @@ HELD_OUT = 5000
 BUDGETS, SEEDS = (3, 6), (0, 1)
 _BEGINNING = {
     "kernel_rate": 0.0,
+    "relaxation": 0.0,
     "learning_rate": 0.02,
     "batch_size": 256,
     "crop": 4,
@@ -51,12 +52,17 @@ STEPS = (
     Step("pool", "shortcuts without weights", "muon", {"shortcut": "pool"}),
     Step("norm", "BatchNorm of the logits", "pool", {"head": "norm"}),
     Step("crop2", "crops of 2 pixels instead of 4", "norm", {"crop": 2}),
-    Step("batch64", "batches of 64", "crop2", {"batch_size": 64}, kept=False),
-    Step("slower", "half the rate of the kernels", "crop2", {"kernel_rate": 0.05}, kept=False),
+    Step("relaxed", "kernels harden over the first half", "crop2", {"relaxation": 0.5}),
+    Step("batch64", "batches of 64", "relaxed", {"batch_size": 64}, kept=False),
+    Step("slower", "half the rate of the kernels", "relaxed", {"kernel_rate": 0.05}, kept=False),
     Step(
-        "bare", "the paper's SE: bare +-1, no bias", "crop2", {"attention": "se_paper"}, kept=False
+        "bare",
+        "the paper's SE: bare +-1, no bias",
+        "relaxed",
+        {"attention": "se_paper"},
+        kept=False,
     ),
-    Step("none", "no gradient through FMB", "crop2", {"fmb_gradient": "none"}, kept=False),
+    Step("none", "no gradient through FMB", "relaxed", {"fmb_gradient": "none"}, kept=False),
 )
 
 

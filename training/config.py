@@ -25,6 +25,7 @@ class Recipe:
     schedule: str
     learning_rate: float
     kernel_rate: float = 0.0
+    relaxation: float = 0.0
     batch_size: int = 256
     crop: int = 4
 
@@ -32,7 +33,12 @@ class Recipe:
 RECIPES = {
     "plain": Recipe(schedule="constant", learning_rate=0.01),
     "fast": Recipe(
-        schedule="one_cycle", learning_rate=0.01, kernel_rate=0.1, batch_size=128, crop=2
+        schedule="one_cycle",
+        learning_rate=0.01,
+        kernel_rate=0.1,
+        relaxation=0.5,
+        batch_size=128,
+        crop=2,
     ),
 }
 SCHEDULES = ("constant", "one_cycle")
@@ -164,6 +170,12 @@ class Config:
         type=float,
         metavar="RATE",
     )
+    relaxation: float = _recipe_flag(
+        "share of the steps over which 1-bit kernels of convolutions harden from real values; "
+        "0: 1-bit from the beginning",
+        type=float,
+        metavar="SHARE",
+    )
     crop: int = _recipe_flag(
         "shift training images by up to so many pixels", type=int, metavar="PIXELS"
     )
@@ -214,6 +226,8 @@ class Config:
         for name in ("kernel_rate", "crop", "teacher_epochs"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` must be 0 or more, received {getattr(self, name)}.")
+        if not 0 <= self.relaxation <= 1:
+            raise ValueError(f"`relaxation` must be from 0 to 1, received {self.relaxation}.")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"`seed` must be from 0 to 2**31 - 1, received {self.seed}.")
         for epoch in self.gate_epochs:
@@ -248,7 +262,7 @@ class Config:
     @property
     def extendable(self) -> bool:
         """Whether a run of fewer epochs is the beginning of one of more."""
-        return self.schedule == "constant"
+        return self.schedule == "constant" and not self.relaxation
 
     def changed(self) -> dict[str, Any]:
         """What to give `train.py` for the same run: nothing that is usual or left to a machine."""

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from larq_seresnet import SEResNet14, save_weights
 from larq_seresnet.precision import layers_in
-from larq_seresnet.training import callbacks, config, data, figures, optimizers
+from larq_seresnet.training import callbacks, config, data, figures, optimizers, relaxation
 from larq_seresnet.weights import load_weights
 
 PACKAGES = ("tensorflow", "tf-keras", "larq", "tensorflow-datasets", "numpy")
@@ -324,6 +324,9 @@ def _fit(model, settings, images, run_dir, epochs, run_callbacks, teacher):
         settings.flip,
         settings.crop,
     )
+    if settings.relaxation:
+        steps = settings.relaxation * _steps(settings, images) * settings.epochs
+        run_callbacks = [relaxation.Relaxation(model, steps), *run_callbacks]
     probe = next(iter(data.test_batches(images, callbacks.GATE_IMAGES)))[0]
     history = model.fit(
         data.with_targets(batches, classes, teacher),

@@ -84,6 +84,7 @@ def test_save_and_load(tmp_path):
         ({"kernel_rate": -0.1}, "`kernel_rate` must be 0 or more, received -0.1"),
         ({"crop": 32}, r"`crop` must be less than the sides of `input_shape`, .* received 32"),
         ({"teacher_epochs": -1}, "`teacher_epochs` must be 0 or more, received -1"),
+        ({"relaxation": 1.5}, "`relaxation` must be from 0 to 1, received 1.5"),
         ({"seed": -1}, r"`seed` must be from 0 to 2\*\*31 - 1, received -1"),
         ({"gate_epochs": (1, 11)}, "`gate_epochs` must be from 1 to `epochs`, 10, received 11"),
         ({"recipe": "slow"}, "`recipe` must be one of 'plain', 'fast', received 'slow'"),
