@@ -8,8 +8,8 @@ from sklearn.metrics import ConfusionMatrixDisplay
 from larq_seresnet.training.grid import FEWEST_SEEDS, student
 
 #: Told apart by the colour-blind, and by their dashes in print.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-STYLES = ("-", "--", "-.", ":")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 
 
 def draw_curves(rows, title, path):
@@ -57,11 +57,11 @@ def draw_errors(grid, labels, title, path, epochs, stated, threshold=None):
         if not runs:
             continue
         for errors in runs:
-            axes.plot(range(1, len(errors) + 1), errors, style, color=colour, lw=0.6, alpha=0.5)
+            axes.plot(range(1, len(errors) + 1), errors, ls=style, color=colour, lw=0.6, alpha=0.5)
         shared = np.array([errors[: min(map(len, runs))] for errors in runs])
         axis = np.arange(1, shared.shape[1] + 1)
         label = f"{label} (n = {len(runs)})"
-        axes.plot(axis, shared.mean(0), style, color=colour, lw=1.8, label=label)
+        axes.plot(axis, shared.mean(0), ls=style, color=colour, lw=1.8, label=label)
         if len(runs) >= FEWEST_SEEDS:
             axes.fill_between(axis, *student(shared), color=colour, alpha=0.12, lw=0)
         crosses = {epoch: 100 * error for epoch, error in stated.get(arm, {}).items()}
@@ -93,7 +93,7 @@ def draw_budgets(points, paper, path):
             axes.plot([budget] * len(errors), 100 * errors, ".", color=colour, ms=4, alpha=0.5)
         means = [100 * errors.mean() for errors in budgets.values()]
         if means:
-            axes.plot(budgets.keys(), means, style, color=colour, marker="o", ms=4, label=label)
+            axes.plot(budgets.keys(), means, ls=style, color=colour, marker="o", ms=4, label=label)
     axes.plot(
         paper.keys(), [100 * error for error in paper.values()], "kx", label="paper, SE + FMB"
     )

@@ -23,18 +23,24 @@ from larq_seresnet.training.grid import (
 )
 from larq_seresnet.training.runs import arms_of, budget_arm, budget_run
 
+#: For many epochs, at which crops of 2 pixels and the labels alone are learnt by heart.
+_TAUGHT = {"teacher_epochs": 50, "crop": 4}
 #: By name, the arguments in which an arm differs from the defaults: `w1`, sigmoid + FMB.
 ARMS: dict[str, dict[str, Any]] = {
     "fmb": {},
     "soft": {"fmb": False},
     "no_se": {"attention": None},
     "w1a1": {"precision": "w1a1"},
+    "taught": _TAUGHT,
+    "w1a1_taught": _TAUGHT | {"precision": "w1a1"},
 }
 LABELS = {
     "fmb": "w1, SE + FMB",
     "soft": "w1, SE without FMB",
     "no_se": "w1, no SE",
     "w1a1": "w1a1, SE + FMB",
+    "taught": "w1, SE + FMB, taught",
+    "w1a1_taught": "w1a1, SE + FMB, taught",
 }
 #: Arms, their budget in epochs, and how many seeds.
 PLAN = (
@@ -44,7 +50,7 @@ PLAN = (
     (("w1a1",), 6, 3),
     (("fmb", "w1a1"), 10, 1),
     (("fmb", "soft", "no_se"), 25, 3),
-    (("fmb", "w1a1"), 100, 1),
+    (("taught", "w1a1_taught"), 100, 1),
 )
 
 
@@ -109,9 +115,9 @@ GOALS = (
         seeds=5,
     ),
     Goal("error, 6 epochs (paper: 36.3 %)", _error("fmb", 6), 0.20, 0.17),
-    Goal("error, 100 epochs (paper: about 12 %)", _error("fmb", 100), 0.10, 0.09),
+    Goal("error, 100 epochs (paper: about 12 %)", _error("taught", 100), 0.10, 0.09),
     Goal("`w1a1`: error, 6 epochs", _error("w1a1", 6), 0.32, 0.28),
-    Goal("`w1a1`: error, 100 epochs", _error("w1a1", 100), 0.17, 0.15),
+    Goal("`w1a1`: error, 100 epochs", _error("w1a1_taught", 100), 0.17, 0.15),
     *(
         goal
         for budget, seeds in ((6, 5), (25, 3))
@@ -163,8 +169,9 @@ def write_report(results):
         f"{data.describe(*grid.data())} `w1`, sigmoid + FMB, where nothing else is said; means "
         "over n seeds, in brackets 95 % paired bootstrap, t: 95 % by Student's t, all of which "
         "must lie below 0 for SE + FMB to beat no SE at 6 epochs. Differences: points of error, "
-        "below 0 SE + FMB is better. The recipe was found with SE + FMB: if that favours an arm, "
-        "it is this one.\n\n"
+        "below 0 SE + FMB is better. Taught: crops of 4 pixels, and a float32 network, trained "
+        "for 50 epochs first, says what it sees (`--teacher-epochs`). The recipe was found with "
+        "SE + FMB: if that favours an arm, it is this one.\n\n"
         + files.table(("", "goal", "stretch", "measured", ""), rows)
         + "\n"
         + files.table(
