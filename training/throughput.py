@@ -182,7 +182,8 @@ def profile(settings, images):
         A Counter: by type of operator, milliseconds a step, those of all threads added.
     """
     model = train.compiled_model(settings, images, None)
-    batches = iter(data.training_batches(images, settings.batch_size, 0, epochs=1000))
+    batches = data.training_batches(images, settings.batch_size, 0, epochs=1000)
+    batches = iter(data.with_targets(batches, len(images.class_names)))
     model.train_on_batch(*next(batches))
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):
