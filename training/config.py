@@ -27,6 +27,7 @@ class Recipe:
     kernel_rate: float = 0.0
     relaxation: float = 0.0
     batch_size: int = 256
+    ghost_batches: int = 1
     crop: int = 4
 
 
@@ -38,6 +39,7 @@ RECIPES = {
         kernel_rate=0.1,
         relaxation=0.5,
         batch_size=128,
+        ghost_batches=2,
         crop=2,
     ),
 }
@@ -45,11 +47,13 @@ SCHEDULES = ("constant", "one_cycle")
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
 
 
-def _flag(group, default, help, **options):
-    """A dataclass field that is also a flag: `options` go to argparse."""
-    return dataclasses.field(
-        default=default, metadata={"group": group, "help": help, "options": options}
-    )
+def _flag(group, default, help, before=dataclasses.MISSING, **options):
+    """A dataclass field that is also a flag: `options` go to argparse.
+
+    `before` is what runs did before there was the field, for configs that lack it.
+    """
+    metadata = {"group": group, "help": help, "before": before, "options": options}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def _recipe_flag(help, **options):
@@ -158,6 +162,13 @@ class Config:
         "optimisation", 10, "passes over the training images", type=int, metavar="N"
     )
     batch_size: int = _recipe_flag("images a step", type=int, metavar="N")
+    ghost_batches: int = _recipe_flag(
+        "parts of a step's images, computed side by side, each with BatchNorm statistics of its "
+        "own; as many as cores is fastest",
+        before=1,
+        type=int,
+        metavar="N",
+    )
     schedule: str = _recipe_flag(
         "of the rates: constant, or one_cycle, up over the first fifth and linearly down to zero",
         choices=list(SCHEDULES),
@@ -218,8 +229,8 @@ class Config:
                 object.__setattr__(self, name, value)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
-        positive = ("epochs", "batch_size", "limit_train", "limit_test", "held_out")
-        for name in (*positive, "learning_rate"):
+        counts = ("epochs", "batch_size", "ghost_batches", "limit_train", "limit_test", "held_out")
+        for name in (*counts, "learning_rate"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"`{name}` must be positive, received {value}.")
@@ -281,6 +292,11 @@ class Config:
 
 
 _RECIPE_FIELDS = [field.name for field in dataclasses.fields(Recipe)]
+_BEFORE = {
+    field.name: field.metadata["before"]
+    for field in dataclasses.fields(Config)
+    if field.metadata["before"] is not dataclasses.MISSING
+}
 FLAG_GROUPS: dict[str, list[str]] = {}
 for _field in dataclasses.fields(Config):
     FLAG_GROUPS.setdefault(_field.metadata["group"], []).append(_field.name)
@@ -307,6 +323,7 @@ def read(path: pathlib.Path) -> tuple[Config, dict[str, Any]]:
     try:
         facts = json.loads(path.read_text())
         arguments = facts.pop("arguments")
+        arguments = {**_BEFORE, **arguments}
         lacking = {field.name for field in dataclasses.fields(Config)} - set(arguments)
         if lacking:
             raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
