@@ -184,6 +184,7 @@ class Config:
     relaxation: float = _recipe_flag(
         "share of the steps over which 1-bit kernels of convolutions harden from real values; "
         "0: 1-bit from the beginning",
+        before=0.0,
         type=float,
         metavar="SHARE",
     )
@@ -195,6 +196,7 @@ class Config:
         0,
         "train a float32 network without FMB for so many epochs first, in teacher/ of the run "
         "directory, and learn from its probabilities too; 0: from the labels alone",
+        before=0,
         type=int,
         metavar="N",
     )
@@ -322,14 +324,22 @@ def read(path: pathlib.Path) -> tuple[Config, dict[str, Any]]:
     """Reads a config.json by whatever name; returns and raises what `load` does."""
     try:
         facts = json.loads(path.read_text())
-        arguments = facts.pop("arguments")
-        arguments = {**_BEFORE, **arguments}
-        lacking = {field.name for field in dataclasses.fields(Config)} - set(arguments)
-        if lacking:
-            raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
-        return Config(**arguments), facts
+        return of_saved(facts.pop("arguments")), facts
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} was not written by this version of train.py: {error}") from error
+
+
+def of_saved(arguments: dict[str, Any]) -> Config:
+    """The `Config` that was saved; what is newer than it is as runs did before there was the field.
+
+    Raises:
+        ValueError: If it lacks anything else.
+    """
+    arguments = {**_BEFORE, **arguments}
+    lacking = {field.name for field in dataclasses.fields(Config)} - set(arguments)
+    if lacking:
+        raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+    return Config(**arguments)
 
 
 def check_same(path: pathlib.Path, kept: Config, wanted: Config) -> None:

@@ -167,7 +167,7 @@ def card(shipped):
 
 
 def _data(run):
-    return data.describe(config.Config(**run["arguments"]), run)
+    return data.describe(config.of_saved(run["arguments"]), run)
 
 
 def _stem(shipped):
