@@ -15,7 +15,6 @@ _BEGINNING = {
     "relaxation": 0.0,
     "learning_rate": 0.02,
     "batch_size": 256,
-    "ghost_batches": 1,
     "crop": 4,
     "shortcut": "conv",
     "head": "bias",
@@ -54,17 +53,16 @@ STEPS = (
     Step("norm", "BatchNorm of the logits", "pool", {"head": "norm"}),
     Step("crop2", "crops of 2 pixels instead of 4", "norm", {"crop": 2}),
     Step("relaxed", "kernels harden over the first half", "crop2", {"relaxation": 0.5}),
-    Step("ghost", "halves of a batch side by side (speed)", "relaxed", {"ghost_batches": 2}),
-    Step("batch64", "batches of 64", "ghost", {"batch_size": 64}, kept=False),
-    Step("slower", "half the rate of the kernels", "ghost", {"kernel_rate": 0.05}, kept=False),
+    Step("batch64", "batches of 64", "relaxed", {"batch_size": 64}, kept=False),
+    Step("slower", "half the rate of the kernels", "relaxed", {"kernel_rate": 0.05}, kept=False),
     Step(
         "bare",
         "the paper's SE: bare +-1, no bias",
-        "ghost",
+        "relaxed",
         {"attention": "se_paper"},
         kept=False,
     ),
-    Step("none", "no gradient through FMB", "ghost", {"fmb_gradient": "none"}, kept=False),
+    Step("none", "no gradient through FMB", "relaxed", {"fmb_gradient": "none"}, kept=False),
 )
 
 

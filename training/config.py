@@ -27,7 +27,6 @@ class Recipe:
     kernel_rate: float = 0.0
     relaxation: float = 0.0
     batch_size: int = 256
-    ghost_batches: int = 1
     crop: int = 4
 
 
@@ -39,7 +38,6 @@ RECIPES = {
         kernel_rate=0.1,
         relaxation=0.5,
         batch_size=128,
-        ghost_batches=2,
         crop=2,
     ),
 }
@@ -162,13 +160,6 @@ class Config:
         "optimisation", 10, "passes over the training images", type=int, metavar="N"
     )
     batch_size: int = _recipe_flag("images a step", type=int, metavar="N")
-    ghost_batches: int = _recipe_flag(
-        "parts of a step's images, computed side by side, each with BatchNorm statistics of its "
-        "own; as many as cores is fastest",
-        before=1,
-        type=int,
-        metavar="N",
-    )
     schedule: str = _recipe_flag(
         "of the rates: constant, or one_cycle, up over the first fifth and linearly down to zero",
         choices=list(SCHEDULES),
@@ -231,8 +222,8 @@ class Config:
                 object.__setattr__(self, name, value)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
-        counts = ("epochs", "batch_size", "ghost_batches", "limit_train", "limit_test", "held_out")
-        for name in (*counts, "learning_rate"):
+        positive = ("epochs", "batch_size", "limit_train", "limit_test", "held_out")
+        for name in (*positive, "learning_rate"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"`{name}` must be positive, received {value}.")

@@ -17,8 +17,6 @@ import collections
 import functools
 import pathlib
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 import timeit
@@ -114,7 +112,6 @@ def _plain_epochs(model, images, epochs):
 def _train_epochs(arguments, seed):
     """The config of a run of train.py, and images/s of each epoch as its own log says."""
     with tempfile.TemporaryDirectory() as folder:
-        run_dir = pathlib.Path(folder) / "run"
         flags = {
             "dataset": arguments.dataset,
             "limit-train": arguments.images,
@@ -122,11 +119,9 @@ def _train_epochs(arguments, seed):
             "precision": arguments.precision,
             "epochs": arguments.epochs,
             "seed": seed,
-            "run-dir": run_dir,
+            "run-dir": pathlib.Path(folder) / "run",
         }
-        command = [sys.executable, train.__file__]
-        command += [f"--{name}={value}" for name, value in flags.items()]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        run_dir = train.main([f"--{name}={value}" for name, value in flags.items()])
         log = callbacks.read_log(run_dir / callbacks.LOG_FILE)
         return config.load(run_dir)[0], [row["images_per_second"] for row in log]
 

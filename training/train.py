@@ -21,7 +21,6 @@ import tensorflow as tf
 from larq_seresnet import SEResNet14, save_weights
 from larq_seresnet.precision import layers_in
 from larq_seresnet.training import callbacks, config, data, figures, optimizers, relaxation
-from larq_seresnet.training.ghost_batches import GhostBatches
 from larq_seresnet.weights import load_weights
 
 PACKAGES = ("tensorflow", "tf-keras", "larq", "tensorflow-datasets", "numpy")
@@ -43,7 +42,6 @@ def main(argv=None):
             settings, facts = _resumed(given, run_dir)
         else:
             settings = config.Config(**given)
-        _share_cores(settings.ghost_batches)
         last = _last_epoch(settings, stop_after)
         images = data.load(
             settings.dataset,
@@ -111,13 +109,6 @@ def _parser():
         help="stop after epoch N, for --resume to go on; the schedule still ends at --epochs",
     )
     return parser
-
-
-def _share_cores(parts):
-    """Lets what is computed side by side share the cores, where TensorFlow has not begun yet."""
-    if parts > 1:
-        threads = max(1, (os.cpu_count() or 1) // parts)
-        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(threads))
 
 
 def _resumed(given, run_dir):
@@ -257,8 +248,6 @@ def compiled_model(settings, images, weights):
     initialise(model, settings.seed)
     if weights is not None:
         load_weights(model, weights)
-    if settings.ghost_batches > 1:
-        model = GhostBatches(model, settings.ghost_batches)
     model.compile(
         optimizers.build(settings, _steps(settings, images) * settings.epochs),
         "categorical_crossentropy",

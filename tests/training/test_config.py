@@ -78,7 +78,6 @@ def test_save_and_load(tmp_path):
     [
         ({"epochs": 0}, "`epochs` must be positive, received 0"),
         ({"batch_size": -1}, "`batch_size` must be positive, received -1"),
-        ({"ghost_batches": 0}, "`ghost_batches` must be positive, received 0"),
         ({"limit_train": 0}, "`limit_train` must be positive, received 0"),
         ({"learning_rate": -0.1}, "`learning_rate` must be positive, received -0.1"),
         ({"learning_rate": float("nan")}, "`learning_rate` must be positive, received nan"),
@@ -103,9 +102,9 @@ def test_what_a_config_lacks_is_what_was_done_before(tmp_path):
     """Logs stay as they were written when an option comes, whatever its default."""
     config.Config().save(tmp_path)
     content = json.loads((tmp_path / config.CONFIG_FILE).read_text())
-    assert content["arguments"].pop("ghost_batches") == 2
+    assert content["arguments"].pop("relaxation") == 0.5
     (tmp_path / config.CONFIG_FILE).write_text(json.dumps(content))
-    assert config.load(tmp_path)[0].ghost_batches == 1
+    assert config.load(tmp_path)[0].relaxation == 0.0
     del content["arguments"]["epochs"]
     (tmp_path / config.CONFIG_FILE).write_text(json.dumps(content))
     with pytest.raises(ValueError, match="it lacks epochs"):
