@@ -53,16 +53,18 @@ STEPS = (
     Step("norm", "BatchNorm of the logits", "pool", {"head": "norm"}),
     Step("crop2", "crops of 2 pixels instead of 4", "norm", {"crop": 2}),
     Step("relaxed", "kernels harden over the first half", "crop2", {"relaxation": 0.5}),
-    Step("batch64", "batches of 64", "relaxed", {"batch_size": 64}, kept=False),
-    Step("slower", "half the rate of the kernels", "relaxed", {"kernel_rate": 0.05}, kept=False),
+    Step("relaxed80", "over the first four fifths", "relaxed", {"relaxation": 0.8}),
+    Step("relaxed100", "to the end", "relaxed80", {"relaxation": 1.0}, kept=False),
+    Step("batch64", "batches of 64", "relaxed80", {"batch_size": 64}, kept=False),
+    Step("slower", "half the rate of the kernels", "relaxed80", {"kernel_rate": 0.05}, kept=False),
     Step(
         "bare",
         "the paper's SE: bare +-1, no bias",
-        "relaxed",
+        "relaxed80",
         {"attention": "se_paper"},
         kept=False,
     ),
-    Step("none", "no gradient through FMB", "relaxed", {"fmb_gradient": "none"}, kept=False),
+    Step("none", "no gradient through FMB", "relaxed80", {"fmb_gradient": "none"}, kept=False),
 )
 
 

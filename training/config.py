@@ -36,7 +36,7 @@ RECIPES = {
         schedule="one_cycle",
         learning_rate=0.01,
         kernel_rate=0.1,
-        relaxation=0.5,
+        relaxation=0.8,
         batch_size=128,
         crop=2,
     ),

@@ -102,7 +102,7 @@ def test_what_a_config_lacks_is_what_was_done_before(tmp_path):
     """Logs stay as they were written when an option comes, whatever its default."""
     config.Config().save(tmp_path)
     content = json.loads((tmp_path / config.CONFIG_FILE).read_text())
-    assert content["arguments"].pop("relaxation") == 0.5
+    assert content["arguments"].pop("relaxation") == 0.8
     (tmp_path / config.CONFIG_FILE).write_text(json.dumps(content))
     assert config.load(tmp_path)[0].relaxation == 0.0
     del content["arguments"]["epochs"]

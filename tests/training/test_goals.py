@@ -26,7 +26,7 @@ def test_table_of_steps(tmp_path, write_log):
         "| `muon` | Muon for the convolutions' kernels | batch128 | 25.00% (30.0%, 20.0%)" in text
     )
     assert text.count("| kept |") == sum(step.kept for step in ablation.STEPS)
-    assert "| `none` | no gradient through FMB | relaxed | - | - | thrown out |" in text
+    assert "| `none` | no gradient through FMB | relaxed80 | - | - | thrown out |" in text
     assert "| `adam` | Adam, rate 0.02, batches of 256, He's network | - | - | - |" in text
     (tmp_path / "logs" / "sgd_budget3_seed0.csv").write_text("")
     with pytest.raises(ValueError, match="is no log of this grid"):
