@@ -13,8 +13,9 @@ class Relaxation(tf.keras.callbacks.Callback):
 
     with the mean of :math:`|w|` over each output channel, so that both parts are of one size. The
     hardness h rises linearly with the steps from 0 to 1; the gradient is that of the sign's
-    straight-through estimator throughout. On test images, in checkpoints' tests and after training
-    signs alone count: early test errors are those of signs that were not trained as such.
+    straight-through estimator throughout. On test images and after training signs alone count:
+    early test errors are those of signs that were not trained as such, which is said on standard
+    output when training begins.
 
     Args:
         model: Compiled; its kernels that are not 1-bit stay as they are.
@@ -25,9 +26,13 @@ class Relaxation(tf.keras.callbacks.Callback):
         super().__init__()
         self.steps = steps
         self.hardness = tf.Variable(1.0, trainable=False)
-        for layer in model.layers:
-            if isinstance(layer, lq.layers.QuantConv2D) and layer.kernel_quantizer:
-                layer.kernel.quantizer = self._relaxed(layer.kernel_quantizer)
+        self.layers = [
+            layer
+            for layer in model.layers
+            if isinstance(layer, lq.layers.QuantConv2D) and layer.kernel_quantizer
+        ]
+        for layer in self.layers:
+            layer.kernel.quantizer = self._relaxed(layer.kernel_quantizer)
 
     def _relaxed(self, quantizer):
         def relaxed(kernel):
@@ -37,6 +42,13 @@ class Relaxation(tf.keras.callbacks.Callback):
             return signs + tf.stop_gradient(softness * (kernel / size - signs))
 
         return relaxed
+
+    def on_train_begin(self, logs=None):
+        if self.layers and self.model.optimizer.iterations < self.steps:
+            print(
+                f"kernels harden until epoch {self.steps / self.params['steps']:.3g}: tests before "
+                f"that see signs that were not trained as such"
+            )
 
     def on_train_batch_begin(self, batch, logs=None):
         self.hardness.assign(min(1.0, int(self.model.optimizer.iterations) / self.steps))

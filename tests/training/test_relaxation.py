@@ -45,7 +45,7 @@ def test_the_gradient_is_that_of_the_sign(convolution):
     np.testing.assert_array_equal(straight_through, [[1, 0], [1, 2], [1, 2], [1, 2]])
 
 
-def test_hardness_rises_in_training_and_tests_see_signs(convolution):
+def test_hardness_rises_in_training_and_tests_see_signs(convolution, capsys):
     relaxed = relaxation.Relaxation(convolution, steps=4)
     seen = []
     look = tf.keras.callbacks.LambdaCallback(
@@ -64,6 +64,9 @@ def test_hardness_rises_in_training_and_tests_see_signs(convolution):
         sums = np.where(convolution.get_weights()[0] >= 0, 1, -1).sum(axis=(0, 1, 2))
         assert history["val_loss"] == [pytest.approx(np.mean((sums - 1) ** 2))]
     assert seen == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+    assert capsys.readouterr().out.count("kernels harden until epoch 1.33") == 2
+    convolution.fit(images, targets, batch_size=1, verbose=0, callbacks=[relaxed])
+    assert not capsys.readouterr().out  # they have hardened
 
 
 def test_float32_kernels_stay_as_they_are():
