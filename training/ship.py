@@ -48,6 +48,9 @@ evenly over the classes, as the matrices show. Not for decisions on which anyone
 
 ## How they were trained
 
+Each command is for the code of the commit beside it: what recipe `fast` does has changed since
+where that is an older one.
+
 {training}
 ## Confusion
 
