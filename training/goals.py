@@ -8,7 +8,8 @@ import numpy as np
 
 from larq_seresnet import files
 from larq_seresnet.training import data, figures
-from larq_seresnet.training.claims import STATED
+from larq_seresnet.training.callbacks import GATE_IMAGES
+from larq_seresnet.training.claims import STATED, mean_share
 from larq_seresnet.training.grid import (
     NOT_RUN,
     THRESHOLD,
@@ -181,7 +182,7 @@ def write_report(results):
                 for budget in sorted({budget for _, budget, _ in PLAN})
             ],
         )
-        + "\nMean error, and in brackets that of each seed. Runs with the code of "
+        + f"\nMean error, and in brackets that of each seed. {_gates(grid)}Runs with the code of "
         f"{', '.join(map(str, grid.facts('commit')))}.\n\n![errors](budgets.png)\n"
     )
     files.replace(results / "README.md", lambda part: part.write_text(text))
@@ -194,6 +195,23 @@ def write_report(results):
         for arm, label in LABELS.items()
     }
     figures.draw_budgets(drawn, STATED["sigmoid_fmb"], results / "budgets")
+
+
+def _gates(grid, budget=6):
+    """A sentence on what the gates of SE + FMB do after a budget."""
+    found = grid.modules(budget_arm("fmb", budget), budget)
+    if not found:
+        return ""
+    is_open = np.mean([mean_share(modules, "open") for modules in found])
+    always, channels = (
+        np.mean([sum(module[key] for module in modules.values()) for modules in found])
+        for key in ("always_open", "channels")
+    )
+    return (
+        f"After {budget} epochs {is_open:.0%} of the gates of SE + FMB are open, and "
+        f"{always:.0f} of {channels:.0f} channels for every one of {GATE_IMAGES} test images "
+        f"(n = {len(found)}). "
+    )
 
 
 def _errors(grid, arm, budget):

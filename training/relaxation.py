@@ -44,7 +44,7 @@ class Relaxation(tf.keras.callbacks.Callback):
         return relaxed
 
     def on_train_begin(self, logs=None):
-        if self.layers and self.model.optimizer.iterations < self.steps:
+        if self.layers and int(self.model.optimizer.iterations) < self.steps:
             print(
                 f"kernels harden until epoch {self.steps / self.params['steps']:.3g}: tests before "
                 f"that see signs that were not trained as such"

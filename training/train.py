@@ -18,6 +18,7 @@ import zlib
 
 import tensorflow as tf
 
+import larq_seresnet
 from larq_seresnet import SEResNet14, save_weights
 from larq_seresnet.precision import layers_in
 from larq_seresnet.training import callbacks, config, data, figures, optimizers, relaxation
@@ -27,6 +28,8 @@ PACKAGES = ("tensorflow", "tf-keras", "larq", "tensorflow-datasets", "numpy")
 #: Where in a run directory the run of its teacher is.
 TEACHER = "teacher"
 CHANGEABLE_ON_RESUME = ("data_dir", "gate_epochs")
+#: What decides on a run besides its arguments: the folders of the two packages.
+CODE = (pathlib.Path(larq_seresnet.__path__[0]), pathlib.Path(__file__).parent)
 
 
 def main(argv=None):
@@ -210,13 +213,11 @@ def _resolved(settings, images):
 
 def _facts(images, first, earlier):
     """What config.json says of a run besides its arguments: `earlier` facts stay, if it goes on."""
-    describe = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        commit = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = None  # installed from a wheel, not run from a checkout
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
-    code = {"commit": commit, "versions": {"python": platform.python_version(), **versions}}
+    code = {
+        "commit": commit(*CODE),
+        "versions": {"python": platform.python_version(), **versions},
+    }
     data_facts = {
         "class_names": list(images.class_names),
         "train_images": len(images.train[0]),
@@ -233,6 +234,23 @@ def _facts(images, first, earlier):
             )
     resumed = [*earlier.get("resumed", []), {"after_epoch": first, **code}]
     return {**earlier, "resumed": resumed}
+
+
+def commit(*folders):
+    """What git calls the code in some folders, "-dirty" at its end where that was changed.
+
+    None outside of a checkout: where it was installed from a wheel.
+    """
+    try:
+        name, changes = (
+            subprocess.run(
+                ["git", *words], cwd=folders[0], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for words in (["describe", "--always"], ["status", "--porcelain", "--", *folders])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{name}-dirty" if changes else name
 
 
 def compiled_model(settings, images, weights):

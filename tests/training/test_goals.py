@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 
@@ -41,6 +42,12 @@ def test_goals_are_read_from_the_logs(tmp_path, write_log):
     for seed, error in enumerate((0.31, 0.29, 0.29, 0.28, 0.31)):
         write_log(tmp_path / "logs", _fast_run(f"fmb_budget2_seed{seed}"), 2, error)
     write_log(tmp_path / "logs", _fast_run("fmb_budget1_seed0"), 1, 0.301)
+    modules = {
+        "stage1_block1_se": {"open": 0.5, "always_open": 4, "channels": 16},
+        "stage3_block2_se": {"open": 1.0, "always_open": 64, "channels": 64},
+    }
+    measured = {"gates": {"1": {}, "6": modules}, "gradients": {}}
+    (tmp_path / "logs" / "fmb_budget6_seed0.measures.json").write_text(json.dumps(measured))
     goals.write_report(tmp_path)
     text = (tmp_path / "README.md").read_text()
     for row in (
@@ -50,6 +57,7 @@ def test_goals_are_read_from_the_logs(tmp_path, write_log):
         "| SE + FMB less no SE, 6 epochs | +0.0 | -2.0 | -3.0 [-3.6, -2.4], t [-3.9, -2.1] (n = 5)"
         " | **stretch reached** |",
         "| +0.5 | +0.0 | +1.0 [+0.3, +1.8], t [-0.3, +2.3] (n = 4) | cannot be told |",
+        "After 6 epochs 90% of the gates of SE + FMB are open, and 68 of 80 channels for every one",
         "| 6 | 19.00% (18.0%, 19.0%, 20.0%, 19.0%, 19.0%) | 18.00% (18.0%, 18.0%, 18.0%, 18.0%)",
     ):
         assert row in text
