@@ -29,7 +29,7 @@ SHIPPED: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "w1a1": (
             "seresnet14_w1a1_se_sigmoid_fmb",
-            "5ac67db07aaaf0bf1cc75af7051b20a4d8ae11b6854e48edf5f9997407b28934",
+            "80a2cdb107c3721feeda780f9f064edfb127a014a6e58189232278dea5563999",
         ),
     },
 }
