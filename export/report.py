@@ -1,5 +1,6 @@
 """What was measured, for people: markdown tables and a picture."""
 
+from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from larq_seresnet import files
@@ -106,12 +107,15 @@ def draw_trade_offs(rows, path):
                 va="bottom" if height > 0 else "top",
             )
         axes.set(xlabel=label, xscale="log")
+        axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:,.10g}")
+        axes.xaxis.set_minor_locator(ticker.NullLocator())
         axes.margins(x=0.12, y=0.45)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("accuracy on test images, %")
     for index, model in enumerate(models):
         panels[1].plot([], [], "o", color=COLOURS[index % len(COLOURS)], label=model)
-    panels[1].legend(fontsize=8, loc="center right")
+    figure.legend(fontsize=8, loc="outside upper center", ncols=len(models))
     figure.savefig(path, dpi=150)
 
 
