@@ -24,7 +24,7 @@ from larq_seresnet.training.grid import (
 )
 from larq_seresnet.training.runs import arms_of, budget_arm, budget_run
 
-#: For many epochs, at which crops of 2 pixels and the labels alone are learnt by heart.
+#: For many epochs, over which `w1` learns crops of 2 pixels by heart.
 _TAUGHT = {"teacher_epochs": 25, "crop": 4}
 #: By name, the arguments in which an arm differs from the defaults: `w1`, sigmoid + FMB.
 ARMS: dict[str, dict[str, Any]] = {
@@ -172,8 +172,7 @@ def write_report(results):
         "must lie below 0 for SE + FMB to beat no SE at 6 epochs. Differences: points of error, "
         "below 0 SE + FMB is better. Taught: crops of 4 pixels, and a float32 network, trained "
         f"for {_TAUGHT['teacher_epochs']} epochs first, says what it sees (`--teacher-epochs`). "
-        "The recipe was found with "
-        "SE + FMB: if that favours an arm, it is this one.\n\n"
+        "The recipe was found with SE + FMB: if that favours an arm, it is this one.\n\n"
         + files.table(("", "goal", "stretch", "measured", ""), rows)
         + "\n"
         + files.table(
