@@ -55,22 +55,27 @@ def main(argv=None):
             settings.held_out,
         )
         settings = _resolved(settings, images)
-        model = compiled_model(settings, images, None if resume else settings.weights)
+        model = compiled_model(settings, images)
         run_dir = run_dir or _default_run_dir(model, settings)
         checkpoint = callbacks.Checkpoint(run_dir / "checkpoint", model)
-        if resume:
-            first = _epochs_done(checkpoint, last, run_dir)
-        else:
-            first = 0
-            _claim(run_dir, overwrite)
+        first = _epochs_done(checkpoint, last, run_dir) if resume else 0
+        if not first and settings.weights is not None:
+            load_weights(model, settings.weights)
         facts = _facts(images, first, facts)
+        if not resume:
+            _claim(run_dir, overwrite)
+            settings.save(run_dir, **facts)  # first of all: what makes it a run directory
         log = callbacks.ErrorLog(run_dir / callbacks.LOG_FILE, images, first)
-        settings.save(run_dir, **facts)
+        if resume:
+            settings.save(run_dir, **facts)
     except (ValueError, OSError, data.DataUnavailable) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
     (run_dir / config.WEIGHTS_FILE).unlink(missing_ok=True)  # of before these epochs
     teacher = _teacher(settings, images, run_dir / TEACHER)
-    _fit(model, settings, images, run_dir, range(first, last), [log, checkpoint], teacher)
+    gates = _gate_recorder(settings, images, run_dir)
+    board = tf.keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False)
+    # the checkpoint last: an epoch is done when all else of it is written
+    _fit(model, settings, images, range(first, last), [log, gates, board, checkpoint], teacher)
     save_weights(model, run_dir / config.WEIGHTS_FILE, images.name, images.class_names)
     figures.draw_curves(
         callbacks.read_log(run_dir / callbacks.LOG_FILE),
@@ -253,7 +258,7 @@ def commit(*folders):
     return f"{name}-dirty" if changes else name
 
 
-def compiled_model(settings, images, weights):
+def compiled_model(settings, images):
     """The model in the compute dtype of the settings, with its optimizer, everything seeded."""
     tf.keras.utils.set_random_seed(settings.seed)
     if settings.deterministic:
@@ -264,8 +269,6 @@ def compiled_model(settings, images, weights):
             num_classes=len(images.class_names), weights=None, **settings.model_arguments()
         )
     initialise(model, settings.seed)
-    if weights is not None:
-        load_weights(model, weights)
     model.compile(
         optimizers.build(settings, _steps(settings, images) * settings.epochs),
         "categorical_crossentropy",
@@ -294,11 +297,10 @@ def _compute_dtype(asked):
 
 def _has_bfloat16():
     """Whether the processor that trains multiplies bfloat16 itself; emulated it is slower."""
-    for gpu in tf.config.list_physical_devices("GPU"):
-        capability = tf.config.experimental.get_device_details(gpu).get(
-            "compute_capability", (0, 0)
-        )
-        return capability >= (8, 0)
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        return details.get("compute_capability", (0, 0)) >= (8, 0)
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     flags = cpuinfo.read_text().split() if cpuinfo.exists() else []
     return "avx512_bf16" in flags or "amx_bf16" in flags
@@ -326,7 +328,16 @@ def _teacher(settings, images, run_dir):
         )
 
 
-def _fit(model, settings, images, run_dir, epochs, run_callbacks, teacher):
+def _gate_recorder(settings, images, run_dir):
+    return callbacks.GateRecorder(
+        run_dir / callbacks.GATES_FILE,
+        next(iter(data.test_batches(images, callbacks.GATE_IMAGES)))[0],
+        {1, 10, settings.epochs, *settings.gate_epochs},
+        images.name,
+    )
+
+
+def _fit(model, settings, images, epochs, run_callbacks, teacher):
     """Trains the epochs of a range, counted from 0.
 
     Raises:
@@ -345,7 +356,6 @@ def _fit(model, settings, images, run_dir, epochs, run_callbacks, teacher):
     if settings.relaxation:
         steps = settings.relaxation * _steps(settings, images) * settings.epochs
         run_callbacks = [relaxation.Relaxation(model, steps), *run_callbacks]
-    probe = next(iter(data.test_batches(images, callbacks.GATE_IMAGES)))[0]
     history = model.fit(
         data.with_targets(batches, classes, teacher),
         initial_epoch=epochs.start,
@@ -353,17 +363,7 @@ def _fit(model, settings, images, run_dir, epochs, run_callbacks, teacher):
         steps_per_epoch=_steps(settings, images),
         validation_data=data.with_targets(data.test_batches(images), classes),
         verbose=1 if sys.stdout.isatty() else 2,
-        callbacks=[
-            tf.keras.callbacks.TerminateOnNaN(),
-            *run_callbacks,
-            callbacks.GateRecorder(
-                run_dir / callbacks.GATES_FILE,
-                probe,
-                {1, 10, settings.epochs, *settings.gate_epochs},
-                images.name,
-            ),
-            tf.keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False),
-        ],
+        callbacks=[tf.keras.callbacks.TerminateOnNaN(), *run_callbacks],
     ).history
     if history and not callbacks.is_finite({name: values[-1] for name, values in history.items()}):
         sys.exit("training diverged: the loss is no number. A lower --learning-rate may help.")

@@ -140,10 +140,48 @@ def test_a_run_killed_while_it_wrote_goes_on_after_its_last_whole_epoch(tmp_path
     assert _curve(run_dir) == rows
 
 
+def test_a_run_cut_off_while_its_directory_was_made_is_overwritten(tmp_path, monkeypatch):
+    run_dir = tmp_path / "run"
+
+    def cut_off(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(callbacks, "ErrorLog", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        _train(run_dir)
+    monkeypatch.undo()
+    assert list(run_dir.iterdir())
+    assert train.going_on(run_dir) == ["--overwrite"]
+    _train(run_dir, "--overwrite", "--epochs", 1)
+    assert len(_curve(run_dir)) == 1
+
+
+def test_an_epoch_whose_gates_were_not_written_is_not_done(tmp_path, monkeypatch):
+    run_dir = tmp_path / "run"
+    on_epoch_end = callbacks.GateRecorder.on_epoch_end
+
+    def cut_off(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        on_epoch_end(self, epoch, logs)
+
+    monkeypatch.setattr(callbacks.GateRecorder, "on_epoch_end", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        _train(run_dir, "--epochs", 2)
+    monkeypatch.undo()
+    train.main(["--resume", "--run-dir", str(run_dir)])
+    with np.load(run_dir / "gates.npz") as gates:
+        assert {name.split("/")[0] for name in gates.files} == {"dataset", "epoch001", "epoch002"}
+
+
 @pytest.mark.slow
-def test_a_teacher_is_trained_first_and_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
+def test_a_teacher_is_trained_first_and_goes_on_where_it_was_cut_off(
+    trained, tmp_path, monkeypatch
+):
+    """And what the run itself begins with is not forgotten meanwhile."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    flags = ("--deterministic", "--precision", "w1a1", "--epochs", 2, "--teacher-epochs", 2)
+    flags = ("--deterministic", "--precision", "w1a1", "--weights", trained("w1a1") / "weights.h5")
+    flags += ("--epochs", 2, "--teacher-epochs", 2)
     _train(whole, *flags)
     settings, _ = config.load(whole / "teacher")
     assert (settings.precision, settings.fmb, settings.epochs) == ("float32", False, 2)
@@ -303,7 +341,7 @@ def test_models_that_differ_in_a_layer_begin_with_the_same_weights_elsewhere():
     images = data.load("digits", limit_train=8, limit_test=8)
 
     def initial(**arguments):
-        model = train.compiled_model(dataclasses.replace(settings, **arguments), images, None)
+        model = train.compiled_model(dataclasses.replace(settings, **arguments), images)
         return {weight.name: weight.numpy() for weight in model.trainable_weights}
 
     whole, control = initial(), initial(attention=None)
