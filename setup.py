@@ -11,12 +11,13 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "larq_seresnet/__init__.py"
 TRAIN = [
     "importlib_resources",  # tensorflow-datasets needs it to prepare CIFAR-10 and does not say so
     "matplotlib",
+    "pillow",
     "scikit-learn",
     "scipy>=1.15",
     "tensorboard",
     "tensorflow-datasets>=4.9.9",
 ]
-EXPORT = ["ai-edge-litert>=2.3,<3", "larq-compute-engine>=0.16,<0.17"]
+EXPORT = ["ai-edge-litert>=2.3,<3", "flatbuffers", "larq-compute-engine>=0.16,<0.17"]
 
 setup(
     name="larq_seresnet",

@@ -28,7 +28,7 @@ model.compile(
     tf.keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", metrics=["accuracy"]
 )
 model.fit(
-    data.training_batches(images, 64, seed=0, epochs=arguments.epochs, flip=images.mirror),
+    data.training_batches(images, 64, seed=0, epochs=arguments.epochs, flip=images.mirror, crop=4),
     steps_per_epoch=steps,
     epochs=arguments.epochs,
     validation_data=data.test_batches(images),

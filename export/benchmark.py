@@ -81,7 +81,7 @@ def main(argv=None):
             if label in {row["model"] for row in rows}:
                 label += f" ({each.resolve().name})"
             rows += measure(model, all_targets(model, label, calibration), images, arguments.rounds)
-    except (ValueError, OSError, data.DataUnavailable) as problem:
+    except (ValueError, OSError, RuntimeError, data.DataUnavailable) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
     result = {"machine": machine(), "dataset": images.name, "images": len(images.test[0])}
     text = markdown(result, rows)

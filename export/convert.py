@@ -8,7 +8,6 @@ if __name__ == "__main__":
     sys.path.pop(0)  # this folder: TensorFlow would take litert.py for a package of its own
 
 import argparse
-import dataclasses
 import importlib.metadata
 import json
 import pathlib
@@ -35,6 +34,7 @@ PACKAGES = ("larq-compute-engine", "ai-edge-litert", "larq", "tensorflow", "tf-k
 WEIGHTS = {"lce": ("1bit", "float32"), "litert": litert.WEIGHTS}
 RESIDUAL_CONVOLUTIONS = 12
 LABELS_FILE = "labels.txt"
+UNVERIFIED = ".unverified"
 
 
 def main(argv=None):
@@ -55,12 +55,12 @@ def main(argv=None):
             arguments.strip,
         )
         proof = prove(model, converted, images, named, left_alone)
-        stem = _stem(arguments) + ".unverified" * bool(proof["failures"])
+        stem = _stem(arguments) + UNVERIFIED * bool(proof["failures"])
         written = _write(directory, stem, converted, proof, images.class_names)
-    except (ValueError, OSError, data.DataUnavailable) as problem:
+    except (ValueError, OSError, RuntimeError, data.DataUnavailable) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
     target = directory / written[0]
-    print(markdown(proof, converted))
+    print(markdown(proof))
     print(f"wrote {target}; {', '.join(written[1:])} beside it")
     if proof["failures"]:
         sys.exit("not verified: " + "; ".join(proof["failures"]))
@@ -72,9 +72,12 @@ def _write(directory, stem, converted, proof, class_names):
     contents = {
         f"{stem}.tflite": converted.tflite,
         f"{stem}.json": json.dumps(proof, indent=2).encode() + b"\n",
-        f"{stem}.md": markdown(proof, converted).encode(),
+        f"{stem}.md": markdown(proof).encode(),
         LABELS_FILE: "".join(f"{name}\n" for name in class_names).encode(),
     }
+    other = stem.removesuffix(UNVERIFIED) if stem.endswith(UNVERIFIED) else stem + UNVERIFIED
+    for ending in (".tflite", ".json", ".md"):
+        (directory / (other + ending)).unlink(missing_ok=True)  # of what was there before
     for name, content in contents.items():
         files.replace(directory / name, lambda part, content=content: part.write_bytes(content))
     return list(contents)
@@ -89,7 +92,10 @@ def _parser():
     )
     source.add_arguments(parser)
     parser.add_argument(
-        "--out-dir", type=pathlib.Path, metavar="DIR", help="default: beside the weights"
+        "--out-dir",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="default: beside the weights; for those that ship, a folder of their name",
     )
     parser.add_argument(
         "--runtime",
@@ -262,12 +268,8 @@ def prove(model, converted, images, named, left_alone):
     return {
         "model": model.name,
         "configuration": configuration,
-        "dataset": images.name,
-        "runtime": converted.runtime,
         "failures": failures,
-        **dataclasses.asdict(agreement),
-        "unexplained": len(agreement.unexplained()),
-        "bytes": len(converted.tflite),
+        **verify.facts(agreement, images, converted),
         "filters_left_alone": left_alone,
         "bytes_by_layer": anatomy.bytes_by_layer(content, [layer.name for layer in model.layers]),
         "operators": operators,
@@ -276,7 +278,7 @@ def prove(model, converted, images, named, left_alone):
     }
 
 
-def markdown(proof, converted):
+def markdown(proof):
     """The report of `prove` for people."""
     failures = proof["failures"]
     by_layer = [(layer, f"{size:,}") for layer, size in proof["bytes_by_layer"].items()]
@@ -284,7 +286,7 @@ def markdown(proof, converted):
         f"# {proof['model']}: {'NOT VERIFIED' if failures else 'verified'}\n\n"
         + "".join(f"- {failure}\n" for failure in failures)
         + ("\n" if failures else "")
-        + report.agreement(proof, proof["unexplained"], proof["dataset"], converted)
+        + report.agreement(proof)
         + "\n## Operators\n\n"
         + files.table(("operator", "count"), proof["operators"].items())
         + "\n## Bytes of constants a layer\n\n"

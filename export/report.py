@@ -1,24 +1,24 @@
 """What was measured, for people: markdown tables and a picture."""
 
+import collections
+
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from larq_seresnet import files
 from larq_seresnet.training.figures import COLOURS
 
+CAUSES = {
+    "tie": "explained by a tie",
+    "batch": "by Keras too, in another batch",
+    None: "unexplained",
+}
 MARKERS = {"lce": "o", "litert": "s"}
 
 
-def agreement(measured, unexplained, dataset, converted):
-    """How a file and Keras agree.
-
-    Args:
-        measured: A `verify.Agreement` as a dict.
-        unexplained: How many images differ for no known reason.
-        dataset: Name of the data set.
-        converted: A `runtimes.Converted`.
-    """
-    runtime = {"lce": "LCE's interpreter", "litert": "LiteRT's interpreter"}[converted.runtime]
+def agreement(measured):
+    """How a file and Keras agree, of `verify.facts`."""
+    runtime = {"lce": "LCE's interpreter", "litert": "LiteRT's interpreter"}[measured["runtime"]]
     listed = measured["listed"]
     changed = [each for each in listed if each["keras"] != each["converted"]]
     facts = [
@@ -27,10 +27,12 @@ def agreement(measured, unexplained, dataset, converted):
         ("mean difference", f"{measured['mean_difference']:.2e}"),
     ]
     if measured["eight_bit_median"] is None:
-        beyond = [each for each in listed if each["difference"] > measured["rounding"]]
+        causes = collections.Counter(
+            each["cause"] for each in listed if each["difference"] > measured["rounding"]
+        )
         facts += [
-            (f"images beyond {measured['rounding']:.2g}", len(beyond)),
-            ("of them explained by a tie", len(beyond) - unexplained),
+            (f"images beyond {measured['rounding']:.2g}", causes.total()),
+            *((f"of them {words}", causes[cause]) for cause, words in CAUSES.items()),
         ]
     else:
         rounded = "difference to Keras with layer inputs rounded to 8 bits"
@@ -41,11 +43,11 @@ def agreement(measured, unexplained, dataset, converted):
     facts += [
         ("top-1 error, Keras", f"{measured['keras_error']:.2%}"),
         ("top-1 error, converted", f"{measured['converted_error']:.2%}"),
-        ("bytes", f"{len(converted.tflite):,}"),
+        ("bytes", f"{measured['bytes']:,}"),
     ]
     return (
-        f"{measured['images']:,} test images of {dataset}, through Keras in float32 and through "
-        f"{runtime}.\n\n"
+        f"{measured['images']:,} test images of {measured['dataset']}, through Keras in float32 "
+        f"and through {runtime}.\n\n"
         + files.table(("", ""), facts)
         + "\n## Images that change class\n\n"
         + files.table(
@@ -56,7 +58,10 @@ def agreement(measured, unexplained, dataset, converted):
 
 
 def _changed(image):
-    tie = (image["layer"], f"{image['distance']:.1e}") if image["layer"] else ("-", "-")
+    if image["layer"]:
+        tie = (image["layer"], f"{image['distance']:.1e}")
+    else:
+        tie = ("Keras in another batch" if image["cause"] == "batch" else "-", "-")
     return (image["image"], image["keras"], image["converted"], f"{image['margin']:.1e}", *tie)
 
 

@@ -78,7 +78,7 @@ def load(arguments, source=None, limit_train=1):
 def _weights(source):
     """The weight file, the directory for what is made of it, and where its run found its data."""
     if str(source) in shipped_files():
-        return shipped_files()[str(source)], pathlib.Path(), None
+        return shipped_files()[str(source)], source, None
     if not source.exists():
         raise ValueError(
             f"{source} does not exist: a run directory or a weight file is needed, or one of "

@@ -55,7 +55,8 @@ class Agreement:
         listed: Each image that changes class or differs by more: its index, both classes, Keras's
             "margin" (its greatest probability less the second), the "difference", and of the first
             values that tipped the "layer" and the "distance" from the threshold, relative to the
-            largest value of that map; see `first_tipped`.
+            largest value of that map; see `first_tipped`. Its "cause" is "tie"; "batch" where
+            Keras, computing other images beside it, agrees with the file; or None.
         eight_bit_median, eight_bit_most: Where the file rounds the inputs of layers to 8 bits, the
             difference to a model that does so too: median over images, and what 99 % of them stay
             under; else None.
@@ -76,7 +77,7 @@ class Agreement:
         """Those of `listed` that neither rounding nor a tie explains."""
         if self.eight_bit_median is not None:
             return []
-        return [image for image in self.listed if not image["distance"] <= TIE]
+        return [image for image in self.listed if image["cause"] is None]
 
     def failures(self):
         """Why the file does not compute what the model computes: sentences, none if it does."""
@@ -106,9 +107,9 @@ def main(argv=None):
         agreement = compare(model, converted, *images.test)
     except (ValueError, OSError, data.DataUnavailable) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
-    failed, unexplained = agreement.failures(), len(agreement.unexplained())
+    failed = agreement.failures()
     print(f"# {arguments.tflite}: {'NOT VERIFIED' if failed else 'verified'}\n")
-    print(report.agreement(dataclasses.asdict(agreement), unexplained, images.name, converted))
+    print(report.agreement(facts(agreement, images, converted)))
     if failed or arguments.layers:
         worst = max(agreement.listed, key=lambda each: each["difference"], default={"image": 0})
         rows = layer_table(model, converted, images.test[0][worst["image"]])
@@ -162,6 +163,23 @@ def check_fits(model, converted, path, weights):
         raise ValueError(f"{path} is of another architecture than {model.name}: {remedy}.")
 
 
+def facts(agreement, images, converted):
+    """What a report says of an agreement: a dict for json.
+
+    Args:
+        agreement: An `Agreement`.
+        images: The `data.ImageSet` whose test images were compared.
+        converted: The `runtimes.Converted`.
+    """
+    return {
+        "dataset": images.name,
+        "runtime": converted.runtime,
+        "bytes": len(converted.tflite),
+        **dataclasses.asdict(agreement),
+        "unexplained": len(agreement.unexplained()),
+    }
+
+
 def compare(model, converted, images, labels):
     """Runs images through a Keras model and through its converted file.
 
@@ -190,7 +208,7 @@ def compare(model, converted, images, labels):
     beyond = difference.max(axis=1) > rounding
     chosen = np.flatnonzero(beyond | (keras_class != converted_class))
     if eight_bit:
-        tipped = [{"layer": None, "distance": None}] * len(chosen)
+        tipped = [{"layer": None, "distance": None, "cause": None}] * len(chosen)
     else:
         tipped = first_tipped(model, converted, images[chosen], rounding)
     second, first = np.sort(expected, axis=1)[:, -2:].T
@@ -241,10 +259,8 @@ def first_tipped(model, converted, images, rounding=ROUNDING):
     """Where Keras and a converted file first disagree on which side of a threshold values lie.
 
     Returns:
-        For each image a dict: "layer" and "distance" as in `Agreement`. Keras rounds otherwise in
-        another batch; if that alone makes it agree with the file, or there is no tie but no more
-        than `rounding` between them either, the layer is None, the distance 0. If nothing tips and
-        they do not agree, the layer is None, the distance infinite.
+        For each image a dict: "layer", "distance" and "cause" as in `Agreement`. If nothing tips,
+        the layer is None, the distance 0 if they differ by no more than `rounding`, else infinite.
     """
     layers = _threshold_layers(model)
     probe = tf.keras.Model(model.input, [model.output, *map(_compared_with_zero, layers)])
@@ -275,10 +291,12 @@ def _first_of_one(names, expected, received, rounding=ROUNDING):
     for name, values, others in zip(names, expected[1:], received[1:], strict=True):
         tipped = (values >= 0) != (others >= 0)
         if tipped.any():
-            distance = np.abs(values[tipped]).max() / np.abs(values).max()
-            return {"layer": name, "distance": float(distance)}
-    agree = np.abs(expected[0] - received[0]).max() <= rounding
-    return {"layer": None, "distance": 0.0 if agree else float("inf")}
+            distance = float(np.abs(values[tipped]).max() / np.abs(values).max())
+            cause = "tie" if distance <= TIE else None
+            return {"layer": name, "distance": distance, "cause": cause}
+    if np.abs(expected[0] - received[0]).max() <= rounding:
+        return {"layer": None, "distance": 0.0, "cause": "batch"}
+    return {"layer": None, "distance": float("inf"), "cause": None}
 
 
 def _threshold_layers(model):

@@ -250,43 +250,54 @@ def _is_zip(path):
         return file.read(4) == b"PK\x03\x04"
 
 
-def _read_hdf5(path):
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(f"`weights` {path} is damaged: {error}") from error
-    with file:
-        if not {"sha256", "configuration", "trained_on"} <= set(file.attrs):
-            raise ValueError(
-                f"`weights` {path} was not written by larq_seresnet.save_weights: it has no "
-                "digest. What Keras wrote, the model's own method load_weights or "
-                "tf.keras.models.load_model reads."
-            )
-        _check_digest(path, _digest(file), file.attrs["sha256"])
-        return Contents(
-            json.loads(file.attrs["configuration"]),
-            file.attrs["trained_on"] or None,
-            json.loads(file.attrs.get("class_names", "null")),
-            {
-                name: [group[weight][()] for weight in group.attrs["weight_names"]]
-                for name, group in file.items()
-                if len(group.attrs.get("weight_names", ()))
-            },
-        )
-
-
-#: What reading an npz raises, by which of its bytes are wrong.
+#: What reading a file of either kind raises, by which of its bytes are wrong.
 _DAMAGE = (
     ValueError,
     OSError,
     EOFError,
     KeyError,
-    NotImplementedError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
     SyntaxError,
     tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
+
+
+def _read_hdf5(path):
+    try:
+        with h5py.File(path, "r") as file:
+            written = file.attrs["sha256"] if set(_ATTRIBUTES) <= set(file.attrs) else None
+            if written is not None:
+                digest, contents = _digest(file), _hdf5_contents(file)
+    except _DAMAGE as error:
+        raise ValueError(f"`weights` {path} is damaged: {error}") from error
+    if written is None:
+        raise ValueError(
+            f"`weights` {path} was not written by larq_seresnet.save_weights: it has no "
+            "digest. What Keras wrote, the model's own method load_weights or "
+            "tf.keras.models.load_model reads."
+        )
+    _check_digest(path, digest, written)
+    return contents
+
+
+_ATTRIBUTES = ("sha256", "configuration", "trained_on")
+
+
+def _hdf5_contents(file):
+    return Contents(
+        json.loads(file.attrs["configuration"]),
+        file.attrs["trained_on"] or None,
+        json.loads(file.attrs.get("class_names", "null")),
+        {
+            name: [group[weight][()] for weight in group.attrs["weight_names"]]
+            for name, group in file.items()
+            if len(group.attrs.get("weight_names", ()))
+        },
+    )
 
 
 def _read_packed(path):

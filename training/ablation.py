@@ -92,16 +92,13 @@ def runs():
 def write_report(results):
     """Draws the table of the steps, README.md, from the logs in `results`."""
     grid = Grid(results / "logs", arms_of(runs()))
-    rows = [
-        (
-            f"`{step.name}`",
-            step.what,
-            step.after or "-",
-            *(each_seed(grid.at(budget, budget_arm(step.name, budget))[0]) for budget in BUDGETS),
-            "kept" if step.kept else "thrown out",
-        )
-        for step in STEPS
-    ]
+    rows = []
+    for step in STEPS:
+        errors = [grid.at(budget, budget_arm(step.name, budget))[0] for budget in BUDGETS]
+        verdict = "kept" if step.kept else "thrown out"
+        unmeasured = "" if any(map(len, errors)) else ", not measured here"
+        cells = (f"`{step.name}`", step.what, step.after or "-", *map(each_seed, errors))
+        rows.append((*cells, verdict + unmeasured))
     header = ("step", "what changes", "after", *(f"{each} epochs" for each in BUDGETS), "")
     text = (
         "# How recipe `fast` was found\n\n"

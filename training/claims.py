@@ -241,7 +241,7 @@ def _saturated(grid):
         f"gates are almost all 0 or 1 after epoch {GATES_EPOCH} (first module, sigmoid: "
         f"{ALMOST_ALL:.0%} within 1 % of the range)",
         "almost all",
-        f"{found.text(student=True)}; all six modules: {estimate(np.mean, [every]).text()}",
+        f"{found.text(student=True)}; all modules: {estimate(np.mean, [every]).text()}",
         at_least(found, ALMOST_ALL),
     )
 

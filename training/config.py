@@ -14,8 +14,8 @@ from larq_seresnet.seresnet import ATTENTIONS, HEADS, SHORTCUTS
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.h5"
-#: Fields that say where and how fast, not what is learnt.
-LEFT_TO_THE_MACHINE = ("data_dir", "gate_epochs", "compute_dtype")
+#: Fields that say where a run reads and what it records, not what is learnt.
+ASIDE = ("data_dir", "gate_epochs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Config:
         metavar="N",
     )
     flip: bool | None = _flag(
-        "data", None, "mirror half of the training images; default on, for digits off"
+        "data", None, "mirror half of the training images; default on, for letters and digits off"
     )
 
     recipe: str = _flag(
@@ -191,6 +191,14 @@ class Config:
         type=int,
         metavar="N",
     )
+    teacher_share: float = _flag(
+        "optimisation",
+        0.45,
+        "of the teacher in what is learnt; less than half keeps the label's probability greatest",
+        before=0.45,
+        type=float,
+        metavar="SHARE",
+    )
     seed: int = _flag(
         "optimisation", 0, "of weights, data order and augmentation", type=int, metavar="N"
     )
@@ -230,8 +238,9 @@ class Config:
         for name in ("kernel_rate", "crop", "teacher_epochs"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` must be 0 or more, received {getattr(self, name)}.")
-        if not 0 <= self.relaxation <= 1:
-            raise ValueError(f"`relaxation` must be from 0 to 1, received {self.relaxation}.")
+        for name in ("relaxation", "teacher_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must be from 0 to 1, received {getattr(self, name)}.")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"`seed` must be from 0 to 2**31 - 1, received {self.seed}.")
         for epoch in self.gate_epochs:
@@ -269,12 +278,12 @@ class Config:
         return self.schedule == "constant" and not self.relaxation
 
     def changed(self) -> dict[str, Any]:
-        """What to give `train.py` for the same run: nothing that is usual or left to a machine."""
+        """What to give `train.py` for the same run: nothing that is usual."""
         usual = {**vars(Config(recipe=self.recipe)), "recipe": None, "epochs": None, "seed": None}
         return {
             name: value
             for name, value in vars(self).items()
-            if name not in LEFT_TO_THE_MACHINE and value != usual[name]
+            if name not in ASIDE and value != usual[name]
         }
 
     def save(self, run_dir: pathlib.Path, **facts: Any) -> None:
@@ -334,9 +343,9 @@ def of_saved(arguments: dict[str, Any]) -> Config:
 
 
 def check_same(path: pathlib.Path, kept: Config, wanted: Config) -> None:
-    """Checks that the config of a run is what it should be, but for what is left to the machine.
+    """Checks that the config of a run is what it should be, but for what a machine decides.
 
-    Where runs are extendable it may be longer too.
+    Where runs are extendable it may be of more epochs or fewer.
 
     Raises:
         ValueError: If it is not; names `path` and the field.
@@ -344,7 +353,7 @@ def check_same(path: pathlib.Path, kept: Config, wanted: Config) -> None:
     for field in dataclasses.fields(kept):
         here, there = getattr(wanted, field.name), getattr(kept, field.name)
         free = (
-            field.name in LEFT_TO_THE_MACHINE
+            field.name in (*ASIDE, "compute_dtype")
             or (field.name == "flip" and here is None)  # left to the data
             or (field.name == "epochs" and wanted.extendable)
         )

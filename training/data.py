@@ -14,8 +14,6 @@ DEFAULT = "cifar10"
 EMBEDDED = "digits"
 HELD_OUT = 0.2
 SPLIT_SEED = 0
-#: Of a target; less than half, so that its greatest value stands at the label.
-TEACHER_SHARE = 0.45
 REACHABLE_SECONDS = 5
 #: TFDS sets of letters and digits: in a mirror they are others, or none.
 CHARACTERS = (
@@ -152,7 +150,7 @@ def _digits(size):
     split = train_test_split(
         images,
         digits.target.astype(np.int32),
-        test_size=0.2,
+        test_size=HELD_OUT,
         stratify=digits.target,
         random_state=SPLIT_SEED,
     )
@@ -293,12 +291,12 @@ def _arrays(dataset):
     return np.concatenate(images), np.concatenate(labels).astype(np.int32)
 
 
-def training_batches(data, batch_size, seed, epochs, initial_epoch=0, flip=True, crop=4):
+def training_batches(data, batch_size, seed, epochs, initial_epoch=0, *, flip, crop):
     """The batches of epochs `initial_epoch` to `epochs`, one after another, shuffled and augmented.
 
     Order and augmentation of an epoch depend on `seed` and the epoch's number alone, so that a
     resumed run sees what an unbroken one would have seen. Every image comes once an epoch; the
-    last batch of an epoch may be smaller.
+    last batch of an epoch may be smaller. `flip` and `crop` are those of `augment`.
 
     Returns:
         A tf.data.Dataset of (images, labels): float32 (N, H, W, 3), normalised, and int32 (N,).
@@ -325,7 +323,7 @@ def test_batches(data, batch_size=500):
     return batches.map(lambda images, labels: (preprocess_input(images), labels)).prefetch(2)
 
 
-def with_targets(batches, classes, teacher=None):
+def with_targets(batches, classes, teacher=None, share=0.0):
     """Batches with what is to be predicted, (N, classes), in place of the labels.
 
     Args:
@@ -333,19 +331,20 @@ def with_targets(batches, classes, teacher=None):
         classes: How many.
         teacher: A model whose probabilities for the same images, augmented alike, are mixed in
             (G. Hinton et al., 2015, at temperature 1); None for 1 at the label, 0 elsewhere.
+        share: Of the teacher.
     """
 
     def with_target(images, labels):
         target = tf.one_hot(labels, classes)
         if teacher is not None:
             taught = tf.cast(teacher(images, training=False), tf.float32)
-            target = (1.0 - TEACHER_SHARE) * target + TEACHER_SHARE * taught
+            target = (1.0 - share) * target + share * taught
         return images, target
 
     return batches.map(with_target).prefetch(2)
 
 
-def augment(images, seed, flip=True, crop=4):
+def augment(images, seed, flip, crop):
     """Shifts each image by up to `crop` pixels, mirrored at the border, and mirrors half of them.
 
     Args:

@@ -98,6 +98,7 @@ class Grid:
         self.measures = {arm: {} for arm in arms}
         self.runs = {}
         self.logs = pathlib.Path(logs)
+        varied = {*ARCHITECTURE, *(name for arguments in arms.values() for name in arguments)}
         for path in sorted(self.logs.glob("*.csv")):
             match = re.fullmatch(r"(\w+)_seed(\d+)", path.stem)
             if not match or match[1] not in self.errors:
@@ -107,7 +108,7 @@ class Grid:
             settings, facts = config.read(path.with_suffix(".json"))
             first = next(iter(self.runs.values()), (settings,))[0]
             of_the_arm = vars(config.Config(**arms[arm]))
-            own = {name: of_the_arm[name] for name in (*ARCHITECTURE, *arms[arm])}
+            own = {name: of_the_arm[name] for name in varied}
             wanted = dataclasses.replace(first, **own, seed=seed)
             config.check_same(path.with_suffix(".json"), settings, wanted)
             self.runs[path] = settings, facts

@@ -83,6 +83,7 @@ def ship(run_dir):
     settings, facts = config.load(run_dir)
     _check(run_dir, settings, facts)
     images = data.load(settings.dataset, settings.data_dir, settings.input_shape[:2], limit_train=1)
+    train.check_data(facts, images, ("class_names", "test_images", "test_images_sha256"))
     model = SEResNet14(
         num_classes=len(images.class_names),
         weights=run_dir / config.WEIGHTS_FILE,
@@ -158,7 +159,7 @@ def card(shipped):
     training = "".join(
         f"`{each['name']}`: recipe `{each['run']['arguments']['recipe']}`, "
         f"{each['run']['arguments']['epochs']} epochs, seed {each['run']['arguments']['seed']}, "
-        f"commit {each['run']['commit']}\n([log](../../results/weights/{_stem(each)}.csv), "
+        f"{_code(each['run'])}\n([log](../../results/weights/{_stem(each)}.csv), "
         f"[config](../../results/weights/{_stem(each)}.json)):\n\n    {each['command']}\n\n"
         for each in shipped
     )
@@ -167,6 +168,15 @@ def card(shipped):
     )
     described = " ".join(sorted({_data(each["run"]) for each in shipped}))
     return CARD.format(table=table, training=training, pictures=pictures, data=described)
+
+
+def _code(run):
+    later = [
+        f"commit {each['commit']} after epoch {each['after_epoch']}"
+        for each in run.get("resumed", [])
+        if each["commit"] != run["commit"]
+    ]
+    return ", ".join([f"commit {run['commit']}", *later])
 
 
 def _data(run):

@@ -181,8 +181,11 @@ def profile(settings, images):
     Returns:
         A Counter: by type of operator, milliseconds a step, those of all threads added.
     """
-    model = train.compiled_model(settings, images, None)
-    batches = data.training_batches(images, settings.batch_size, 0, epochs=1000)
+    model = train.compiled_model(settings, images)
+    train.hardening(model, settings, images)
+    batches = data.training_batches(
+        images, settings.batch_size, 0, epochs=1000, flip=settings.flip, crop=settings.crop
+    )
     batches = iter(data.with_targets(batches, len(images.class_names)))
     model.train_on_batch(*next(batches))
     with tempfile.TemporaryDirectory() as folder:

@@ -223,22 +223,30 @@ def _facts(images, first, earlier):
         "commit": commit(*CODE),
         "versions": {"python": platform.python_version(), **versions},
     }
-    data_facts = {
+    if not earlier:
+        return {**_data_facts(images), **code}
+    check_data(earlier, images)
+    resumed = [*earlier.get("resumed", []), {"after_epoch": first, **code}]
+    return {**earlier, "resumed": resumed}
+
+
+def _data_facts(images):
+    return {
         "class_names": list(images.class_names),
         "train_images": len(images.train[0]),
         "test_images": len(images.test[0]),
         "test_images_sha256": hashlib.sha256(images.test[0].tobytes()).hexdigest(),
     }
-    if not earlier:
-        return {**data_facts, **code}
-    for name, value in data_facts.items():
-        if earlier.get(name, value) != value:
+
+
+def check_data(facts, images, names=None):
+    """Raises ValueError if the facts on a run's data, or those of them named, are of others."""
+    for name, value in _data_facts(images).items():
+        if (names is None or name in names) and facts.get(name, value) != value:
             raise ValueError(
-                f"a run goes on with the data it began with: `{name}` was {earlier[name]}, "
+                f"the data must be those that the run began with: `{name}` was {facts[name]}, "
                 f"is {value} now."
             )
-    resumed = [*earlier.get("resumed", []), {"after_epoch": first, **code}]
-    return {**earlier, "resumed": resumed}
 
 
 def commit(*folders):
@@ -316,9 +324,8 @@ def _teacher(settings, images, run_dir):
         return None
     of = settings.teacher()
     if not (run_dir / config.WEIGHTS_FILE).exists():
-        here = {"data_dir": settings.data_dir, "compute_dtype": settings.compute_dtype}
-        flags = of.changed() | {name: value for name, value in here.items() if value is not None}
         print(f"first the teacher, {settings.teacher_epochs} epochs", flush=True)
+        flags = of.changed() | ({"data_dir": of.data_dir} if of.data_dir else {})
         main([*config.flags(flags), "--run-dir", str(run_dir), *going_on(run_dir)])
     with layers_in(settings.compute_dtype):
         return SEResNet14(
@@ -326,6 +333,14 @@ def _teacher(settings, images, run_dir):
             weights=run_dir / config.WEIGHTS_FILE,
             **of.model_arguments(),
         )
+
+
+def hardening(model, settings, images):
+    """What lets the kernels of a compiled model harden as the settings say: callbacks, or none."""
+    if not settings.relaxation:
+        return []
+    steps = settings.relaxation * _steps(settings, images) * settings.epochs
+    return [relaxation.Relaxation(model, steps)]
 
 
 def _gate_recorder(settings, images, run_dir):
@@ -350,20 +365,21 @@ def _fit(model, settings, images, epochs, run_callbacks, teacher):
         settings.seed,
         epochs.stop,
         epochs.start,
-        settings.flip,
-        settings.crop,
+        flip=settings.flip,
+        crop=settings.crop,
     )
-    if settings.relaxation:
-        steps = settings.relaxation * _steps(settings, images) * settings.epochs
-        run_callbacks = [relaxation.Relaxation(model, steps), *run_callbacks]
     history = model.fit(
-        data.with_targets(batches, classes, teacher),
+        data.with_targets(batches, classes, teacher, settings.teacher_share),
         initial_epoch=epochs.start,
         epochs=epochs.stop,
         steps_per_epoch=_steps(settings, images),
         validation_data=data.with_targets(data.test_batches(images), classes),
         verbose=1 if sys.stdout.isatty() else 2,
-        callbacks=[tf.keras.callbacks.TerminateOnNaN(), *run_callbacks],
+        callbacks=[
+            tf.keras.callbacks.TerminateOnNaN(),
+            *hardening(model, settings, images),
+            *run_callbacks,
+        ],
     ).history
     if history and not callbacks.is_finite({name: values[-1] for name, values in history.items()}):
         sys.exit("training diverged: the loss is no number. A lower --learning-rate may help.")

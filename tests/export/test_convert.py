@@ -112,10 +112,12 @@ def test_a_wrong_file_is_a_failure_with_a_report(trained, tmp_path, monkeypatch)
     """Another model's flatbuffer in place of the right one: exit status 1, and it says why."""
     other = convert.convert(SEResNet14(precision="w1a1", filters=(4, 8, 16), weights=None))
     monkeypatch.setattr(convert, "convert", lambda model, runtime: other)
+    for ending in ("tflite", "json", "md"):
+        (tmp_path / f"lce_1bit.{ending}").write_text("of weights before")
     with pytest.raises(SystemExit) as stop:
         convert.main([str(trained("w1a1")), "--out-dir", str(tmp_path), "--limit-test", "20"])
     assert "not verified" in str(stop.value.code)
-    assert not (tmp_path / "lce_1bit.tflite").exists()
+    assert not list(tmp_path.glob("lce_1bit.[tjm]*"))
     assert (tmp_path / "lce_1bit.unverified.tflite").exists()
     report = json.loads((tmp_path / "lce_1bit.unverified.json").read_text())
     assert report["failures"] == [
@@ -125,13 +127,13 @@ def test_a_wrong_file_is_a_failure_with_a_report(trained, tmp_path, monkeypatch)
     assert "NOT VERIFIED" in (tmp_path / "lce_1bit.unverified.md").read_text()
 
 
-def test_weights_that_ship_go_by_name_and_keep_their_classes(tmp_path, capsys):
+def test_weights_that_ship_go_by_name_and_keep_their_classes(tmp_path, monkeypatch, capsys):
     """Proved on other images: agreement counts, and the labels are the model's own."""
     name = "seresnet14_w1_se_sigmoid_fmb_cifar10"
-    flags = ["--dataset", "digits", "--limit-test", "20", "--out-dir", str(tmp_path)]
-    convert.main([name, *flags])
+    monkeypatch.chdir(tmp_path)
+    convert.main([name, "--dataset", "digits", "--limit-test", "20"])
     assert f"{name}.npz is of other classes than digits" in capsys.readouterr().err
-    assert (tmp_path / "labels.txt").read_text().split()[3] == "cat"
+    assert (tmp_path / name / "labels.txt").read_text().split()[3] == "cat"
 
 
 def test_a_model_of_mixed_precision_is_converted_in_float32(images, small_model):

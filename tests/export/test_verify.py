@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from larq_seresnet import SEResNet14, save_weights
-from larq_seresnet.export import anatomy, convert, flatbuffer, runtimes, verify
+from larq_seresnet.export import anatomy, convert, flatbuffer, report, runtimes, verify
 from larq_seresnet.preprocessing import preprocess_input
 from larq_seresnet.training import data
 
@@ -116,22 +116,38 @@ def test_the_first_values_that_tip_are_found():
     signs = [np.array(values) for values in ([1.0, -4.0], [2.0, -1e-6, -8.0], [1.0, 1.0])]
     others = [np.array(values) for values in ([1.1, -4.0], [2.0, 2e-6, -8.0], [1.0, -9.0])]
     tipped = verify._first_of_one(names, [probabilities, *signs], [probabilities + 0.1, *others])
-    assert tipped["layer"] == "b"
-    assert tipped["distance"] == pytest.approx(1e-6 / 8)
+    assert tipped == {"layer": "b", "distance": pytest.approx(1e-6 / 8), "cause": "tie"}
     same = verify._first_of_one(names, [probabilities, *signs], [probabilities, *signs])
-    assert same == {"layer": None, "distance": 0.0}
+    assert same == {"layer": None, "distance": 0.0, "cause": "batch"}
     other = verify._first_of_one(names, [probabilities, *signs], [probabilities + 0.1, *signs])
-    assert other == {"layer": None, "distance": float("inf")}
+    assert other == {"layer": None, "distance": float("inf"), "cause": None}
 
 
-def test_only_ties_explain_a_difference():
-    far = {"image": 1, "keras": 0, "converted": 1, "difference": 0.1, "layer": "b"}
-    images = [
-        {**far, "distance": distance} for distance in (1e-7, 1e-3, float("inf"), float("nan"))
+@pytest.mark.parametrize(
+    ("values", "cause"), [([-1e-7, 8], "tie"), ([-1e-3, 8], None), ([-1, np.nan], None)]
+)
+def test_only_values_at_a_threshold_are_ties(values, cause):
+    outputs = [np.array([0.5]), np.array(values, float)]
+    tipped = verify._first_of_one(["a"], outputs, [outputs[0] + 0.1, -outputs[1]])
+    assert (tipped["layer"], tipped["cause"]) == ("a", cause)
+
+
+def test_a_report_counts_each_image_beyond_rounding_by_its_cause(images, stored):
+    far = {"keras": 0, "converted": 1, "margin": 0.1, "difference": 0.1, "distance": 0.0}
+    causes = [("a", "tie"), ("b", "tie"), (None, "batch"), ("c", None)]
+    listed = [
+        {**far, "image": image, "layer": layer, "cause": cause}
+        for image, (layer, cause) in enumerate(causes)
     ]
-    agreement = verify.Agreement(9, 0.1, 0.01, 0.5, 0.5, 0.5, 1e-4, images)
-    assert agreement.unexplained() == images[1:]
-    assert "3 images differ" in agreement.failures()[0]
+    listed.append({**listed[-1], "difference": 1e-5})
+    agreement = verify.Agreement(9, 0.1, 0.01, 0.5, 0.5, 0.5, 1e-4, listed)
+    assert agreement.unexplained() == listed[-2:]
+    assert "2 images differ" in agreement.failures()[0]
+    digits = data.load("digits", limit_train=1, limit_test=9)
+    text = report.agreement(verify.facts(agreement, digits, stored()))
+    assert "| images beyond 0.0001 | 4 |\n| of them explained by a tie | 2 |\n" in text
+    assert "| of them by Keras too, in another batch | 1 |\n| of them unexplained | 1 |" in text
+    assert "| 2 | 0 | 1 | 1.0e-01 | Keras in another batch | - |" in text
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,9 @@ def test_table_of_steps(tmp_path, write_log):
     assert (
         "| `muon` | Muon for the convolutions' kernels | batch128 | 25.00% (30.0%, 20.0%)" in text
     )
-    assert text.count("| kept |") == sum(step.kept for step in ablation.STEPS)
-    assert "| `none` | no gradient through FMB | relaxed80 | - | - | thrown out |" in text
+    assert text.count("| kept |") == 1
+    assert text.count("| kept, not") == sum(step.kept for step in ablation.STEPS) - 1
+    assert "| no gradient through FMB | relaxed80 | - | - | thrown out, not measured here |" in text
     assert "| `adam` | Adam, rate 0.02, batches of 256, He's network | - | - | - |" in text
     (tmp_path / "logs" / "sgd_budget3_seed0.csv").write_text("")
     with pytest.raises(ValueError, match="is no log of this grid"):
@@ -75,6 +76,17 @@ def test_a_run_of_another_budget_is_refused(tmp_path, write_log):
     plain = reproduce.PROFILES["short"].runs[0]
     write_log(tmp_path, plain, 25, epochs=100)
     assert runs.is_done(plain, tmp_path)
+
+
+def test_an_arm_is_judged_by_its_own_arguments_whichever_log_comes_first(tmp_path, write_log):
+    for name in ("taught_budget100_seed0", "w1a1_budget6_seed0"):
+        run = _fast_run(name)
+        write_log(tmp_path, run, run.arguments["epochs"])
+    logged = grid.Grid(tmp_path, runs.arms_of(goals.runs()))
+    assert len(logged.runs) == 2
+    write_log(tmp_path, run, 6, crop=4)
+    with pytest.raises(ValueError, match="`crop` is 4 there, 2 here"):
+        grid.Grid(tmp_path, runs.arms_of(goals.runs()))
 
 
 def _fast_run(name):

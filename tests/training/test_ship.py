@@ -1,3 +1,4 @@
+import hashlib
 import json
 import pathlib
 import shutil
@@ -16,7 +17,9 @@ def finished(trained, tmp_path, monkeypatch):
     """A run that may ship, and the folders that it goes to."""
     run_dir = tmp_path / "run"
     shutil.copytree(trained("w1"), run_dir)
-    _change(run_dir, {"commit": "abc1234"}, limit_train=None, limit_test=None)
+    digest = hashlib.sha256(data.load("digits").test[0].tobytes()).hexdigest()
+    facts = {"commit": "abc1234", "test_images": 360, "test_images_sha256": digest}
+    _change(run_dir, facts, limit_train=None, limit_test=None)
     (tmp_path / "package").mkdir()
     monkeypatch.setattr(ship, "PACKAGE", tmp_path / "package" / "weights")
     monkeypatch.setattr(ship, "LOGS", tmp_path / "logs")
@@ -33,6 +36,7 @@ def test_what_is_shipped_is_what_the_run_computes(finished, tmp_path, capsys):
     ship.LOGS.mkdir()
     other = json.loads(next((ROOT / "results/weights").glob("*w1a1*.json")).read_text())
     (ship.LOGS / "another.json").write_text(json.dumps(other))
+    _change(finished, {"resumed": [{"commit": "def5678", "after_epoch": 1}]})
     ship.main([str(finished)])
     name = "seresnet14_w1_se_sigmoid_fmb_4-8-16"
     said = json.loads((ship.LOGS / f"{name}_digits.json").read_text())
@@ -48,6 +52,7 @@ def test_what_is_shipped_is_what_the_run_computes(finished, tmp_path, capsys):
     card = (ship.PACKAGE / "README.md").read_text()
     assert f"{said['wrong']:,} of {len(labels):,}" in card
     assert "Data set digits, 512 training" in card
+    assert "commit abc1234, commit def5678 after epoch 1" in card
     assert other["name"] in card  # it still ships
 
 
@@ -74,6 +79,7 @@ def test_a_teacher_is_checked_and_its_log_kept(finished, capsys):
         ({}, {"held_out": 50}, "a run on all images, received `held_out` 50"),
         ({}, {"limit_train": 512}, "a run on all images, received `limit_train` 512"),
         ({}, {"epochs": 2}, "must be a finished run, received 1 epochs"),
+        ({"test_images_sha256": "a"}, {}, "those that the run began with: `test_images_sha256`"),
     ],
 )
 def test_runs_that_must_not_ship(finished, capsys, facts, arguments, message):

@@ -285,7 +285,10 @@ def test_a_run_goes_on_with_the_data_it_began_with(trained, tmp_path, capsys):
     (run_dir / "config.json").write_text(json.dumps(settings))
     rows = (run_dir / "log.csv").read_text()
     message = _fails(capsys, "--resume", "--run-dir", run_dir)
-    assert "goes on with the data it began with: `test_images_sha256` was of others" in message
+    assert (
+        "the data must be those that the run began with: `test_images_sha256` was of others"
+        in message
+    )
     assert (run_dir / "log.csv").read_text() == rows
 
 
