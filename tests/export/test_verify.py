@@ -128,7 +128,7 @@ def test_the_first_values_that_tip_are_found():
 )
 def test_only_values_at_a_threshold_are_ties(values, cause):
     outputs = [np.array([0.5]), np.array(values, float)]
-    tipped = verify._first_of_one(["a"], outputs, [outputs[0] + 0.1, -outputs[1]])
+    tipped = verify._first_of_one(["a"], outputs, [outputs[0] + 0.1, outputs[1] * [-1, 1]])
     assert (tipped["layer"], tipped["cause"]) == ("a", cause)
 
 
