@@ -28,7 +28,7 @@ from larq_seresnet.export import (
     source,
 )
 from larq_seresnet.preprocessing import preprocess_input
-from larq_seresnet.training import data
+from larq_seresnet.training import data, machine
 
 FULL_INT8 = "full int8"
 CALIBRATION_IMAGES = 500
@@ -83,7 +83,7 @@ def main(argv=None):
             rows += measure(model, all_targets(model, label, calibration), images, arguments.rounds)
     except (ValueError, OSError, RuntimeError, data.DataUnavailable) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
-    result = {"machine": machine(), "dataset": images.name, "images": len(images.test[0])}
+    result = {"machine": environment(), "dataset": images.name, "images": len(images.test[0])}
     text = markdown(result, rows)
     print(text)
     directory = arguments.out_dir or directory
@@ -192,13 +192,10 @@ def latencies(targets, inputs, rounds, threads):
     return times
 
 
-def machine():
+def environment():
     """The processor and what else a reader of latencies must know."""
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return {
-        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "processor": machine.processor(),
         "architecture": platform.machine(),
         "threads": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),

@@ -26,7 +26,7 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from larq_seresnet import SEResNet14
 from larq_seresnet.preprocessing import MEAN, STD
-from larq_seresnet.training import callbacks, config, data, train
+from larq_seresnet.training import callbacks, config, data, machine, train
 
 PLAIN_BATCH_SIZE = 128
 REPEATS = 5
@@ -71,7 +71,7 @@ def main(argv=None):
             f"{name}: median {statistics.median(found):.0f} images/s, {min(found):.0f} to "
             f"{max(found):.0f} in {len(found)}; {statistics.median(found) / base:.2f} times plain"
         )
-    print(f"on {os.cpu_count()} cores, {_processor()}, computing in {dtype.name}")
+    print(f"on {os.cpu_count()} cores, {machine.processor()}, computing in {dtype.name}")
     if arguments.profile:
         found = profile(settings, images)
         print(f"a step of {settings.batch_size} images, milliseconds of all cores together:")
@@ -202,13 +202,6 @@ def profile(settings, images):
         if node and "::" not in name and operator.isidentifier():  # the executor's node:type
             found[operator] += event.duration_ps / 1e9 / PROFILED_STEPS
     return found
-
-
-def _processor():
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "unknown processor"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,15 @@ import tensorflow as tf
 import larq_seresnet
 from larq_seresnet import SEResNet14, save_weights
 from larq_seresnet.precision import layers_in
-from larq_seresnet.training import callbacks, config, data, figures, optimizers, relaxation
+from larq_seresnet.training import (
+    callbacks,
+    config,
+    data,
+    figures,
+    machine,
+    optimizers,
+    relaxation,
+)
 from larq_seresnet.weights import load_weights
 
 PACKAGES = ("tensorflow", "tf-keras", "larq", "tensorflow-datasets", "numpy")
@@ -222,6 +230,7 @@ def _facts(images, first, earlier):
     code = {
         "commit": commit(*CODE),
         "versions": {"python": platform.python_version(), **versions},
+        "processor": f"{os.cpu_count()} cores of {machine.processor()}",
     }
     if not earlier:
         return {**_data_facts(images), **code}
@@ -300,18 +309,7 @@ def initialise(model, seed):
 def _compute_dtype(asked):
     if asked != "auto":
         return asked
-    return "bfloat16" if _has_bfloat16() else "float32"
-
-
-def _has_bfloat16():
-    """Whether the processor that trains multiplies bfloat16 itself; emulated it is slower."""
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        details = tf.config.experimental.get_device_details(gpus[0])
-        return details.get("compute_capability", (0, 0)) >= (8, 0)
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text().split() if cpuinfo.exists() else []
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return "bfloat16" if machine.has_bfloat16() else "float32"
 
 
 def _steps(settings, images):

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from larq_seresnet import SEResNet14
-from larq_seresnet.training import callbacks, config, data, optimizers, train
+from larq_seresnet.training import callbacks, config, data, machine, optimizers, train
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = (
@@ -58,6 +58,7 @@ def test_a_run_directory_holds_everything(trained):
     assert facts["class_names"] == list("0123456789")
     assert (facts["train_images"], facts["test_images"]) == (512, 100)
     assert facts["versions"]["larq"].startswith("0.")
+    assert facts["processor"] == f"{os.cpu_count()} cores of {machine.processor()}"
     (row,) = callbacks.read_log(run_dir / "log.csv")
     assert row["epoch"] == 1
     assert row["dataset"] == "digits"
