@@ -25,7 +25,7 @@ SHIPPED: dict[str, dict[str, tuple[str, str]]] = {
     "cifar10": {
         "w1": (
             "seresnet14_w1_se_sigmoid_fmb",
-            "01d89b59115986b8afae74c884348d6293fa94e1a254532fca0bd9a4a665bb73",
+            "cd28533897498e613a06786ad4c0ea8146251963796cb734884768f2aeba5472",
         ),
         "w1a1": (
             "seresnet14_w1a1_se_sigmoid_fmb",
