@@ -279,8 +279,8 @@ def test_damaged_packed_files_are_refused(packed, tmp_path, damage, message):
         SEResNet14(**SMALL, weights=path)
 
 
-@pytest.mark.parametrize("kind", ["packed", "hdf5"])
-def test_no_flipped_bit_passes(saved, packed, tmp_path, kind):
+@pytest.mark.parametrize(("kind", "least"), [("packed", 150), ("hdf5", 100)])
+def test_no_flipped_bit_passes(saved, packed, tmp_path, kind, least):
     """Where it makes a difference: both containers have bytes that nothing reads."""
     original = packed if kind == "packed" else saved[1]
     whole, content = read(original), original.read_bytes()
@@ -304,7 +304,7 @@ def test_no_flipped_bit_passes(saved, packed, tmp_path, kind):
         for name, arrays in whole.layers.items():
             for one, other in zip(arrays, found.layers[name], strict=True):
                 np.testing.assert_array_equal(one, other)
-    assert refused > len(bits) / 2
+    assert refused > least, refused
 
 
 def _shipped():

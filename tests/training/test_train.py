@@ -157,19 +157,24 @@ def test_a_run_cut_off_while_its_directory_was_made_is_overwritten(tmp_path, mon
     assert len(_curve(run_dir)) == 1
 
 
-def test_an_epoch_whose_gates_were_not_written_is_not_done(tmp_path, monkeypatch):
-    run_dir = tmp_path / "run"
-    on_epoch_end = callbacks.GateRecorder.on_epoch_end
+def _cut_off_in_the_second_epoch(monkeypatch, callback, method, *arguments):
+    """Trains until a callback's method sees the second epoch, as if the process was killed."""
+    whole = getattr(callback, method)
 
     def cut_off(self, epoch, logs=None):
         if epoch == 1:
             raise KeyboardInterrupt
-        on_epoch_end(self, epoch, logs)
+        whole(self, epoch, logs)
 
-    monkeypatch.setattr(callbacks.GateRecorder, "on_epoch_end", cut_off)
-    with pytest.raises(KeyboardInterrupt):
-        _train(run_dir, "--epochs", 2)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(callback, method, cut_off)
+        _train(*arguments)
+
+
+def test_an_epoch_whose_gates_were_not_written_is_not_done(tmp_path, monkeypatch):
+    run_dir = tmp_path / "run"
+    recorder = callbacks.GateRecorder
+    _cut_off_in_the_second_epoch(monkeypatch, recorder, "on_epoch_end", run_dir, "--epochs", 2)
     train.main(["--resume", "--run-dir", str(run_dir)])
     with np.load(run_dir / "gates.npz") as gates:
         assert {name.split("/")[0] for name in gates.files} == {"dataset", "epoch001", "epoch002"}
@@ -188,18 +193,8 @@ def test_a_teacher_is_trained_first_and_goes_on_where_it_was_cut_off(
     assert (settings.precision, settings.fmb, settings.epochs) == ("float32", False, 2)
     untaught = _train(tmp_path / "untaught", *flags[:-1], 0)
     assert _curve(whole) != _curve(untaught)
-    begin_epoch = callbacks.ErrorLog.on_epoch_begin
-
-    def cut_off(self, epoch, logs=None):
-        if epoch == 1:
-            raise KeyboardInterrupt
-        begin_epoch(self, epoch, logs)
-
-    monkeypatch.setattr(callbacks.ErrorLog, "on_epoch_begin", cut_off)
-    with pytest.raises(KeyboardInterrupt):
-        _train(parts, *flags)
+    _cut_off_in_the_second_epoch(monkeypatch, callbacks.ErrorLog, "on_epoch_begin", parts, *flags)
     assert not (parts / "log.csv").read_text().splitlines()[1:]
-    monkeypatch.undo()
     assert train.going_on(parts) == ["--resume"]
     train.main(["--resume", "--run-dir", str(parts)])
     assert _curve(parts / "teacher") == _curve(whole / "teacher")
