@@ -34,7 +34,8 @@ weight; the rest is float32. The container is NumPy's npz, read without pickle; 
 file stands in `larq_seresnet/weights.py`.
 
 {table}
-Errors are of the last epoch, top-1, on all test images; what is taken for what is drawn below.
+Errors are of the last epoch, top-1, on all test images, computed in float32 from these files; the
+logs are of training and its compute dtype. What is taken for what is drawn below.
 
 ## Data
 
@@ -160,7 +161,8 @@ def card(shipped):
         f"`{each['name']}`: recipe `{each['run']['arguments']['recipe']}`, "
         f"{each['run']['arguments']['epochs']} epochs, seed {each['run']['arguments']['seed']}, "
         f"{_code(each['run'])}\n([log](../../results/weights/{_stem(each)}.csv), "
-        f"[config](../../results/weights/{_stem(each)}.json)):\n\n    {each['command']}\n\n"
+        f"[config](../../results/weights/{_stem(each)}.json){_teacher_log(each)}):\n\n"
+        f"    {each['command']}\n\n"
         for each in shipped
     )
     pictures = "".join(
@@ -168,6 +170,11 @@ def card(shipped):
     )
     described = " ".join(sorted({_data(each["run"]) for each in shipped}))
     return CARD.format(table=table, training=training, pictures=pictures, data=described)
+
+
+def _teacher_log(shipped):
+    taught = shipped["run"]["arguments"].get("teacher_epochs")
+    return f", [teacher](../../results/weights/{_stem(shipped)}.teacher.csv)" if taught else ""
 
 
 def _code(run):

@@ -68,6 +68,9 @@ def test_a_teacher_is_checked_and_its_log_kept(finished, capsys):
     ship.main([str(finished)])
     (log,) = ship.LOGS.glob("*.teacher.csv")
     assert log.read_text() == (teacher / "log.csv").read_text()
+    assert (
+        f"[teacher](../../results/weights/{log.name})" in (ship.PACKAGE / "README.md").read_text()
+    )
 
 
 @pytest.mark.parametrize(
