@@ -107,6 +107,8 @@ def write_report(results):
         f"{data.describe(*grid.data())} `w1`, sigmoid + FMB, where nothing else is said. Chosen "
         "before by test errors of short runs, and not anew: BatchNorm's momentum of 0.9 and the "
         "block of `w1a1` ([first runs](../first-runs/README.md)). What else was tried, one seed "
-        "each: [exploration](exploration.md).\n\n" + files.table(header, rows)
+        "each: [exploration](exploration.md).\n\n"
+        + files.table(header, rows)
+        + f"\nFrom {grid.provenance()}\n"
     )
     files.replace(results / "README.md", lambda part: part.write_text(text))

@@ -185,8 +185,8 @@ def write_report(results):
                 for budget in sorted({budget for _, budget, _ in PLAN})
             ],
         )
-        + f"\nMean error, and in brackets that of each seed. {_gates(grid)}Runs with the code of "
-        f"{', '.join(map(str, grid.facts('commit')))}.\n\n![errors](budgets.png)\n"
+        + f"\nMean error, and in brackets that of each seed. {_gates(grid)}From "
+        f"{grid.provenance()}\n\n![errors](budgets.png)\n"
     )
     files.replace(results / "README.md", lambda part: part.write_text(text))
     drawn = {

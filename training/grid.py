@@ -6,6 +6,7 @@ of a few seeds is too narrow (of three normal values it covers the mean 68 times
 than `FEWEST_SEEDS` seeds give neither.
 """
 
+import collections
 import dataclasses
 import json
 import pathlib
@@ -128,6 +129,15 @@ class Grid:
     def facts(self, name):
         """The values of a fact that the configs of the runs record, each once."""
         return sorted({facts[name] for _, facts in self.runs.values() if name in facts})
+
+    def provenance(self):
+        """Which code the runs are of and what their layers computed in, as the end of a sentence."""
+        dtypes = collections.Counter(settings.compute_dtype for settings, _ in self.runs.values())
+        counts = " and ".join(f"{dtype} ({count})" for dtype, count in sorted(dtypes.items()))
+        return (
+            f"runs with the code of {', '.join(map(str, self.facts('commit')))}, layers computed "
+            f"in {counts}."
+        )
 
     def data(self):
         """The config of a run, and the facts on the data, which are the same for all."""

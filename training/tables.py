@@ -108,20 +108,19 @@ def _verdicts(grid):
 
 def _method(grid):
     settings = next(iter(grid.runs.values()))[0]
-    dtypes = sorted({each.compute_dtype for each, _ in grid.runs.values()})
     return (
         f"{data.describe(*grid.data())} Test error after the epoch named; verdicts on tables I and "
         "II and on orders take the mean of that epoch, the one before and the one after, for at a "
         f"constant rate one epoch jumps by points. Recipe `{settings.recipe}`: rate "
         f"{settings.learning_rate}, {settings.schedule}, batches of {settings.batch_size}, random "
-        f"crops{' and flips' * bool(settings.flip)}, filters {settings.filters}, layers computed "
-        f"in {' or '.join(dtypes)}; the rate was chosen as told at the end, for no SE and sigmoid, "
+        f"crops{' and flips' * bool(settings.flip)}, filters {settings.filters}; "
+        "the rate was chosen as told at the end, for no SE and sigmoid, "
         "and taken for all. Of n seeds, in brackets: 95 % paired bootstrap; t: 95 % by Student's "
         f"t, of the figure as each seed gives it. Of {FEWEST_SEEDS} seeds a bootstrap is too "
         "narrow (it covers a mean 68 times in 100), so verdicts go by Student's t: a claim holds, "
         f"or does not, where that whole interval says so; under {FEWEST_SEEDS} seeds nothing can "
-        "be told.\n\nMade by `python training/reproduce.py`, from runs with the code of "
-        f"{', '.join(map(str, grid.facts('commit')))}.\n"
+        "be told.\n\nMade by `python training/reproduce.py`, from "
+        f"{grid.provenance()}\n"
     )
 
 

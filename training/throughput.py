@@ -49,10 +49,13 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     if arguments.epochs < 2 or arguments.turns < 1:
         parser.error("--epochs must be at least 2, the first warms up, and --turns at least 1")
-    images = data.load(arguments.dataset, limit_train=arguments.images, limit_test=TEST_IMAGES)
-    model = SEResNet14(
-        precision=arguments.precision, num_classes=len(images.class_names), weights=None
-    )
+    try:
+        images = data.load(arguments.dataset, limit_train=arguments.images, limit_test=TEST_IMAGES)
+        model = SEResNet14(
+            precision=arguments.precision, num_classes=len(images.class_names), weights=None
+        )
+    except (ValueError, OSError, data.DataUnavailable) as problem:
+        parser.exit(2, f"{parser.prog}: error: {problem}\n")
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     rates: dict[str, list[float]] = {
         "plain model.fit": [],

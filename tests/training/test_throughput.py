@@ -27,7 +27,16 @@ def test_all_three_rates_are_measured(capsys):
     assert filters > max(float(time) for name, time in times.items() if "Norm" in name)
 
 
-def test_an_epoch_to_warm_up_is_needed(capsys):
-    with pytest.raises(SystemExit):
-        throughput.main(["--epochs", "1"])
-    assert "--epochs must be at least 2" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--epochs 1", "--epochs must be at least 2"),
+        ("--dataset digits --images 512 --precision w2", "`precision` must be one of 'float32', 'w1', 'w1a1'"),
+        ("--dataset no_such_set", "no_such_set"),
+    ],
+)
+def test_bad_arguments_are_refused(given, said, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        throughput.main(given.split())
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
