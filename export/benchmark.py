@@ -1,11 +1,8 @@
 """What each way to store a model costs and gives: bytes, memory, operators, latency, accuracy."""
 
 import os
-import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
-if __name__ == "__main__":
-    sys.path.pop(0)  # this folder: TensorFlow would take litert.py for a package of its own
 
 import argparse
 import dataclasses
@@ -21,8 +18,8 @@ from larq_seresnet.export import (
     anatomy,
     convert,
     flatbuffer,
-    litert,
     pack,
+    pack_litert,
     report,
     runtimes,
     source,
@@ -130,7 +127,7 @@ def all_targets(model, label, calibration):
             for way in ways
             if one_bit or way == "float32"
         ]
-    quantized = flatbuffer.stripped(litert.full_int8(model, calibration))
+    quantized = flatbuffer.stripped(pack_litert.full_int8(model, calibration))
     return [*targets, Target(label, FULL_INT8, runtimes.Converted(quantized, "litert"))]
 
 

@@ -1,17 +1,15 @@
 """The command line of conversion: a run directory or a weight file in, .tflite and report out."""
 
 import os
-import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
-if __name__ == "__main__":
-    sys.path.pop(0)  # this folder: TensorFlow would take litert.py for a package of its own
 
 import argparse
 import importlib.metadata
 import json
 import pathlib
 import platform
+import sys
 import warnings
 
 from larq_seresnet import files
@@ -19,8 +17,8 @@ from larq_seresnet.export import (
     anatomy,
     flatbuffer,
     interface,
-    litert,
     pack,
+    pack_litert,
     report,
     runtimes,
     source,
@@ -31,7 +29,7 @@ from larq_seresnet.precision import layers_in
 from larq_seresnet.training import data
 
 PACKAGES = ("larq-compute-engine", "ai-edge-litert", "larq", "tensorflow", "tf-keras", "numpy")
-WEIGHTS = {"lce": ("1bit", "float32"), "litert": litert.WEIGHTS}
+WEIGHTS = {"lce": ("1bit", "float32"), "litert": pack_litert.WEIGHTS}
 RESIDUAL_CONVOLUTIONS = 12
 LABELS_FILE = "labels.txt"
 UNVERIFIED = ".unverified"
@@ -106,7 +104,7 @@ def _parser():
     )
     parser.add_argument(
         "--weights",
-        choices=litert.WEIGHTS,
+        choices=pack_litert.WEIGHTS,
         default="1bit",
         help="how 1-bit filters are stored: 1bit is the smallest, int8 (litert) the fastest; "
         "float32: as the converters leave them (default: 1bit)",
@@ -167,7 +165,7 @@ def convert(model, runtime="lce"):
             another way, with another result.
     """
     with layers_in("float32"):
-        return (_lce if runtime == "lce" else litert.convert)(in_float32(model))
+        return (_lce if runtime == "lce" else pack_litert.convert)(in_float32(model))
 
 
 def to_tflite(model, runtime="lce", **options):
@@ -213,7 +211,7 @@ def store(
     if weights != "float32":
         filters = len(anatomy.convolutions(flatbuffer.read(tflite)))
         tflite, left_alone = (
-            pack.pack(tflite) if runtime == "lce" else litert.store(tflite, weights)
+            pack.pack(tflite) if runtime == "lce" else pack_litert.store(tflite, weights)
         )
         if len(left_alone) == filters:
             raise ValueError(

@@ -78,56 +78,41 @@ def layers(rows, limit):
 
 
 def draw_trade_offs(rows, path):
-    """Draws accuracy against bytes and against latency.
+    """Draws bytes, latency and error side by side, a line for each way to store a model.
 
     Args:
         rows: What `benchmark.measure` returns.
         path: Where to; the ending decides the format.
     """
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
+    figure = Figure(figsize=(11, 1.2 + 0.25 * len(rows)), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
     models = list(dict.fromkeys(row["model"] for row in rows))
-    for axes, key, label in zip(
+    for axes, key, label, scale, form in zip(
         panels,
-        ("bytes", "p50_1"),
-        ("bytes of the file", "median latency, ms, 1 thread"),
+        ("bytes", "p50_1", "error"),
+        ("bytes of the file", "median latency, ms, 1 thread", "error on test images"),
+        ("log", "log", "linear"),
+        ("{:,}", "{:.2f}", "{:.2%}"),
         strict=True,
     ):
-        for row in rows:
-            axes.plot(
-                row[key],
-                100 * (1 - row["error"]),
-                MARKERS[row["runtime"]],
-                color=COLOURS[models.index(row["model"]) % len(COLOURS)],
-            )
-        for row, height in zip(rows, _label_heights(rows, key), strict=True):
+        for line, row in enumerate(rows):
+            colour = COLOURS[models.index(row["model"]) % len(COLOURS)]
+            axes.plot(row[key], line, MARKERS[row["runtime"]], color=colour)
             axes.annotate(
-                f"{row['runtime']} {row['weights']}",
-                (row[key], 100 * (1 - row["error"])),
-                xytext=(0, height),
+                form.format(row[key]),
+                (row[key], line),
+                xytext=(7, 0),
                 textcoords="offset points",
-                rotation=60,
-                fontsize=7,
-                ha="left",
-                va="bottom" if height > 0 else "top",
+                fontsize=8,
+                va="center",
             )
-        axes.set(xlabel=label, xscale="log")
-        axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter("{x:,.10g}")
-        axes.xaxis.set_minor_locator(ticker.NullLocator())
-        axes.margins(x=0.12, y=0.45)
+        axes.set(xlabel=label, xscale=scale)
+        axes.margins(x=0.3)
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("accuracy on test images, %")
+    panels[0].set_yticks(range(len(rows)), [f"{row['runtime']} {row['weights']}" for row in rows])
+    panels[0].invert_yaxis()
+    panels[2].xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
     for index, model in enumerate(models):
         panels[1].plot([], [], "o", color=COLOURS[index % len(COLOURS)], label=model)
     figure.legend(fontsize=8, loc="outside upper center", ncols=len(models))
     figure.savefig(path, dpi=150)
-
-
-def _label_heights(rows, key):
-    """Labels of neighbours stand above and below their points in turn."""
-    order = sorted(range(len(rows)), key=lambda index: (rows[index]["model"], rows[index][key]))
-    heights = [0] * len(rows)
-    for place, index in enumerate(order):
-        heights[index] = 5 if place % 2 else -5
-    return heights

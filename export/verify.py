@@ -11,16 +11,14 @@ rightly, and with the model itself, to see what the rounding costs.
 """
 
 import os
-import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
-if __name__ == "__main__":
-    sys.path.pop(0)  # this folder: TensorFlow would take litert.py for a package of its own
 
 import argparse
 import collections
 import dataclasses
 import pathlib
+import sys
 
 import numpy as np
 import tensorflow as tf

@@ -1,24 +1,12 @@
 """The layers of the paper: squeeze-and-excitation and Feature Map Binarization, Eq. 1-6."""
 
-import numbers
-
 import larq as lq
 import tensorflow as tf
 
+from larq_seresnet.arguments import check_choice, is_count
+
 GATE_ACTIVATIONS = ("sigmoid", "tanh")
 FMB_GRADIENTS = ("straight_through", "none")
-
-
-def check_choice(name, value, allowed):
-    """Raises ValueError naming the argument, what is allowed and what was received."""
-    if value not in tuple(allowed):
-        choices = ", ".join(repr(choice) for choice in allowed)
-        raise ValueError(f"`{name}` must be one of {choices}, received {value!r}.")
-
-
-def is_count(value):
-    """Whether a value is a positive integer of any kind; True is none."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0
 
 
 @tf.keras.utils.register_keras_serializable(package="larq_seresnet")

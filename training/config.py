@@ -8,7 +8,8 @@ import pathlib
 from typing import Any
 
 from larq_seresnet import files
-from larq_seresnet.layers import FMB_GRADIENTS, GATE_ACTIVATIONS, check_choice
+from larq_seresnet.arguments import check_choice
+from larq_seresnet.layers import FMB_GRADIENTS, GATE_ACTIVATIONS
 from larq_seresnet.precision import PRECISIONS
 from larq_seresnet.seresnet import ATTENTIONS, HEADS, SHORTCUTS
 

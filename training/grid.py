@@ -131,7 +131,7 @@ class Grid:
         return sorted({facts[name] for _, facts in self.runs.values() if name in facts})
 
     def provenance(self):
-        """Which code the runs are of and what their layers computed in, as the end of a sentence."""
+        """Which code the runs are of and what layers computed in, as the end of a sentence."""
         dtypes = collections.Counter(settings.compute_dtype for settings, _ in self.runs.values())
         counts = " and ".join(f"{dtype} ({count})" for dtype, count in sorted(dtypes.items()))
         return (

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from larq_seresnet.training import callbacks, claims, config, grid, reproduce, tables
+from larq_seresnet.training import callbacks, claims, config, grid, paper, tables
 
 
 def _grid(tmp_path, errors, **changed):
@@ -13,11 +13,11 @@ def _grid(tmp_path, errors, **changed):
         rows = [f"{epoch},0.01,1,{e},1,{e},9,9,cifar10" for epoch, e in enumerate(curve, start=1)]
         text = "\n".join([",".join(callbacks.LOG_COLUMNS), *rows]) + "\n"
         (tmp_path / f"{arm}_seed{seed}.csv").write_text(text)
-        arguments = {**reproduce.ARMS[arm], "seed": seed, "recipe": "plain", "dataset": "cifar10"}
+        arguments = {**paper.ARMS[arm], "seed": seed, "recipe": "plain", "dataset": "cifar10"}
         settings = vars(config.Config(**arguments | changed))
         content = json.dumps({"arguments": settings, **facts})
         (tmp_path / f"{arm}_seed{seed}.json").write_text(content)
-    return grid.Grid(tmp_path, reproduce.ARMS)
+    return grid.Grid(tmp_path, paper.ARMS)
 
 
 def test_tables_against_values_by_hand(tmp_path):
@@ -75,7 +75,7 @@ def test_seeds_are_paired(tmp_path):
     assert found.student == pytest.approx((-0.01, -0.01))
     assert grid.mean_error(logged, "sigmoid", 10).bootstrap[1] > 0.4
     _grid(tmp_path, {("sigmoid", 3): [0.1] * 10})  # a seed without its pair does not count
-    found = grid.difference(grid.Grid(tmp_path, reproduce.ARMS), "sigmoid_fmb", "sigmoid", 10)
+    found = grid.difference(grid.Grid(tmp_path, paper.ARMS), "sigmoid_fmb", "sigmoid", 10)
     assert (found.seeds, found.value) == (3, pytest.approx(-0.01))
 
 
@@ -96,7 +96,7 @@ def test_gates_in_the_report(tmp_path):
     for arm in ("sigmoid", "sigmoid_fmb"):
         for seed in range(3):
             (tmp_path / f"{arm}_seed{seed}.measures.json").write_text(json.dumps(found))
-    logged = grid.Grid(tmp_path, reproduce.ARMS)
+    logged = grid.Grid(tmp_path, paper.ARMS)
     saturated, prunable = claims.claims(logged)[-2:]
     assert saturated.verdict == "holds"
     assert "95.0% [95.0%, 95.0%]" in saturated.ours
@@ -105,13 +105,13 @@ def test_gates_in_the_report(tmp_path):
     assert "12.5%" in prunable.ours
     assert "closed, of the gates of one image: 20.0%" in prunable.ours
     row = "| sigmoid | 3 | 35.0% | 80.0% | 1 | 3 | 1.5 | 1.5 |"
-    assert row in tables.report(logged, reproduce.BLOCKS)
+    assert row in tables.report(logged, paper.BLOCKS)
 
 
 def test_too_few_seeds_give_no_verdict(tmp_path):
-    logged = _grid(tmp_path, {(arm, s): [0.5] * 10 for arm in reproduce.ARMS for s in range(2)})
+    logged = _grid(tmp_path, {(arm, s): [0.5] * 10 for arm in paper.ARMS for s in range(2)})
     assert {claim.verdict for claim in claims.claims(logged)} == {"cannot be told"}
-    assert "50.0% (n = 2)" in tables.report(logged, reproduce.BLOCKS)
+    assert "50.0% (n = 2)" in tables.report(logged, paper.BLOCKS)
 
 
 def test_epochs_to_a_threshold():
@@ -189,7 +189,7 @@ def test_logs_that_are_not_of_the_grid_are_refused(tmp_path):
 
     def refused(message):
         with pytest.raises(ValueError, match=message):
-            grid.Grid(tmp_path, reproduce.ARMS)
+            grid.Grid(tmp_path, paper.ARMS)
 
     (tmp_path / "relu_seed0.csv").write_text("")
     refused("is no log of this grid")
@@ -221,4 +221,4 @@ def test_logs_that_are_not_of_the_grid_are_refused(tmp_path):
     refused("was not written by this version of train.py: it lacks crop")
     settings.unlink()
     with pytest.raises(FileNotFoundError):
-        grid.Grid(tmp_path, reproduce.ARMS)
+        grid.Grid(tmp_path, paper.ARMS)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from larq_seresnet.training import config, reproduce, runs
+from larq_seresnet.training import config, paper, reproduce, runs
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -18,7 +18,7 @@ def test_every_arm_is_a_config_and_seeds_are_paired():
             settings = config.Config(**run.arguments)
             assert settings.recipe == ("fast" if name in ("ablation", "goals") else "plain")
     short = {run.name: run.arguments for run in reproduce.PROFILES["short"].runs}
-    assert {name.rsplit("_seed", 1)[0] for name in short} == set(reproduce.ARMS)
+    assert {name.rsplit("_seed", 1)[0] for name in short} == set(paper.ARMS)
     assert short["sigmoid_seed2"]["epochs"] == short["no_se_seed0"]["epochs"] == 25
     assert short["tanh_fmb_seed1"]["epochs"] == 10
     assert "w1a1_tanh_seed2" not in short
@@ -30,7 +30,7 @@ def test_rates_are_chosen_on_held_out_images():
     for run in reproduce.PROFILES["tuning"].runs:
         assert run.arguments["held_out"] == 5000
     chosen = config.RECIPES["plain"].learning_rate
-    assert chosen in reproduce.RATES
+    assert chosen in paper.RATES
 
 
 def test_commands_are_what_train_takes(tmp_path, capsys):

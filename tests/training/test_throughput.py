@@ -31,7 +31,10 @@ def test_all_three_rates_are_measured(capsys):
     ("given", "said"),
     [
         ("--epochs 1", "--epochs must be at least 2"),
-        ("--dataset digits --images 512 --precision w2", "`precision` must be one of 'float32', 'w1', 'w1a1'"),
+        (
+            "--dataset digits --images 512 --precision w2",
+            "`precision` must be one of 'float32', 'w1', 'w1a1'",
+        ),
         ("--dataset no_such_set", "no_such_set"),
     ],
 )
