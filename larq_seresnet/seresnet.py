@@ -73,8 +73,8 @@ def SEResNet14(
     A 3x3 stem, three stages of two residual blocks of two 3x3 convolutions, a classifier: 14
     layers. Stages 2 and 3 begin with stride 2. Each block ends F' = gate(F) * F, then the shortcut
     is added. From Wu and Yamauchi, "A Speed-up Channel Attention Technique for Accelerating the
-    Learning Curve of a Binarized Squeeze-and-Excitation (SE) Based ResNet Model", JAIT 2024;
-    `filters` are those of He et al. for CIFAR-10, the paper prints none.
+    Learning Curve of a Binarized Squeeze-and-Excitation (SE) Based ResNet Model", JAIT 15(5), 2024,
+    doi:10.12720/jait.15.5.565-571; `filters` are those of He et al. for CIFAR-10, it prints none.
 
     Args:
         input_shape: (height, width, channels) in pixels, default (32, 32, 3). Without top, height
