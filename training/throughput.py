@@ -11,7 +11,7 @@ all else in a step cost nothing.
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # both before TensorFlow is imported
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in train.py; plain gains by it too
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in train.py, for plain too
 
 import argparse
 import collections

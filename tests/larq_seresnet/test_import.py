@@ -1,16 +1,26 @@
 """What an import does to tf.keras, each case in a process of its own."""
 
 import os
+import pathlib
+import platform
 import subprocess
 import sys
 
 import pytest
 
+ROOT = pathlib.Path(__file__).parents[2]
 
-def _run(code):
-    env = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
+
+def _run(code, **variables):
+    unset = ("TF_USE_LEGACY_KERAS", "TF_ENABLE_ONEDNN_OPTS")
+    env = {name: value for name, value in os.environ.items() if name not in unset}
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=env
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=env | variables,
+        cwd=ROOT,
     )
 
 
@@ -34,3 +44,22 @@ def test_too_late_is_one_clear_error():
         .startswith("ImportError: larq_seresnet needs Keras 2")
     )
     assert "TF_USE_LEGACY_KERAS=1" in process.stderr
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN is for x86")
+@pytest.mark.parametrize(
+    ("code", "variables", "enabled"),
+    [
+        ("import larq_seresnet", {}, "True"),
+        ("import larq_seresnet", {"TF_ENABLE_ONEDNN_OPTS": "0"}, "False"),
+        ("import runpy; runpy.run_path('training/train.py')", {}, "True"),
+    ],
+)
+def test_onednn_is_on_unless_it_is_switched_off(code, variables, enabled):
+    process = _run(
+        f"{code}\n"
+        "from tensorflow.python.util import _pywrap_util_port\n"
+        "print(_pywrap_util_port.IsMklEnabled())",
+        **variables,
+    )
+    assert process.stdout.strip() == enabled, process.stderr
