@@ -180,6 +180,12 @@ class Config:
         type=float,
         metavar="SHARE",
     )
+    relaxed_inputs: bool = _flag(
+        "optimisation",
+        True,
+        "with them the convolutions' 1-bit inputs, where a network has any",
+        before=False,
+    )
     crop: int = _recipe_flag(
         "shift training images by up to so many pixels", type=int, metavar="PIXELS"
     )
@@ -229,6 +235,9 @@ class Config:
         for name, value in vars(RECIPES[self.recipe]).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
+        check_choice("precision", self.precision, PRECISIONS)
+        if not (self.relaxation and PRECISIONS[self.precision].input_quantizer):
+            object.__setattr__(self, "relaxed_inputs", False)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
         positive = ("epochs", "batch_size", "limit_train", "limit_test", "held_out")
@@ -280,7 +289,12 @@ class Config:
 
     def changed(self) -> dict[str, Any]:
         """What to give `train.py` for the same run: nothing that is usual."""
-        usual = {**vars(Config(recipe=self.recipe)), "recipe": None, "epochs": None, "seed": None}
+        usual = vars(Config(recipe=self.recipe, precision=self.precision)) | {
+            "precision": Config.precision,
+            "recipe": None,
+            "epochs": None,
+            "seed": None,
+        }
         return {
             name: value
             for name, value in vars(self).items()

@@ -1,4 +1,4 @@
-"""1-bit kernels that begin as real values: they harden over the first part of a training."""
+"""1-bit kernels and inputs that begin as real values and harden over a part of the training."""
 
 import larq as lq
 import tensorflow as tf
@@ -11,18 +11,23 @@ class Relaxation(tf.keras.callbacks.Callback):
 
     .. math:: h\,\mathrm{sign}(w) + (1 - h)\,w / \overline{|w|}
 
-    with the mean of :math:`|w|` over each output channel, so that both parts are of one size. The
-    hardness h rises linearly with the steps from 0 to 1; the gradient is that of the sign's
+    with the mean of :math:`|w|` over each output channel, so that both parts are of one size; and
+    their 1-bit inputs x as
+
+    .. math:: h\,\mathrm{sign}(x) + (1 - h)\,\mathrm{clip}(x, -1, 1)
+
+    The hardness h rises linearly with the steps from 0 to 1; the gradient is that of the sign's
     straight-through estimator throughout. On test images and after training signs alone count:
     early test errors are those of signs that were not trained as such, which is said on standard
     output when training begins.
 
     Args:
-        model: Compiled; its kernels that are not 1-bit stay as they are.
+        model: Compiled; its kernels and inputs that are not 1-bit stay as they are.
         steps: How many of the optimizer's until h is 1.
+        inputs: Whether inputs harden too; otherwise they are signs from the first step.
     """
 
-    def __init__(self, model, steps):
+    def __init__(self, model, steps, inputs=True):
         super().__init__()
         self.steps = steps
         self.hardness = tf.Variable(1.0, trainable=False)
@@ -32,22 +37,25 @@ class Relaxation(tf.keras.callbacks.Callback):
             if isinstance(layer, lq.layers.QuantConv2D) and layer.kernel_quantizer
         ]
         for layer in self.layers:
-            layer.kernel.quantizer = self._relaxed(layer.kernel_quantizer)
+            layer.kernel.quantizer = self._relaxed(layer.kernel_quantizer, _of_mean_size)
+            if inputs and layer.input_quantizer:
+                layer.input_quantizer = self._relaxed(layer.input_quantizer, _clipped)
 
-    def _relaxed(self, quantizer):
-        def relaxed(kernel):
-            signs = quantizer(kernel)
-            size = tf.reduce_mean(tf.abs(kernel), axis=[0, 1, 2], keepdims=True)
-            softness = tf.cast(1.0 - self.hardness, kernel.dtype)
-            return signs + tf.stop_gradient(softness * (kernel / size - signs))
+    def _relaxed(self, quantizer, real):
+        """A quantizer whose values are those of `real` where nothing has hardened yet."""
+
+        def relaxed(values):
+            signs = quantizer(values)
+            softness = tf.cast(1.0 - self.hardness, values.dtype)
+            return signs + tf.stop_gradient(softness * (real(values) - signs))
 
         return relaxed
 
     def on_train_begin(self, logs=None):
         if self.layers and int(self.model.optimizer.iterations) < self.steps:
             print(
-                f"kernels harden until epoch {self.steps / self.params['steps']:.3g}: tests before "
-                f"that see signs that were not trained as such"
+                f"1-bit values harden until epoch {self.steps / self.params['steps']:.3g}: tests "
+                f"before that see signs that were not trained as such"
             )
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -55,3 +63,11 @@ class Relaxation(tf.keras.callbacks.Callback):
 
     def on_test_begin(self, logs=None):
         self.hardness.assign(1.0)
+
+
+def _of_mean_size(kernel):
+    return kernel / tf.reduce_mean(tf.abs(kernel), axis=[0, 1, 2], keepdims=True)
+
+
+def _clipped(inputs):
+    return tf.clip_by_value(inputs, -1.0, 1.0)

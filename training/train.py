@@ -335,11 +335,11 @@ def _teacher(settings, images, run_dir):
 
 
 def hardening(model, settings, images):
-    """What lets the kernels of a compiled model harden as the settings say: callbacks, or none."""
+    """What lets a compiled model harden as the settings say: callbacks, or none."""
     if not settings.relaxation:
         return []
     steps = settings.relaxation * _steps(settings, images) * settings.epochs
-    return [relaxation.Relaxation(model, steps)]
+    return [relaxation.Relaxation(model, steps, settings.relaxed_inputs)]
 
 
 def _gate_recorder(settings, images, run_dir):

@@ -111,6 +111,16 @@ def test_what_a_config_lacks_is_what_was_done_before(tmp_path):
         config.load(tmp_path)
 
 
+def test_inputs_harden_only_where_they_are_1_bit_and_something_hardens():
+    """So that old runs of networks without 1-bit inputs are the same runs today."""
+    assert config.Config(precision="w1a1").relaxed_inputs
+    assert not config.Config(precision="w1a1", recipe="plain").relaxed_inputs
+    assert not config.Config().relaxed_inputs
+    assert not config.Config(precision="w1a1", teacher_epochs=1).teacher().relaxed_inputs
+    assert "relaxed_inputs" not in config.Config(precision="w1a1").changed()
+    assert config.Config(precision="w1a1").changed()["precision"] == "w1a1"
+
+
 @pytest.mark.parametrize("content", ["{", "{}", json.dumps({"arguments": {"optimizer": "sgd"}})])
 def test_a_foreign_config_file_is_refused(tmp_path, content):
     (tmp_path / config.CONFIG_FILE).write_text(content)

@@ -45,6 +45,43 @@ def test_the_gradient_is_that_of_the_sign(convolution):
     np.testing.assert_array_equal(straight_through, [[1, 0], [1, 2], [1, 2], [1, 2]])
 
 
+@pytest.fixture
+def signs():
+    """A convolution with a weight of 1 for each of the image's four values, which it takes +-1."""
+    image = tf.keras.Input((2, 2, 1))
+    layer = lq.layers.QuantConv2D(
+        1, 1, use_bias=False, input_quantizer="ste_sign", kernel_quantizer="ste_sign"
+    )
+    model = tf.keras.Model(image, layer(image))
+    layer.set_weights([np.ones((1, 1, 1, 1))])
+    return model
+
+
+VALUES = np.reshape([0.5, -0.25, -3.0, 0.0], (1, 2, 2, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("hardness", [0.0, 0.25, 1.0])
+def test_inputs_by_hand(signs, hardness):
+    relaxed = relaxation.Relaxation(signs, steps=10)
+    relaxed.hardness.assign(hardness)
+    expected = hardness * np.array([1, -1, -1, 1]) + (1 - hardness) * np.array([0.5, -0.25, -1, 0])
+    np.testing.assert_allclose(np.ravel(signs(VALUES)), expected, atol=1e-6)
+
+
+def test_the_gradient_of_inputs_is_that_of_the_sign(signs):
+    relaxation.Relaxation(signs, steps=10).hardness.assign(0.25)
+    values = tf.constant(VALUES)
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        loss = tf.reduce_sum(signs(values) * np.reshape([1.0, 2.0, 3.0, 4.0], (1, 2, 2, 1)))
+    np.testing.assert_array_equal(np.ravel(tape.gradient(loss, values)), [1, 2, 0, 4])
+
+
+def test_inputs_are_signs_throughout_where_that_is_asked(signs):
+    relaxation.Relaxation(signs, steps=10, inputs=False).hardness.assign(0.0)
+    np.testing.assert_array_equal(np.ravel(signs(VALUES)), [1, -1, -1, 1])
+
+
 def test_hardness_rises_in_training_and_tests_see_signs(convolution, capsys):
     relaxed = relaxation.Relaxation(convolution, steps=4)
     seen = []
@@ -64,7 +101,7 @@ def test_hardness_rises_in_training_and_tests_see_signs(convolution, capsys):
         sums = np.where(convolution.get_weights()[0] >= 0, 1, -1).sum(axis=(0, 1, 2))
         assert history["val_loss"] == [pytest.approx(np.mean((sums - 1) ** 2))]
     assert seen == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
-    assert capsys.readouterr().out.count("kernels harden until epoch 1.33") == 2
+    assert capsys.readouterr().out.count("1-bit values harden until epoch 1.33") == 2
     convolution.fit(images, targets, batch_size=1, verbose=0, callbacks=[relaxed])
     assert not capsys.readouterr().out  # they have hardened
 
