@@ -183,7 +183,7 @@ class Config:
     relaxed_inputs: bool = _flag(
         "optimisation",
         True,
-        "with them the convolutions' 1-bit inputs, where a network has any",
+        "let the convolutions' 1-bit inputs harden with their kernels, where a network has any",
         before=False,
     )
     crop: int = _recipe_flag(
