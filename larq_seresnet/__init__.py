@@ -30,8 +30,8 @@ def _use_keras_2():
         tf.__path__.insert(0, keras_2)
 
 
-# Without AVX-512 TensorFlow leaves oneDNN off, and trains at half the speed. Too late if it is
-# imported already.
+# Without AVX-512 TensorFlow leaves oneDNN off, and trains more slowly (results/throughput.md). Too
+# late if it is imported already.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 _use_keras_2()
 
