@@ -39,7 +39,8 @@ class Relaxation(tf.keras.callbacks.Callback):
         for layer in self.layers:
             layer.kernel.quantizer = self._relaxed(layer.kernel_quantizer, _of_mean_size)
             if inputs and layer.input_quantizer:
-                layer.input_quantizer = self._relaxed(layer.input_quantizer, _clipped)
+                # its call, for the quantizer itself is part of the layer's config
+                layer.input_quantizer.call = self._relaxed(layer.input_quantizer.call, _clipped)
 
     def _relaxed(self, quantizer, real):
         """A quantizer whose values are those of `real` where nothing has hardened yet."""

@@ -82,6 +82,13 @@ def test_inputs_are_signs_throughout_where_that_is_asked(signs):
     np.testing.assert_array_equal(np.ravel(signs(VALUES)), [1, -1, -1, 1])
 
 
+def test_a_model_whose_inputs_harden_is_cloned_as_it_was(signs):
+    relaxation.Relaxation(signs, steps=10).hardness.assign(0.0)
+    clone = tf.keras.models.clone_model(signs)
+    clone.set_weights(signs.get_weights())
+    np.testing.assert_array_equal(np.ravel(clone(VALUES)), [1, -1, -1, 1])
+
+
 def test_hardness_rises_in_training_and_tests_see_signs(convolution, capsys):
     relaxed = relaxation.Relaxation(convolution, steps=4)
     seen = []
