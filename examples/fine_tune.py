@@ -1,4 +1,6 @@
-"""From CIFAR-10 to other classes: the weights that ship, all but the classifier's, go on learning.
+"""From CIFAR-10 to other classes: the weights that ship go on learning.
+
+The classifier's begin anew, unless the other set has ten classes, too.
 
     python examples/fine_tune.py svhn_cropped
     python examples/fine_tune.py path/to/class/folders --epochs 10
@@ -10,10 +12,10 @@ Writes fine_tuned.npz, some 34 kB, for `SEResNet14(num_classes=..., weights="fin
 
 import argparse
 
-import tensorflow as tf
-
 from larq_seresnet import SEResNet14, save_weights
 from larq_seresnet.training import data
+
+import tensorflow as tf  # after larq_seresnet, which switches on what makes it faster
 
 parser = argparse.ArgumentParser()
 parser.add_argument("dataset", help="a TFDS name, a folder of class folders, or digits")

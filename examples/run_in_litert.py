@@ -2,7 +2,8 @@
 
     python examples/run_in_litert.py cat.jpg
 
-A device needs model.tflite and the last lines alone; `export/convert.py` also proves the file.
+`export/convert.py` also proves the file; `export/raspberry_pi/classify.py` runs it on a device,
+without TensorFlow.
 """
 
 import pathlib

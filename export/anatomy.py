@@ -130,13 +130,20 @@ def bytes_by_part(model, size):
 
 
 def peak_activations(model):
-    """Bytes of the tensors without constant values that are alive at once, at most."""
+    """Bytes of the tensors without constant values that are alive at once, at most.
+
+    What DEQUANTIZE makes of constants lives on: the runtime keeps it for the next image.
+    """
     graph = model.subgraphs[0]
     born = dict.fromkeys(graph.inputs, 0)
     dies = dict.fromkeys(graph.outputs, len(graph.operators))
     for turn, operator in enumerate(graph.operators):
         born.update(dict.fromkeys(operator.outputs, turn))
         dies.update({each: max(turn, dies.get(each, 0)) for each in operator.inputs})
+    for operator in unpacking(model):
+        if operator_name(model, operator) == "DEQUANTIZE":
+            born.update(dict.fromkeys(operator.outputs, 0))
+            dies.update(dict.fromkeys(operator.outputs, len(graph.operators)))
     alive = np.zeros(len(graph.operators) + 1, np.int64)
     for index, first in born.items():
         tensor = graph.tensors[index]

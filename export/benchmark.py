@@ -65,32 +65,46 @@ def main(argv=None):
     try:
         if arguments.rounds < 1:
             raise ValueError(f"--rounds must be at least 1, received {arguments.rounds}.")
-        if arguments.out_dir:
-            arguments.out_dir.mkdir(parents=True, exist_ok=True)
-        rows, names = [], set()
-        for each in arguments.source:
-            model, images, directory = source.load(arguments, each, limit_train=None)
-            names.add(images.name)
-            if len(names) > 1:
-                raise ValueError(f"all models must be of one data set, received {sorted(names)}.")
-            calibration = preprocess_input(images.train[0][:CALIBRATION_IMAGES])
-            label = model.name
-            if label in {row["model"] for row in rows}:
-                label += f" ({each.resolve().name})"
-            rows += measure(model, all_targets(model, label, calibration), images, arguments.rounds)
+        models, images, directory = _load(arguments)
+        directory.mkdir(parents=True, exist_ok=True)  # before hours of measuring, not after
+        calibration = preprocess_input(images.train[0][:CALIBRATION_IMAGES])
+        rows = [
+            row
+            for label, model in models.items()
+            for row in measure(
+                model, all_targets(model, label, calibration), images, arguments.rounds
+            )
+        ]
+        result = {"machine": environment(), "dataset": images.name, "images": len(images.test[0])}
+        print(markdown(result, rows))
+        _write(directory, result, rows)
     except (ValueError, OSError, RuntimeError, data.DataUnavailable) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
-    result = {"machine": environment(), "dataset": images.name, "images": len(images.test[0])}
-    text = markdown(result, rows)
-    print(text)
-    directory = arguments.out_dir or directory
-    directory.mkdir(parents=True, exist_ok=True)
-    content = json.dumps({**result, "rows": rows}, indent=2) + "\n"
-    files.replace(directory / "benchmark.json", lambda part: part.write_text(content))
-    files.replace(directory / "benchmark.md", lambda part: part.write_text(text))
-    report.draw_trade_offs(rows, directory / "benchmark.png")
     print(f"wrote benchmark.json, benchmark.md and benchmark.png to {directory}")
     return rows
+
+
+def _load(arguments):
+    """The models by what to call them, their one data set, and where to write."""
+    models, names = {}, set()
+    for each in arguments.source:
+        model, images, directory = source.load(arguments, each, limit_train=None)
+        if images.test[1] is None:
+            raise ValueError(f"--dataset must be of the classes of {each}, to tell its error.")
+        names.add(images.name)
+        if len(names) > 1:
+            raise ValueError(f"all models must be of one data set, received {sorted(names)}.")
+        label = f"{model.name} ({each.resolve().name})" if model.name in models else model.name
+        models[label] = model
+    return models, images, arguments.out_dir or directory
+
+
+def _write(directory, result, rows):
+    content = json.dumps({**result, "rows": rows}, indent=2) + "\n"
+    files.replace(directory / "benchmark.json", lambda part: part.write_text(content))
+    text = markdown(result, rows)
+    files.replace(directory / "benchmark.md", lambda part: part.write_text(text))
+    report.draw_trade_offs(rows, directory / "benchmark.png")
 
 
 def _parser():

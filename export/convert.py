@@ -71,8 +71,9 @@ def _write(directory, stem, converted, proof, class_names):
         f"{stem}.tflite": converted.tflite,
         f"{stem}.json": json.dumps(proof, indent=2).encode() + b"\n",
         f"{stem}.md": markdown(proof).encode(),
-        LABELS_FILE: "".join(f"{name}\n" for name in class_names).encode(),
     }
+    if class_names:
+        contents[LABELS_FILE] = "".join(f"{name}\n" for name in class_names).encode()
     other = stem.removesuffix(UNVERIFIED) if stem.endswith(UNVERIFIED) else stem + UNVERIFIED
     for ending in (".tflite", ".json", ".md"):
         (directory / (other + ending)).unlink(missing_ok=True)  # of what was there before
@@ -195,7 +196,8 @@ def store(
     Args:
         tflite: Bytes from `convert`, for the same runtime.
         runtime: "lce" or "litert".
-        weights: How filters of two values are stored, see `litert`; for "lce" "1bit" or "float32".
+        weights: How filters of two values are stored, see `pack_litert`; "1bit" or "float32" for
+            "lce".
         input_type, output_type: See `interface.with_types`.
         strip: Whether to drop names and signatures.
 

@@ -57,8 +57,13 @@ def pack(tflite):
     """
     model = flatbuffer.read(tflite)
     filters, left_alone = two_valued_filters(model)
-    for group in grouped([*filters, *_half_empty_filters(model)]):
-        _unpack_in_graph(model, group)
+    half_empty = _half_empty_filters(model)
+    for group in grouped(filters):
+        _unpack_in_graph(model, group, group)
+    for group in grouped(half_empty):
+        # LCE's matrix product knows filters by their address: unpacked one group after the other,
+        # two of one shape may have the same
+        _unpack_in_graph(model, group, half_empty)
     flatbuffer.drop_unused(model)
     return flatbuffer.write(model), left_alone
 
@@ -119,8 +124,8 @@ def bits(signs):
     return np.packbits(np.pad(~signs, padding), axis=-1, bitorder="little").view("<i4")
 
 
-def _unpack_in_graph(model, group):
-    """Adds what unpacks a group of filters, and makes their operators read from it."""
+def _unpack_in_graph(model, group, readers):
+    """Adds what unpacks a group of filters, before the first of `readers`, and connects it."""
     edit = flatbuffer.Edit(model)
     signs = np.concatenate([each.signs for each in group])
     shape = signs.shape
@@ -136,7 +141,7 @@ def _unpack_in_graph(model, group):
         connect(edit, group, x, words, np.int32)
     else:
         connect(edit, group, scale(edit, group, x, shape), shape)
-    edit.insert_before([each.operator for each in group])
+    edit.insert_before([each.operator for each in readers])
 
 
 def scale(edit, group, signs, shape):

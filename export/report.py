@@ -40,18 +40,19 @@ def agreement(measured):
             (f"median {rounded}", f"{measured['eight_bit_median']:.2e}"),
             (f"99 % of images stay under this {rounded}", f"{measured['eight_bit_most']:.2e}"),
         ]
-    facts += [
-        ("top-1 error, Keras", f"{measured['keras_error']:.2%}"),
-        ("top-1 error, converted", f"{measured['converted_error']:.2%}"),
-        ("bytes", f"{measured['bytes']:,}"),
-    ]
+    if measured["keras_error"] is not None:
+        facts += [
+            ("top-1 error, Keras", f"{measured['keras_error']:.2%}"),
+            ("top-1 error, converted", f"{measured['converted_error']:.2%}"),
+        ]
+    facts.append(("bytes", f"{measured['bytes']:,}"))
     return (
         f"{measured['images']:,} test images of {measured['dataset']}, through Keras in float32 "
         f"and through {runtime}.\n\n"
         + files.table(("", ""), facts)
         + "\n## Images that change class\n\n"
         + files.table(
-            ("image", "Keras", "converted", "margin in Keras", "first tie in", "its distance"),
+            ("image", "Keras", "converted", "margin in Keras", "first tipped in", "its distance"),
             map(_changed, changed),
         )
     )

@@ -1,12 +1,15 @@
 """What every command here begins with: trained weights, and the images to prove them on."""
 
 import dataclasses
+import inspect
 import pathlib
 import sys
 
 from larq_seresnet import SEResNet14
 from larq_seresnet.training import config, data
 from larq_seresnet.weights import read, shipped_files
+
+NAMELESS = "does not name its classes (save_weights takes `class_names`)"
 
 
 def add_arguments(parser, **options):
@@ -39,8 +42,9 @@ def load(arguments, source=None, limit_train=1):
         limit_train: How many training images to load; None for all.
 
     Returns:
-        A float32 `SEResNet14`, a `data.ImageSet` with the names of the model's classes where the
-        weights know them, and the directory that is theirs.
+        A float32 `SEResNet14`, a `data.ImageSet`, and the directory that is theirs. The images have
+        the names of the model's classes; where these are not the data set's, test labels are None,
+        and where the weights do not know them, there are no names.
 
     Raises:
         ValueError, OSError, data.DataUnavailable: If there are no weights, none of a classifier, or
@@ -51,6 +55,9 @@ def load(arguments, source=None, limit_train=1):
     configuration, trained_on = contents.configuration, contents.trained_on
     if not configuration["include_top"]:
         raise ValueError(f"{weights} must have a classifier, received include_top=False.")
+    unknown = configuration.keys() - inspect.signature(SEResNet14).parameters.keys()
+    if unknown:
+        raise ValueError(f"{weights} is of another version: it has {', '.join(sorted(unknown))}.")
     if not (arguments.dataset or trained_on):
         raise ValueError(f"--dataset is needed: {weights} does not say what it was trained on.")
     model = SEResNet14(**configuration, weights=weights)
@@ -66,12 +73,14 @@ def load(arguments, source=None, limit_train=1):
             f"`dataset` must have {configuration['num_classes']} classes, as the model has, "
             f"received {images.name} with {len(images.class_names)}."
         )
-    if contents.class_names and contents.class_names != list(images.class_names):
+    names = contents.class_names or (images.class_names if images.name == trained_on else ())
+    if tuple(names) != tuple(images.class_names):
         print(
-            f"{weights} is of other classes than {images.name}: agreement can be told, error not.",
+            f"{weights} {f'is of other classes than {images.name}' if names else NAMELESS}: "
+            f"agreement can be told, error not.",
             file=sys.stderr,
         )
-        images = dataclasses.replace(images, class_names=tuple(contents.class_names))
+        images = dataclasses.replace(images, class_names=tuple(names), test=(images.test[0], None))
     return model, images, directory
 
 

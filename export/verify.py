@@ -48,7 +48,7 @@ class Agreement:
         images: How many.
         max_difference, mean_difference: Of single probabilities, absolute.
         argmax_agreement: Share of images that both give the same class.
-        keras_error, converted_error: Top-1 error of both.
+        keras_error, converted_error: Top-1 error of both; None where labels are not known.
         rounding: Greatest difference of a probability that counts as rounding.
         listed: Each image that changes class or differs by more: its index, both classes, Keras's
             "margin" (its greatest probability less the second), the "difference", and of the first
@@ -64,8 +64,8 @@ class Agreement:
     max_difference: float
     mean_difference: float
     argmax_agreement: float
-    keras_error: float
-    converted_error: float
+    keras_error: float | None
+    converted_error: float | None
     rounding: float
     listed: list[dict]
     eight_bit_median: float | None = None
@@ -81,7 +81,7 @@ class Agreement:
         """Why the file does not compute what the model computes: sentences, none if it does."""
         if self.eight_bit_median is not None:
             found = (self.eight_bit_median, self.eight_bit_most)
-            if all(value <= limit for value, limit in zip(found, self._limits(), strict=True)):
+            if found[0] <= self.rounding and found[1] <= EIGHT_BIT_MOST:
                 return []
             return [
                 f"Keras with layer inputs rounded to 8 bits differs by {found[0]:.1e} (median) and "
@@ -89,9 +89,6 @@ class Agreement:
             ]
         count = len(self.unexplained())
         return [f"{count} images differ by more than rounding and not by a tie"] * bool(count)
-
-    def _limits(self):
-        return self.rounding, EIGHT_BIT_MOST
 
 
 def main(argv=None):
@@ -185,7 +182,7 @@ def compare(model, converted, images, labels):
         model: From `SEResNet14`, float32.
         converted: A `runtimes.Converted` of the same architecture.
         images: uint8, 0..255, (N, H, W, C).
-        labels: Integers, (N,).
+        labels: Integers, (N,); None where they are not the model's classes.
 
     Returns:
         An `Agreement`.
@@ -211,12 +208,12 @@ def compare(model, converted, images, labels):
         tipped = first_tipped(model, converted, images[chosen], rounding)
     second, first = np.sort(expected, axis=1)[:, -2:].T
     return Agreement(
-        images=len(labels),
+        images=len(images),
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
         argmax_agreement=float((keras_class == converted_class).mean()),
-        keras_error=float((keras_class != labels).mean()),
-        converted_error=float((converted_class != labels).mean()),
+        keras_error=_error(keras_class, labels),
+        converted_error=_error(converted_class, labels),
         rounding=rounding,
         listed=[
             {
@@ -232,6 +229,10 @@ def compare(model, converted, images, labels):
         ],
         **(_eight_bit_difference(model, inputs, received) if eight_bit else {}),
     )
+
+
+def _error(classes, labels):
+    return None if labels is None else float((classes != labels).mean())
 
 
 def _taken(converted, images):

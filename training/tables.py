@@ -175,8 +175,8 @@ def _explanations(grid):
         (
             question,
             f"{named(arm)} less {named(other)}",
-            difference(grid, arm, other, 10).text(points),
-            difference(grid, arm, other, epochs).text(points),
+            difference(grid, arm, other, 10).text(points, student=True),
+            difference(grid, arm, other, epochs).text(points, student=True),
         )
         for question, arm, other in QUESTIONS
     ]

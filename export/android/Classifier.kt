@@ -58,12 +58,17 @@ class Classifier(context: Context, model: String, labels: String = "labels.txt",
     override fun close() = interpreter.close()
 
     private fun pixels(bitmap: Bitmap): ByteBuffer {
+        // The pixels of a hardware bitmap, ImageDecoder's default, cannot be read.
+        val soft =
+            if (bitmap.config == Bitmap.Config.HARDWARE)
+                bitmap.copy(Bitmap.Config.ARGB_8888, false)
+            else bitmap
         val scale = min(bitmap.height.toFloat() / height, bitmap.width.toFloat() / width)
         val rows = (scale * height).toInt()
         val columns = (scale * width).toInt()
         val middle =
             Bitmap.createBitmap(
-                bitmap, (bitmap.width - columns) / 2, (bitmap.height - rows) / 2, columns, rows)
+                soft, (bitmap.width - columns) / 2, (bitmap.height - rows) / 2, columns, rows)
         // Bilinear scaling looks at four pixels alone; by halves every pixel counts.
         var scaled = middle
         while (scaled.width >= 2 * width && scaled.height >= 2 * height) {

@@ -9,6 +9,7 @@ model takes.
 """
 
 import argparse
+import itertools
 import pathlib
 import re
 import struct
@@ -62,6 +63,10 @@ def load_model(path, threads=1):
         interpreter = Interpreter(model_content=content or b"empty", num_threads=threads)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
+        if "Lce" in str(error):
+            raise ValueError(
+                f"{path} is for LCE ({str(error).splitlines()[0]}): convert with --runtime litert."
+            ) from error
         raise ValueError(
             f"this LiteRT does not take {path} ({str(error).splitlines()[0]}): see the table of "
             f"versions in export/raspberry_pi/README.md."
@@ -111,11 +116,12 @@ def resize(image, height, width):
 
 def _average(values, edges):
     """Means of `values` between neighbouring edges, along the first axis."""
-    total = np.concatenate([np.zeros_like(values[:1], float), np.cumsum(values, 0, float)])
-    below = np.minimum(np.floor(edges).astype(int), len(values) - 1)
-    part = (edges - below).reshape(-1, *[1] * (values.ndim - 1))
-    until = total[below] + part * values[below]
-    return np.diff(until, axis=0) / np.diff(edges).reshape(-1, *[1] * (values.ndim - 1))
+    means = []
+    for start, stop in itertools.pairwise(edges):
+        pixels = np.arange(int(start), min(int(np.ceil(stop)), len(values)))
+        share = np.minimum(pixels + 1, stop) - np.maximum(pixels, start)  # of each that counts
+        means.append(np.tensordot(share, values[pixels], axes=1) / (stop - start))
+    return np.stack(means)
 
 
 def read_image(path):
@@ -128,7 +134,7 @@ def read_image(path):
     try:
         with Image.open(path) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is no image, or was cut off ({error}).") from error
 
 

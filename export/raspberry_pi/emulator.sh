@@ -6,7 +6,7 @@ folder=$(realpath -m "${1:-.arm64}")
 litert=${2:-1.4.0}  # 2.3.0 crashes under QEMU 7.2
 python=$(command -v "${PYTHON:-python3}")
 [[ $python == /* ]] || python=$PWD/$python
-[ ! -e "$folder/complete" ] || exit 0
+[ ! -e "$folder/complete" ] || [ "$(cat "$folder/complete")" != "$litert" ] || exit 0
 rm -rf "$folder"
 mkdir -p "$folder"/{apt/lists/partial,apt/cache/archives/partial,debs,wheels,system,site,qemu}
 cd "$folder"
@@ -42,4 +42,4 @@ PYTHONPATH="$folder/site" exec "$folder/qemu/usr/bin/qemu-aarch64-static" -L "$f
 RUN
 chmod +x python
 ./python -c "import platform; assert platform.machine() == 'aarch64'; import ai_edge_litert, numpy"
-touch complete
+echo "$litert" > complete

@@ -49,6 +49,15 @@ def test_peak_of_activations(base):
     assert 3 * one <= anatomy.peak_activations(content) <= 4 * one
 
 
+def test_peak_counts_what_the_runtime_keeps(base, stored, trained_model):
+    """DEQUANTIZE of a constant: computed for the first image, kept for the others."""
+    kernels = sum(np.size(w) for w in trained_model().trainable_weights if len(w.shape) > 1)
+    activations = anatomy.peak_activations(flatbuffer.read(base("w1", "litert")))
+    content = flatbuffer.read(stored("w1", "litert", "int2").tflite)
+    kept = anatomy.peak_activations(content) - activations
+    assert 4 * kernels <= kept < 1.01 * 4 * kernels
+
+
 @pytest.fixture(scope="module")
 def folder(trained, tmp_path_factory):
     """What benchmark.py writes of two models."""

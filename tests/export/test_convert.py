@@ -3,6 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from larq_seresnet import SEResNet14, save_weights
 from larq_seresnet.export import anatomy, convert, flatbuffer, runtimes, verify
@@ -134,6 +135,24 @@ def test_weights_that_ship_go_by_name_and_keep_their_classes(tmp_path, monkeypat
     convert.main([name, "--dataset", "digits", "--limit-test", "20"])
     assert f"{name}.npz is of other classes than digits" in capsys.readouterr().err
     assert (tmp_path / name / "labels.txt").read_text().split()[3] == "cat"
+
+
+def test_weights_without_class_names_get_no_labels_of_others(tmp_path, capsys, small_model):
+    save_weights(small_model(), tmp_path / "own.npz", packed=True)
+    convert.main([str(tmp_path / "own.npz"), "--dataset", "digits", "--limit-test", "20"])
+    assert "own.npz does not name its classes" in capsys.readouterr().err
+    assert not (tmp_path / "labels.txt").exists()
+    assert "top-1 error" not in (tmp_path / "lce_1bit.md").read_text()
+    assert json.loads((tmp_path / "lce_1bit.json").read_text())["keras_error"] is None
+
+
+def test_weights_of_a_later_version_are_refused(tmp_path, capsys, small_model):
+    model = tf.keras.models.clone_model(small_model())
+    model.configuration = json.dumps(json.loads(small_model().configuration) | {"later": 1})
+    save_weights(model, tmp_path / "later.npz", "digits", packed=True)
+    with pytest.raises(SystemExit):
+        convert.main([str(tmp_path / "later.npz")])
+    assert "later.npz is of another version: it has later." in capsys.readouterr().err
 
 
 def test_a_model_of_mixed_precision_is_converted_in_float32(images, small_model):

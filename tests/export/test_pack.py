@@ -54,6 +54,11 @@ def test_words_of_binary_filters_are_not_half_empty(base, inputs):
     ]
     assert len(filters) == 12
     assert unpacked.issuperset(filters)
+    # all before any is read, so that no two of them ever have the same address
+    operators = content.subgraphs[0].operators
+    born = max(turn for turn, each in enumerate(operators) if set(each.outputs) & set(filters))
+    read = min(turn for turn, each in enumerate(operators) if set(each.inputs) & set(filters))
+    assert born < read
 
 
 def test_no_filter_stays_float(plain):

@@ -145,7 +145,7 @@ def test_bad_input_is_refused_in_one_line(classify, stored, device, tmp_path, ca
     good, image = device / "1bit.tflite", device / "0.png"
     for arguments, message in (
         ((device / "labels.txt", image), "this LiteRT does not take"),
-        ((tmp_path / "lce.tflite", image), "LceDequantize"),
+        ((tmp_path / "lce.tflite", image), "is for LCE"),
         ((tmp_path / "float.tflite", image), "must take uint8, it takes float32"),
         ((good, tmp_path / "cut.png"), "cut.png is"),
         ((good, tmp_path / "cut.ppm"), "cut.ppm is"),
