@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import numbers
 
 import larq as lq
 import tensorflow as tf
@@ -41,10 +42,11 @@ class ScaledSign(lq.quantizers.SteSign):
     """
 
     def __init__(self, scale="fan_in", clip_value=1.0, **kwargs):
-        if scale != "fan_in" and not (isinstance(scale, (int, float)) and scale > 0):
+        number = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
+        if scale != "fan_in" and not (number and scale > 0):
             raise ValueError(f"`scale` must be 'fan_in' or a positive number, received {scale!r}.")
         super().__init__(clip_value=clip_value, **kwargs)
-        self.scale = scale
+        self.scale = scale if scale == "fan_in" else float(scale)
 
     def call(self, inputs):
         scale = self.scale

@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from larq_seresnet.arguments import is_count
+
 #: Mean and standard deviation of the red, green and blue values of the 50,000 training images of
 #: CIFAR-10 (JPEG-75 copy), 8-bit scale. Training, export and devices read them here alone.
 MEAN = (124.14, 122.96, 112.57)
@@ -82,7 +84,7 @@ def decode_predictions(preds, top=None, class_names=CIFAR10_CLASSES):
             f"`class_names`, received {preds.shape}."
         )
     top = min(5, len(class_names)) if top is None else top
-    if top not in range(1, len(class_names) + 1):
+    if not is_count(top) or top > len(class_names):
         raise ValueError(f"`top` must be from 1 to {len(class_names)}, received {top!r}.")
     return [
         [(class_names[i], float(row[i])) for i in np.argsort(-row, kind="stable")[:top]]

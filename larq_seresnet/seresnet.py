@@ -132,21 +132,21 @@ def SEResNet14(
         pooling=pooling,
     )
     _check_arguments(arguments)
-    bits = PRECISIONS[precision]
-    block = _binary_block if bits.input_quantizer else _float_block
-    gate, skip = _gate(arguments, bits), _skip(arguments, bits)
+    quantizers = PRECISIONS[precision]
+    block = _binary_block if quantizers.input_quantizer else _float_block
+    gate, skip = _gate(arguments, quantizers), _skip(arguments, quantizers)
     image = _image_input(input_shape, input_tensor, include_top)
     arguments.input_shape = tuple(image.shape[1:])
-    x = _conv(image, filters[0], 3, 1, bits, "stem")
+    x = _conv(image, filters[0], 3, 1, quantizers, "stem")
     x = _batch_norm(x, "stem")
-    if not bits.input_quantizer:  # the sign of what ReLU returns is always +1
+    if not quantizers.input_quantizer:  # the sign of what ReLU returns is always +1
         x = _relu(x, "stem")
     for stage, channels in enumerate(filters, start=1):
         for number in (1, 2):
             strides = 2 if stage > 1 and number == 1 else 1
-            x = block(x, channels, strides, bits, gate, skip, f"stage{stage}_block{number}")
+            x = block(x, channels, strides, quantizers, gate, skip, f"stage{stage}_block{number}")
     if include_top:
-        x = _top(x, arguments, bits)
+        x = _top(x, arguments, quantizers)
     elif pooling:
         x = POOLINGS[pooling](name=f"{pooling}_pool")(x)
 
@@ -158,26 +158,27 @@ def SEResNet14(
     return model
 
 
-def _float_block(x, channels, strides, bits, gate, skip, name):
+def _float_block(x, channels, strides, quantizers, gate, skip, name):
     """Convolutions on float maps: He's block, with the gate before the addition."""
     shortcut = skip(x, channels, strides, name)
-    x = _conv(x, channels, 3, strides, bits, f"{name}_1")
+    x = _conv(x, channels, 3, strides, quantizers, f"{name}_1")
     x = _batch_norm(x, f"{name}_1")
     x = _relu(x, f"{name}_1")
-    x = _conv(x, channels, 3, 1, bits, f"{name}_2")
+    x = _conv(x, channels, 3, 1, quantizers, f"{name}_2")
     x = _batch_norm(x, f"{name}_2")
     x = tf.keras.layers.Add(name=f"{name}_add")([gate(x, name), shortcut])
     return _relu(x, name)
 
 
-def _binary_block(x, channels, strides, bits, gate, skip, name):
+def _binary_block(x, channels, strides, quantizers, gate, skip, name):
     """Convolutions on +-1: a shortcut around each carries what their sign loses.
 
     ReLU stands before BatchNorm because LCE fuses them into the convolution in this order only.
     """
     for i in (1, 2):
+        strides = strides if i == 1 else 1
         shortcut = skip(x, channels, strides, name) if i == 1 else x
-        x = _conv(x, channels, 3, strides if i == 1 else 1, bits, f"{name}_{i}", binary_input=True)
+        x = _conv(x, channels, 3, strides, quantizers, f"{name}_{i}", binary_input=True)
         x = _relu(x, f"{name}_{i}")
         x = _batch_norm(x, f"{name}_{i}")
         if i == 2:
@@ -186,54 +187,54 @@ def _binary_block(x, channels, strides, bits, gate, skip, name):
     return x
 
 
-def _gate(of, bits):
-    """What a block ends with before its addition: attention, FMB, product; by `of`'s arguments."""
-    kernels = PRECISIONS["float32"] if of.attention == "se_float32" else bits
-    ours = of.attention == "se"
+def _gate(arguments, quantizers):
+    """What a block ends with before its addition: attention, FMB, product; by the arguments."""
+    kernels = PRECISIONS["float32"] if arguments.attention == "se_float32" else quantizers
+    ours = arguments.attention == "se"
 
     def gate(x, name):
-        if of.attention is None:
+        if arguments.attention is None:
             return x
         gates = SqueezeExcite(
-            of.activation,
-            of.reduction_ratio,
+            arguments.activation,
+            arguments.reduction_ratio,
             kernel_quantizer=kernels.scaled_kernel_quantizer if ours else kernels.kernel_quantizer,
             kernel_constraint=kernels.kernel_constraint,
             gate_bias=1.0 if ours else None,
             name=f"{name}_se",
         )(x)
-        if of.fmb:
-            gates = FMB(of.activation, of.fmb_gradient, name=f"{name}_fmb")(gates)
+        if arguments.fmb:
+            gates = FMB(arguments.activation, arguments.fmb_gradient, name=f"{name}_fmb")(gates)
         return tf.keras.layers.Multiply(name=f"{name}_gate")([x, gates])
 
     return gate
 
 
-def _skip(of, bits):
-    """The shortcut around a block, by `of`'s arguments."""
+def _skip(arguments, quantizers):
+    """The shortcut around a block, by the arguments."""
 
     def skip(x, channels, strides, name):
         if strides == 1 and x.shape[-1] == channels:
             return x
-        if of.shortcut == "pool":
+        if arguments.shortcut == "pool":
             return _pool_shortcut(x, channels, strides, f"{name}_shortcut")
-        x = _conv(x, channels, 1, strides, bits, f"{name}_shortcut")
+        x = _conv(x, channels, 1, strides, quantizers, f"{name}_shortcut")
         return _batch_norm(x, f"{name}_shortcut")
 
     return skip
 
 
-def _top(x, of, bits):
+def _top(x, arguments, quantizers):
     """From the last feature map to probabilities."""
     x = tf.keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
     x = lq.layers.QuantDense(
-        of.num_classes,
-        kernel_quantizer=bits.scaled_kernel_quantizer,
-        kernel_constraint=bits.kernel_constraint,
-        use_bias=of.head == "bias",
+        arguments.num_classes,
+        kernel_quantizer=quantizers.scaled_kernel_quantizer,
+        kernel_constraint=quantizers.kernel_constraint,
+        use_bias=arguments.head == "bias",
         name="classifier",
     )(x)
-    if of.head == "norm":
+    if arguments.head == "norm":
         x = _batch_norm(x, "classifier")
     return tf.keras.layers.Activation("softmax", dtype="float32", name="predictions")(x)
 
@@ -246,17 +247,17 @@ def _pool_shortcut(x, channels, strides, name):
     return tf.keras.layers.Concatenate(name=name)([x] * repeats) if repeats > 1 else x
 
 
-def _conv(x, channels, kernel_size, strides, bits, name, binary_input=False):
+def _conv(x, channels, kernel_size, strides, quantizers, name, binary_input=False):
     return lq.layers.QuantConv2D(
         channels,
         kernel_size,
         strides=strides,
         padding="same",
-        pad_values=bits.pad_values if binary_input else 0.0,
+        pad_values=quantizers.pad_values if binary_input else 0.0,
         use_bias=False,
-        input_quantizer=bits.input_quantizer if binary_input else None,
-        kernel_quantizer=bits.kernel_quantizer,
-        kernel_constraint=bits.kernel_constraint,
+        input_quantizer=quantizers.input_quantizer if binary_input else None,
+        kernel_quantizer=quantizers.kernel_quantizer,
+        kernel_constraint=quantizers.kernel_constraint,
         name=f"{name}_conv",
     )(x)
 
@@ -269,24 +270,26 @@ def _relu(x, name):
     return tf.keras.layers.ReLU(name=f"{name}_relu")(x)
 
 
-def _name(of):
+def _name(arguments):
     """The model's name: what of its configuration is not the default, after what always matters."""
-    parts = ["seresnet14", of.precision]
-    if of.attention is None:
+    parts = ["seresnet14", arguments.precision]
+    if arguments.attention is None:
         parts.append("no_se")
     else:
-        parts += [of.attention, of.activation]
-        if of.fmb:
-            parts.append("fmb" if of.fmb_gradient == "straight_through" else "fmb_no_gradient")
-        if of.reduction_ratio != 1:
-            parts.append(f"r{of.reduction_ratio}")
-    if of.shortcut != "pool":
-        parts.append(f"{of.shortcut}_shortcut")
-    if of.head != "norm":
-        parts.append(f"{of.head}_head")
-    if tuple(of.filters) != FILTERS:
-        parts.append("-".join(map(str, of.filters)))
-    if not of.include_top:
+        parts += [arguments.attention, arguments.activation]
+        if arguments.fmb:
+            parts.append(
+                "fmb" if arguments.fmb_gradient == "straight_through" else "fmb_no_gradient"
+            )
+        if arguments.reduction_ratio != 1:
+            parts.append(f"r{arguments.reduction_ratio}")
+    if arguments.shortcut != "pool":
+        parts.append(f"{arguments.shortcut}_shortcut")
+    if arguments.head != "norm":
+        parts.append(f"{arguments.head}_head")
+    if tuple(arguments.filters) != FILTERS:
+        parts.append("-".join(map(str, arguments.filters)))
+    if not arguments.include_top:
         parts.append("no_top")
     return "_".join(parts)
 
@@ -316,7 +319,7 @@ def _image_input(input_shape, input_tensor, include_top):
     return tf.keras.layers.Input(shape, name="image") if input_tensor is None else input_tensor
 
 
-def _check_arguments(of):
+def _check_arguments(arguments):
     for name, allowed in (
         ("precision", PRECISIONS),
         ("attention", ATTENTIONS),
@@ -328,24 +331,27 @@ def _check_arguments(of):
         ("head", HEADS),
         ("pooling", POOLINGS),
     ):
-        check_choice(name, getattr(of, name), allowed)
-    if of.include_top and of.pooling:
-        raise ValueError(f"`pooling` is for include_top=False, received {of.pooling!r} with top.")
-    filters = of.filters
+        check_choice(name, getattr(arguments, name), allowed)
+    if arguments.include_top and arguments.pooling:
+        raise ValueError(
+            f"`pooling` is for include_top=False, received {arguments.pooling!r} with top."
+        )
+    filters = arguments.filters
     if (
         not isinstance(filters, (tuple, list))
         or len(filters) != 3
         or not all(is_count(channels) for channels in filters)
     ):
         raise ValueError(f"`filters` must be three positive integers, received {filters!r}.")
-    if of.shortcut == "pool" and any(after % before for before, after in pairwise(filters)):
+    if arguments.shortcut == "pool" and any(after % before for before, after in pairwise(filters)):
         raise ValueError(
             f"`filters` must each be a multiple of the one before for shortcut='pool', "
             f"received {filters!r}."
         )
-    if not is_count(of.num_classes):
-        raise ValueError(f"`num_classes` must be a positive integer, received {of.num_classes!r}.")
-    ratio = of.reduction_ratio
+    classes = arguments.num_classes
+    if not is_count(classes):
+        raise ValueError(f"`num_classes` must be a positive integer, received {classes!r}.")
+    ratio = arguments.reduction_ratio
     if not is_count(ratio) or any(channels % ratio for channels in filters):
         raise ValueError(
             f"`reduction_ratio` must be a positive integer that divides all of `filters`, "

@@ -49,7 +49,7 @@ class Contents:
         configuration: The arguments of `SEResNet14`.
         trained_on: Name of the data set, if it was given.
         class_names: In the order of the labels, if they were given.
-        layers: Arrays by layer.
+        layers: Arrays by layer, in the order of its `get_weights`.
     """
 
     configuration: dict
@@ -67,9 +67,11 @@ def save_weights(model, path, trained_on=None, class_names=None, packed=False):
 
     Args:
         model: What `SEResNet14` returned.
-        path: Where to; the ending is yours.
+        path: Where to; the ending is yours, but what ends in ``.weights.h5`` Keras's own
+            ``model.load_weights`` takes for a file of another layout.
         trained_on: Name of the data set, to be kept with the weights.
-        class_names: One name a class, in the order of the labels, likewise; `read` returns both.
+        class_names: One name a class, in the order of the labels, likewise;
+            `larq_seresnet.weights.read` returns both.
         packed: Whether to keep but one bit of each weight of a 1-bit kernel, in NumPy's npz: some
             34 kB instead of 0.9 MB. The model read from it computes the same; its latent weights
             are +-0.1.
@@ -174,9 +176,12 @@ def load_weights(model, weights):
 
 def _check_arguments(stored, asked, path, hint):
     """Checks that weights for the arguments `stored` are weights for `asked`."""
+    if stored.keys() != asked.keys():
+        raise ValueError(
+            f"`weights` {path} is of another version, whose arguments differ in "
+            f"{sorted(stored.keys() ^ asked.keys())}."
+        )
     for name, value in stored.items():
-        if name not in asked:
-            raise ValueError(f"`weights` {path} is of another version: it has {name}={value!r}.")
         if asked[name] != value and name not in _FREE_ARGUMENTS:
             raise ValueError(
                 f"`weights` {path} is for {name}={value!r}, received {name}={asked[name]!r}.{hint}"

@@ -15,15 +15,17 @@ EMBEDDED = "digits"
 HELD_OUT = 0.2
 SPLIT_SEED = 0
 REACHABLE_SECONDS = 5
-#: TFDS sets of letters and digits: in a mirror they are others, or none.
+#: TFDS sets, and configs of such, of letters and digits: in a mirror they are others, or none.
 CHARACTERS = (
     "binarized_mnist",
+    "binary_alpha_digits",
     "cmaterdb",
     "emnist",
     "kmnist",
     "mnist",
     "mnist_corrupted",
     "omniglot",
+    "svhn",
     "svhn_cropped",
 )
 #: Test images by the SHA-256 of their bytes: copies that have the name of another set.
@@ -166,30 +168,39 @@ def _digits(size):
 
 def _folder(root, size):
     """`root`/train and `root`/test where both exist, else class folders, a fifth held out."""
-    if (root / "train").is_dir() and (root / "test").is_dir():
-        parts = [{"directory": root / part} for part in ("train", "test")]
-    else:
-        held_out = {"directory": root, "validation_split": HELD_OUT, "seed": SPLIT_SEED}
-        parts = [{**held_out, "subset": part} for part in ("training", "validation")]
+    parts = [root / part for part in ("train", "test")]
+    if not all(part.is_dir() for part in parts):
+        parts = [root]
+    # Keras's own shuffling would depend on the global seed, and so would what is held out
     sets = [
         tf.keras.utils.image_dataset_from_directory(
-            **{"seed": SPLIT_SEED, **part}, batch_size=None, image_size=size, interpolation="area"
+            part, shuffle=False, batch_size=None, image_size=size, interpolation="area"
         )
         for part in parts
     ]
-    if sets[0].class_names != sets[1].class_names:
+    names = [images.class_names for images in sets]
+    if names[0] != names[-1]:
         raise ValueError(
             f"`dataset` {root}: train and test must have the same class folders, received "
-            f"{sets[0].class_names} and {sets[1].class_names}."
+            f"{names[0]} and {names[-1]}."
         )
     try:
-        train, test = (
-            _arrays(images.map(lambda image, label: (_resize(image, size), label)))
+        arrays = [
+            _shuffled(_arrays(images.map(lambda image, label: (_resize(image, size), label))))
             for images in sets
-        )
+        ]
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(f"`dataset` {root} holds a file that is no image: {error}") from error
-    return ImageSet(str(root.resolve()), tuple(sets[0].class_names), train, test)
+    if len(arrays) == 1:
+        images, labels = arrays[0]
+        first = round(HELD_OUT * len(images))
+        arrays = [(images[first:], labels[first:]), (images[:first], labels[:first])]
+    return ImageSet(str(root.resolve()), tuple(names[0]), *arrays)
+
+
+def _shuffled(arrays):
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(arrays[0]))
+    return tuple(array[order] for array in arrays)
 
 
 def _tfds(name, data_dir, size, limit_train, limit_test):
@@ -222,17 +233,18 @@ def _tfds(name, data_dir, size, limit_train, limit_test):
             )
         )
 
+    names = {builder.name, getattr(builder.builder_config, "name", None)}
     return ImageSet(
         name=name,
         class_names=tuple(label.names),
         train=read(train_split, limit_train),
         test=read(test_split, limit_test),
-        mirror=builder.name not in CHARACTERS,
+        mirror=names.isdisjoint(CHARACTERS),
     )
 
 
 def _described(builder):
-    """The label feature and both splits of a TFDS set; without a test split a fifth is held out."""
+    """The label feature and both splits of a TFDS set; a fifth of one, if no other has labels."""
     import tensorflow_datasets as tfds
 
     splits, features = builder.info.splits, builder.info.features
@@ -250,10 +262,15 @@ def _described(builder):
             f"`dataset` must have a split 'train', received {builder.name!r} with {sorted(splits)}."
         )
     for test in ("test", "validation"):
-        if test in splits:
+        if test in splits and _has_labels(builder, test):
             return label, "train", test
     kept = round(100 * (1 - HELD_OUT))
     return label, f"train[:{kept}%]", f"train[{kept}%:]"
+
+
+def _has_labels(builder, split):
+    """TFDS has -1 in their place in test splits of challenges."""
+    return all(int(example["label"]) >= 0 for example in builder.as_dataset(split=split).take(1))
 
 
 def _prepare(builder):

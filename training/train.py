@@ -12,6 +12,7 @@ import importlib.metadata
 import math
 import pathlib
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -91,10 +92,8 @@ def main(argv=None):
         f"{model.name}\n{_data_name(settings)}, {settings.recipe}, seed {settings.seed}",
         run_dir / "curves.png",
     )
-    print(
-        f"wrote {run_dir}; to convert it: {sys.executable} -m "
-        f"larq_seresnet.export.convert {run_dir}"
-    )
+    command = [sys.executable, "-m", "larq_seresnet.export.convert", str(run_dir)]
+    print(f"wrote {run_dir}; to convert it: {shlex.join(command)}")
     return run_dir
 
 
@@ -321,16 +320,18 @@ def _teacher(settings, images, run_dir):
     """The network from which a run learns, trained first where that was not done; None for none."""
     if not settings.teacher_epochs:
         return None
-    of = settings.teacher()
+    taught_by = settings.teacher()
     if not (run_dir / config.WEIGHTS_FILE).exists():
         print(f"first the teacher, {settings.teacher_epochs} epochs", flush=True)
-        flags = of.changed() | ({"data_dir": of.data_dir} if of.data_dir else {})
+        data_dir = {"data_dir": taught_by.data_dir} if taught_by.data_dir else {}
+        flags = taught_by.changed() | data_dir
         main([*config.flags(flags), "--run-dir", str(run_dir), *going_on(run_dir)])
-    with layers_in(settings.compute_dtype):
+    # tf.data, which asks it, computes on the CPU
+    with layers_in(settings.compute_dtype), tf.device("CPU:0"):
         return SEResNet14(
             num_classes=len(images.class_names),
             weights=run_dir / config.WEIGHTS_FILE,
-            **of.model_arguments(),
+            **taught_by.model_arguments(),
         )
 
 

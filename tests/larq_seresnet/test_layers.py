@@ -105,7 +105,7 @@ def test_scaled_sign_has_one_magnitude_and_the_straight_through_gradient():
         SqueezeExcite("tanh", 2, "scaled_sign", "weight_clip", 0.5),
         SqueezeExcite("sigmoid", 1, ScaledSign(0.1), None, None),
         SqueezeExcite(),
-        ScaledSign(0.1, clip_value=2.0),
+        ScaledSign(np.float32(0.1), clip_value=2.0),
     ],
     ids=lambda layer: layer.name,
 )
@@ -133,6 +133,7 @@ def test_layers_are_registered_by_name():
             r"divide .* 4, received 3",
         ),
         (lambda: ScaledSign(-1), r"`scale` must be 'fan_in' or a positive number, received -1"),
+        (lambda: ScaledSign(True), r"`scale` must be .* received True"),
         (lambda: ScaledSign("fan_out"), r"`scale` must be .* received 'fan_out'"),
     ],
 )

@@ -78,6 +78,7 @@ def test_decode_predictions():
         (np.zeros((1, 3)), {}, r"received \(1, 3\)"),
         (np.zeros((1, 10)), {"top": 11}, r"`top` must be from 1 to 10, received 11"),
         (np.zeros((1, 10)), {"top": 0}, r"received 0"),
+        (np.zeros((1, 10)), {"top": 3.0}, r"received 3.0"),
         (np.zeros((1, 10)), {"top": "3"}, r"received '3'"),
     ],
 )

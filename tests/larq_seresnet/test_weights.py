@@ -88,12 +88,19 @@ def test_other_configurations_are_refused(saved, arguments, message):
         SEResNet14(**{**SMALL, **arguments}, weights=saved[1])
 
 
-def test_a_file_of_another_version_is_refused(tmp_path):
+def test_files_of_other_versions_are_refused(tmp_path):
     model = SEResNet14(**SMALL, weights=None)
-    model.configuration = json.dumps({**json.loads(model.configuration), "new": 1})
-    save_weights(model, tmp_path / "later")
-    with pytest.raises(ValueError, match="later is of another version: it has new=1"):
-        SEResNet14(**SMALL, weights=tmp_path / "later")
+    arguments = json.loads(model.configuration)
+    earlier = {name: value for name, value in arguments.items() if name != "head"}
+    for name, other, differs in (
+        ("later", {**arguments, "new": 1}, "new"),
+        ("earlier", earlier, "head"),
+    ):
+        model.configuration = json.dumps(other)
+        save_weights(model, tmp_path / name)
+        message = rf"{name} is of another version, whose arguments differ in \['{differs}'\]"
+        with pytest.raises(ValueError, match=message):
+            SEResNet14(**SMALL, weights=tmp_path / name)
 
 
 def test_pooling_is_part_of_a_file(tmp_path, inputs):

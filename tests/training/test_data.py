@@ -93,6 +93,17 @@ def test_folder_of_class_folders(folder):
         assert len(np.unique(labels)) == 2
 
 
+def test_a_folder_is_split_alike_whatever_was_seeded(folder):
+    """So that a teacher, which loads it later, is not taught what is held out."""
+    loaded = []
+    for seed in (1, 2):
+        tf.random.set_seed(seed)
+        images = data.load(str(folder), held_out=5)
+        loaded.append((*images.train, *images.test))
+    for first, second in zip(*loaded):
+        np.testing.assert_array_equal(first, second)
+
+
 def test_folder_with_train_and_test(folder):
     for part, names in (("train", ("blue", "red")), ("test", ("blue",))):
         for name in names:
@@ -110,12 +121,20 @@ def test_folder_with_a_broken_image(folder):
 
 
 class _Prepared:
-    """What `_described` reads of a TFDS builder."""
+    """What is read of a TFDS builder; every split but those of `unlabelled` has one image."""
 
     name = "flowers"
+    builder_config = None
 
-    def __init__(self, features, *splits):
+    def __init__(self, features, *splits, unlabelled=()):
         self.info = SimpleNamespace(features=features, splits=dict.fromkeys(splits))
+        self.unlabelled = unlabelled
+
+    def as_dataset(self, split, **options):
+        label = -1 if split in self.unlabelled else 1
+        return tf.data.Dataset.from_tensors(
+            {"image": np.zeros((32, 32, 3), np.uint8), "label": label}
+        )
 
 
 def test_tfds_sets_without_test_images_hold_out_a_fifth():
@@ -123,23 +142,34 @@ def test_tfds_sets_without_test_images_hold_out_a_fifth():
     features = tfds.features.FeaturesDict({"label": label, "image": image})
     assert data._described(_Prepared(features, "train", "test"))[1:] == ("train", "test")
     assert data._described(_Prepared(features, "train", "validation"))[2] == "validation"
-    assert data._described(_Prepared(features, "train"))[1:] == ("train[:80%]", "train[80%:]")
+    held_out = ("train[:80%]", "train[80%:]")
+    assert data._described(_Prepared(features, "train"))[1:] == held_out
+    splits = ("train", "test", "validation")
+    assert data._described(_Prepared(features, *splits, unlabelled=["test"]))[2] == "validation"
+    assert data._described(_Prepared(features, *splits, unlabelled=splits[1:]))[1:] == held_out
     with pytest.raises(ValueError, match="must have a split 'train', received 'flowers'"):
         data._described(_Prepared(features, "test"))
     with pytest.raises(ValueError, match="must be an image classification set"):
         data._described(_Prepared(tfds.features.FeaturesDict({"text": tfds.features.Text()})))
 
 
-@pytest.mark.parametrize(("name", "mirror"), [("svhn_cropped", False), ("flowers", True)])
-def test_characters_are_not_mirrored(monkeypatch, name, mirror):
-    assert set(data.CHARACTERS) <= set(tfds.list_builders(with_community_datasets=False))
+@pytest.mark.parametrize(
+    ("name", "config", "mirror"),
+    [
+        ("svhn_cropped", None, False),
+        ("visual_domain_decathlon", SimpleNamespace(name="svhn"), False),
+        ("visual_domain_decathlon", SimpleNamespace(name="aircraft"), True),
+        ("flowers", None, True),
+    ],
+)
+def test_characters_are_not_mirrored(monkeypatch, name, config, mirror):
+    sets = set(tfds.list_builders(with_community_datasets=False))
+    assert set(data.CHARACTERS) - sets == {"svhn"}  # a config
     image, label = tfds.features.Image(), tfds.features.ClassLabel(num_classes=2)
     builder = _Prepared(
         tfds.features.FeaturesDict({"image": image, "label": label}), "train", "test"
     )
-    builder.name = name
-    example = {"image": np.zeros((32, 32, 3), np.uint8), "label": 1}
-    builder.as_dataset = lambda **options: tf.data.Dataset.from_tensors(example)
+    builder.name, builder.builder_config = name, config
     monkeypatch.setattr(tfds, "builder", lambda name, data_dir: builder)
     monkeypatch.setattr(data, "_prepare", lambda builder: None)
     assert data.load(name).mirror is mirror
@@ -147,6 +177,7 @@ def test_characters_are_not_mirrored(monkeypatch, name, mirror):
 
 def test_augment_shifts_and_mirrors():
     columns = np.tile(np.arange(32, dtype=np.uint8)[None, None, :, None], (256, 32, 1, 3))
+    columns[..., 1] = columns[..., 0].transpose(0, 2, 1)  # of this channel, the rows
     augmented = data.augment(columns, [1, 2], flip=True, crop=4).numpy()
     assert augmented.dtype == np.uint8
     row = augmented[:, 0, :, 0].astype(int)
@@ -154,6 +185,11 @@ def test_augment_shifts_and_mirrors():
     assert 90 < mirrored.sum() < 166
     shift = np.where(mirrored, 15 - row[:, 16], row[:, 16] - 16)
     assert set(shift) == set(range(-4, 5))
+    column = augmented[:, 4:28, 0, 1].astype(int)
+    down = column - np.arange(4, 28)
+    np.testing.assert_array_equal(down, down[:, :1].repeat(24, axis=1))
+    assert set(down[:, 0]) == set(range(-4, 5))
+    assert abs(np.corrcoef(shift, down[:, 0])[0, 1]) < 0.3
     again = data.augment(columns, [1, 2], flip=True, crop=4).numpy()
     np.testing.assert_array_equal(augmented, again)
     assert (augmented != data.augment(columns, [1, 3], flip=True, crop=4).numpy()).any()
@@ -220,9 +256,11 @@ def test_targets_are_labels_and_what_the_teacher_says_of_the_same_images(digits)
 def test_held_out_images_are_training_images_and_not_trained_on():
     whole, part = data.load("digits"), data.load("digits", held_out=100)
     assert len(part.test[0]) == 100
-    together = np.concatenate([part.train[0], part.test[0]]).reshape(len(whole.train[0]), -1)
-    expected = whole.train[0].reshape(len(together), -1)
-    np.testing.assert_array_equal(np.sort(together, axis=0), np.sort(expected, axis=0))
+
+    def pairs(*sets):
+        return sorted((bytes(image), label) for each in sets for image, label in zip(*each))
+
+    assert pairs(part.train, part.test) == pairs(whole.train)
     np.testing.assert_array_equal(data.load("digits", held_out=100).test[0], part.test[0])
     limited = data.load("digits", held_out=100, limit_train=50)
     np.testing.assert_array_equal(limited.train[0], part.train[0][:50])

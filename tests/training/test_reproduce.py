@@ -33,7 +33,8 @@ def test_rates_are_chosen_on_held_out_images():
     assert chosen in paper.RATES
 
 
-def test_commands_are_what_train_takes(tmp_path, capsys):
+def test_commands_are_what_train_takes(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no run was begun
     reproduce.main(["--profile", "short", "--print-commands", "--out-dir", str(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(reproduce.PROFILES["short"].runs)
