@@ -161,6 +161,17 @@ class GateRecorder(tf.keras.callbacks.Callback):
         files.replace(self.path, lambda part: files.save_arrays(part, records))
 
 
+def read_gates(path):
+    """What `GateRecorder` wrote: by epoch, counted from 1, and layer, the values (N, C)."""
+    found: dict[int, dict[str, np.ndarray]] = {}
+    with np.load(path) as records:
+        for key in records.files:
+            epoch, _, layer = key.partition("/")
+            if layer:
+                found.setdefault(int(epoch.removeprefix("epoch")), {})[layer] = records[key]
+    return found
+
+
 class Checkpoint(tf.keras.callbacks.Callback):
     """Keeps the last finished epoch: weights, optimizer state and the epoch's number.
 

@@ -68,14 +68,12 @@ def _gates(run_dir, settings):
     low, threshold = (0.0, 0.5) if settings.activation == "sigmoid" else (-1.0, 0.0)
     margin = SATURATED * (1.0 - low)
     found: dict[str, dict[str, dict[str, float]]] = {}
-    with np.load(path) as records:
-        for name in records.files:
-            epoch, _, module = name.partition("/")
-            if not module.endswith("_se"):
-                continue
-            values = records[name]
+    for epoch, layers in callbacks.read_gates(path).items():
+        found[str(epoch)] = {}
+        for module in (name for name in layers if name.endswith("_se")):
+            values = layers[module]
             opened = values >= threshold
-            found.setdefault(str(int(epoch.removeprefix("epoch"))), {})[module] = {
+            found[str(epoch)][module] = {
                 "saturated": float(((values < low + margin) | (values > 1.0 - margin)).mean()),
                 "open": float(opened.mean()),
                 "channels": values.shape[1],

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import numpy as np
-
 from larq_seresnet import files
-from larq_seresnet.training import claims, figures, measures, tables
+from larq_seresnet.training import callbacks, claims, figures, measures, tables
 from larq_seresnet.training.grid import THRESHOLD, Grid
 from larq_seresnet.training.runs import Run
 
@@ -153,16 +151,18 @@ def write_report(results):
             THRESHOLD if number == 9 else None,
         )
     if tables.gates_log(grid).exists():
-        with np.load(tables.gates_log(grid)) as records:
-            _draw_gates(dict(records), results)
+        _draw_gates(callbacks.read_gates(tables.gates_log(grid)), results)
 
 
 def _draw_gates(records, results):
     """Figures 4 and 5, the first SE module's gates at epochs 1 and 10, and 6, their histogram."""
-    recorded = sorted({int(name[5:8]) for name in records})
-    for number, epoch in ((4, recorded[0]), (5, min(claims.GATES_EPOCH, recorded[-1]))):
-        module = f"epoch{epoch:03d}/{measures.FIRST_MODULE}"
-        values, gates = records[f"{module}_se"], records[f"{module}_fmb"]
+
+    def first_module(epoch):
+        layers = (f"{measures.FIRST_MODULE}_{end}" for end in ("se", "fmb"))
         title = f"First SE module, sigmoid + FMB, seed 0, epoch {epoch}"
-        figures.draw_gate_values(values, gates, title, results / f"figure{number:02d}")
-    figures.draw_gate_histogram(values, gates, title, results / "figure06")
+        return *(records[epoch][layer] for layer in layers), title
+
+    last = min(claims.GATES_EPOCH, max(records))
+    figures.draw_gate_values(*first_module(min(records)), results / "figure04")
+    figures.draw_gate_values(*first_module(last), results / "figure05")
+    figures.draw_gate_histogram(*first_module(last), results / "figure06")
