@@ -96,9 +96,10 @@ def write_report(results):
     for step in STEPS:
         errors = [grid.at(budget, budget_arm(step.name, budget))[0] for budget in BUDGETS]
         verdict = "kept" if step.kept else "thrown out"
-        unmeasured = "" if any(map(len, errors)) else ", not measured here"
+        if not any(map(len, errors)):
+            verdict = "kept, not measured yet" if step.kept else "not measured yet"
         cells = (f"`{step.name}`", step.what, step.after or "-", *map(each_seed, errors))
-        rows.append((*cells, verdict + unmeasured))
+        rows.append((*cells, verdict))
     header = ("step", "what changes", "after", *(f"{each} epochs" for each in BUDGETS), "")
     text = (
         "# How recipe `fast` was found\n\n"
