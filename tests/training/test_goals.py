@@ -28,7 +28,7 @@ def test_table_of_steps(tmp_path, write_log):
     )
     assert text.count("| kept |") == 1
     assert text.count("| kept, not") == sum(step.kept for step in ablation.STEPS) - 1
-    assert "| no gradient through FMB | relaxed80 | - | - | thrown out, not measured here |" in text
+    assert "| no gradient through FMB | relaxed80 | - | - | not measured yet |" in text
     assert "| `adam` | Adam, rate 0.02, batches of 256, He's network | - | - | - |" in text
     (tmp_path / "logs" / "sgd_budget3_seed0.csv").write_text("")
     with pytest.raises(ValueError, match="is no log of this grid"):
