@@ -35,7 +35,7 @@ file stands in `larq_seresnet/weights.py`.
 
 {table}
 Errors are of the last epoch, top-1, on all test images, computed in float32 from these files; the
-logs are of training and its compute dtype. What is taken for what is drawn below.
+logs are of training and its compute dtype. The confusion matrices are below.
 
 ## Data
 
