@@ -236,7 +236,7 @@ def markdown(result, rows):
         f"took turns in one run; a latency is that of one image in the runtime's invoke(), in "
         f"milliseconds.\n\n{warning}"
         f"Error on {result['images']:,} test images of {result['dataset']}. Arena: bytes of "
-        "activations and unpacked filters that live at once at most, without what kernels allocate. "
+        "activations and unpacked filters that live at once at most, without what kernels take. "
         f"{FULL_INT8}: post-training quantization, calibrated on {CALIBRATION_IMAGES} training "
         "images.\n\n"
         + files.table(header, table)
