@@ -9,7 +9,7 @@ from larq_seresnet import SEResNet14
 from larq_seresnet.training import config, data
 from larq_seresnet.weights import read, shipped_files
 
-NAMELESS = "does not name its classes (save_weights takes `class_names`)"
+NAMELESS = "does not name its classes, so labels.txt is not written (see save_weights)"
 
 
 def add_arguments(parser, **options):

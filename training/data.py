@@ -193,7 +193,9 @@ def _folder(root, size):
         raise ValueError(f"`dataset` {root} holds a file that is no image: {error}") from error
     if len(arrays) == 1:
         images, labels = arrays[0]
-        first = round(HELD_OUT * len(images))
+        if len(images) < 2:
+            raise ValueError(f"`dataset` {root} must hold two images at least, a fifth for tests.")
+        first = max(1, round(HELD_OUT * len(images)))
         arrays = [(images[first:], labels[first:]), (images[:first], labels[:first])]
     return ImageSet(str(root.resolve()), tuple(names[0]), *arrays)
 

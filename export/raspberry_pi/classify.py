@@ -9,7 +9,6 @@ model takes.
 """
 
 import argparse
-import itertools
 import pathlib
 import re
 import struct
@@ -117,7 +116,7 @@ def resize(image, height, width):
 def _average(values, edges):
     """Means of `values` between neighbouring edges, along the first axis."""
     means = []
-    for start, stop in itertools.pairwise(edges):
+    for start, stop in np.column_stack([edges[:-1], edges[1:]]):
         pixels = np.arange(int(start), min(int(np.ceil(stop)), len(values)))
         share = np.minimum(pixels + 1, stop) - np.maximum(pixels, start)  # of each that counts
         means.append(np.tensordot(share, values[pixels], axes=1) / (stop - start))

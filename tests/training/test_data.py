@@ -114,6 +114,16 @@ def test_folder_with_train_and_test(folder):
         data.load(str(folder))
 
 
+def test_the_smallest_folder(folder):
+    for image in (*folder.glob("*/[2-9].*"), folder / "red" / "0.jpg", folder / "red" / "1.png"):
+        image.unlink()
+    images = data.load(str(folder))
+    assert (len(images.train[0]), len(images.test[0])) == (1, 1)
+    (folder / "blue" / "1.png").unlink()
+    with pytest.raises(ValueError, match="must hold two images at least"):
+        data.load(str(folder))
+
+
 def test_folder_with_a_broken_image(folder):
     (folder / "red" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n, cut off")
     with pytest.raises(ValueError, match="holds a file that is no image"):
