@@ -33,7 +33,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "no_se": {"attention": None},
     "w1a1": {"precision": "w1a1"},
     "taught": _TAUGHT,
-    "w1a1_taught": _TAUGHT | {"precision": "w1a1", "relaxed_inputs": False},
+    "w1a1_taught": _TAUGHT | {"precision": "w1a1"},
 }
 LABELS = {
     "fmb": "w1, SE + FMB",
@@ -41,7 +41,7 @@ LABELS = {
     "no_se": "w1, no SE",
     "w1a1": "w1a1, SE + FMB",
     "taught": "w1, SE + FMB, taught",
-    "w1a1_taught": "w1a1, SE + FMB, taught, inputs +-1 from the first step",
+    "w1a1_taught": "w1a1, SE + FMB, taught",
 }
 #: Arms, their budget in epochs, and how many seeds.
 PLAN = (
