@@ -21,9 +21,9 @@ from larq_seresnet.training import callbacks, config
 FEWEST_SEEDS = 3
 THRESHOLD = 0.30
 #: What an arm decides, said or not.
-ARCHITECTURE = [
+DECIDED = [
     name
-    for name in config.FLAG_GROUPS["model"]
+    for name in (*config.FLAG_GROUPS["model"], "relaxed_inputs")
     if name not in ("filters", "input_shape", "weights")
 ]
 #: What runs say of their data: the same for all of a grid.
@@ -99,7 +99,7 @@ class Grid:
         self.measures = {arm: {} for arm in arms}
         self.runs = {}
         self.logs = pathlib.Path(logs)
-        varied = {*ARCHITECTURE, *(name for arguments in arms.values() for name in arguments)}
+        varied = {*DECIDED, *(name for arguments in arms.values() for name in arguments)}
         for path in sorted(self.logs.glob("*.csv")):
             match = re.fullmatch(r"(\w+)_seed(\d+)", path.stem)
             if not match or match[1] not in self.errors:

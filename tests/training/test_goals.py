@@ -79,11 +79,12 @@ def test_a_run_of_another_budget_is_refused(tmp_path, write_log):
 
 
 def test_an_arm_is_judged_by_its_own_arguments_whichever_log_comes_first(tmp_path, write_log):
-    for name in ("taught_budget100_seed0", "w1a1_budget6_seed0"):
+    # the first by name decides what no arm does: not whether inputs harden, which it has none of
+    for name in ("fmb_budget6_seed0", "taught_budget100_seed0", "w1a1_budget6_seed0"):
         run = _fast_run(name)
         write_log(tmp_path, run, run.arguments["epochs"])
     logged = grid.Grid(tmp_path, runs.arms_of(goals.runs()))
-    assert len(logged.runs) == 2
+    assert len(logged.runs) == 3
     write_log(tmp_path, run, 6, crop=4)
     with pytest.raises(ValueError, match="`crop` is 4 there, 2 here"):
         grid.Grid(tmp_path, runs.arms_of(goals.runs()))
