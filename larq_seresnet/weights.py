@@ -29,7 +29,7 @@ SHIPPED: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "w1a1": (
             "seresnet14_w1a1_se_sigmoid_fmb",
-            "80a2cdb107c3721feeda780f9f064edfb127a014a6e58189232278dea5563999",
+            "2ef020d2a2533d7ee548e672d656a5b6fcbd5c0149d4c10d49e0cb1e384293c5",
         ),
     },
 }
