@@ -111,7 +111,7 @@ def write_report(results):
         "each: [exploration](exploration.md).\n\n"
         + files.table(header, rows)
         + "\nWhat is kept was settled by the first trials, before most of this was measured: a "
-        "step thrown out may be level with its predecessor here or ahead of it, which no single seed "
-        f"tells from chance.\n\nFrom {grid.provenance()}\n"
+        "step thrown out may be level with its predecessor here or ahead of it, which no single "
+        f"seed tells from chance.\n\nFrom {grid.provenance()}\n"
     )
     files.replace(results / "README.md", lambda part: part.write_text(text))
