@@ -8,8 +8,8 @@ from sklearn.metrics import ConfusionMatrixDisplay
 from larq_seresnet.training.grid import FEWEST_SEEDS, student
 
 #: Told apart by the colour-blind, and by their dashes in print.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
+STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (6, 2)))
 
 
 def draw_curves(rows, title, path):

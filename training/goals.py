@@ -31,6 +31,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "fmb": {},
     "soft": {"fmb": False},
     "no_se": {"attention": None},
+    "untrained": {"fmb_gradient": "none"},
     "w1a1": {"precision": "w1a1"},
     "taught": _TAUGHT,
     "w1a1_taught": _TAUGHT | {"precision": "w1a1"},
@@ -39,6 +40,7 @@ LABELS = {
     "fmb": "w1, SE + FMB",
     "soft": "w1, SE without FMB",
     "no_se": "w1, no SE",
+    "untrained": "w1, SE + FMB, gates that never learn",
     "w1a1": "w1a1, SE + FMB",
     "taught": "w1, SE + FMB, taught",
     "w1a1_taught": "w1a1, SE + FMB, taught",
@@ -48,6 +50,7 @@ PLAN = (
     (("fmb",), 1, 5),
     (("fmb",), 2, 5),
     (("fmb", "soft", "no_se"), 6, 5),
+    (("untrained",), 6, 5),
     (("w1a1",), 6, 3),
     (("fmb", "w1a1"), 10, 1),
     (("fmb", "soft", "no_se"), 25, 3),
@@ -60,14 +63,15 @@ class Goal:
     """A figure to be reached: `found` of the logs, at most `goal`, better yet `stretch`.
 
     Attributes:
+        goal, stretch: None for a figure that stands beside the others, without a verdict.
         excludes: Whether the whole interval must lie below the goal, not the figure alone.
         seeds: How many it takes to tell.
     """
 
     what: str
     found: Callable[[Grid], Estimate]
-    goal: float
-    stretch: float
+    goal: float | None
+    stretch: float | None
     form: Callable[[float], str] = percent
     excludes: bool = False
     seeds: int = 1
@@ -75,6 +79,8 @@ class Goal:
     def verdict(self, found):
         if not found.seeds:
             return "not run"
+        if self.goal is None:
+            return ""
         if found.seeds < self.seeds:
             return "cannot be told"
         if (self.excludes and found.student[1] >= self.goal) or found.value > self.goal:
@@ -86,8 +92,8 @@ def _error(arm, budget):
     return lambda grid: mean_error(grid, budget_arm(arm, budget), budget)
 
 
-def _beyond(other, budget):
-    arms = budget_arm("fmb", budget), budget_arm(other, budget)
+def _beyond(other, budget, arm="fmb"):
+    arms = budget_arm(arm, budget), budget_arm(other, budget)
     return lambda grid: difference(grid, *arms, budget)
 
 
@@ -142,6 +148,16 @@ GOALS = (
             ),
         )
     ),
+    *(
+        Goal(
+            f"SE + FMB whose gates never learn, less {what}, 6 epochs",
+            _beyond(other, 6, "untrained"),
+            None,
+            None,
+            points,
+        )
+        for other, what in (("fmb", "SE + FMB"), ("soft", "SE without FMB"), ("no_se", "no SE"))
+    ),
 )
 
 
@@ -161,7 +177,7 @@ def write_report(results):
     rows = []
     for goal in GOALS:
         found = goal.found(grid)
-        limits = (goal.form(limit) for limit in (goal.goal, goal.stretch))
+        limits = ("-" if limit is None else goal.form(limit) for limit in (goal.goal, goal.stretch))
         rows.append((goal.what, *limits, found.text(goal.form, student=True), goal.verdict(found)))
     text = (
         "# What recipe `fast` reaches\n\n"

@@ -37,6 +37,7 @@ def test_table_of_steps(tmp_path, write_log):
 
 def test_goals_are_read_from_the_logs(tmp_path, write_log):
     errors = {"fmb": (0.18, 0.19, 0.2, 0.19, 0.19), "no_se": (0.22,) * 5, "soft": (0.18,) * 4}
+    errors["untrained"] = (0.2,) * 5
     for arm, found in errors.items():
         for seed, error in enumerate(found):
             write_log(tmp_path / "logs", _fast_run(f"{arm}_budget6_seed{seed}"), 6, error)
@@ -58,6 +59,7 @@ def test_goals_are_read_from_the_logs(tmp_path, write_log):
         "| SE + FMB less no SE, 6 epochs | +0.0 | -2.0 | -3.0 [-3.6, -2.4], t [-3.9, -2.1] (n = 5)"
         " | **stretch reached** |",
         "| +0.5 | +0.0 | +1.0 [+0.3, +1.8], t [-0.3, +2.3] (n = 4) | cannot be told |",
+        "| SE + FMB whose gates never learn, less no SE, 6 epochs | - | - | -2.0 [-2.0, -2.0], ",
         "After 6 epochs 90% of the gates of SE + FMB are open, and 68 of 80 channels for every one",
         "| 6 | 19.00% (18.0%, 19.0%, 20.0%, 19.0%, 19.0%) | 18.00% (18.0%, 18.0%, 18.0%, 18.0%)",
     ):
