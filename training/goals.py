@@ -31,7 +31,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "fmb": {},
     "soft": {"fmb": False},
     "no_se": {"attention": None},
-    "untrained": {"fmb_gradient": "none"},
+    "no_gradient": {"fmb_gradient": "none"},
     "w1a1": {"precision": "w1a1"},
     "taught": _TAUGHT,
     "w1a1_taught": _TAUGHT | {"precision": "w1a1"},
@@ -40,7 +40,7 @@ LABELS = {
     "fmb": "w1, SE + FMB",
     "soft": "w1, SE without FMB",
     "no_se": "w1, no SE",
-    "untrained": "w1, SE + FMB, gates that never learn",
+    "no_gradient": "w1, SE + FMB, gates that never learn",
     "w1a1": "w1a1, SE + FMB",
     "taught": "w1, SE + FMB, taught",
     "w1a1_taught": "w1a1, SE + FMB, taught",
@@ -50,9 +50,8 @@ PLAN = (
     (("fmb",), 1, 5),
     (("fmb",), 2, 5),
     (("fmb", "soft", "no_se"), 6, 5),
-    (("untrained",), 6, 5),
+    (("no_gradient",), 6, 5),
     (("w1a1",), 6, 3),
-    (("fmb", "w1a1"), 10, 1),
     (("fmb", "soft", "no_se"), 25, 3),
     (("taught", "w1a1_taught"), 100, 1),
 )
@@ -151,7 +150,7 @@ GOALS = (
     *(
         Goal(
             f"SE + FMB whose gates never learn, less {what}, 6 epochs",
-            _beyond(other, 6, "untrained"),
+            _beyond(other, 6, "no_gradient"),
             None,
             None,
             points,

@@ -1,5 +1,8 @@
 """The logs of a grid of runs, and statistics on them: means, intervals, epochs to a threshold.
 
+Arms are compared seed by seed, where both computed in the same dtype, so that what rounding does is
+no part of a difference.
+
 Every figure has two 95 % intervals over paired seeds: a percentile bootstrap (`scipy.stats`), which
 of a few seeds is too narrow (of three normal values it covers the mean 68 times in 100, of five
 82), and Student's t of the figure as each seed alone gives it, by which claims are judged. Fewer
@@ -144,24 +147,30 @@ class Grid:
         known = {name: found[0] for name in DATA_FACTS if (found := self.facts(name))}
         return next(iter(self.runs.values()))[0], known
 
+    def paired(self, *arms, epochs=1):
+        """The seeds that have reached an epoch in all arms, their layers computed in one dtype."""
+        reached = (
+            {
+                (seed, self.runs[self.logs / f"{arm}_seed{seed}.csv"][0].compute_dtype)
+                for seed, errors in self.errors[arm].items()
+                if len(errors) >= epochs
+            }
+            for arm in arms
+        )
+        return sorted(seed for seed, _ in set.intersection(*reached))
+
     def at(self, epochs, *arms):
-        """Errors after an epoch, (arms, seeds), of the seeds that have reached it in all arms.
+        """Errors after an epoch, (arms, seeds), of the seeds that pair at it.
 
         Args:
             epochs: One, counted from 1, or several: then the mean of their errors.
             arms: Names.
         """
         chosen = np.atleast_1d(epochs)
-        reached = [
-            {
-                seed: errors[chosen - 1].mean()
-                for seed, errors in self.errors[arm].items()
-                if len(errors) >= chosen.max()
-            }
-            for arm in arms
-        ]
-        seeds = sorted(set(reached[0]).intersection(*reached[1:]))
-        return np.array([[each[seed] for seed in seeds] for each in reached])
+        seeds = self.paired(*arms, epochs=chosen.max())
+        return np.array(
+            [[self.errors[arm][seed][chosen - 1].mean() for seed in seeds] for arm in arms]
+        )
 
     def modules(self, arm, epoch):
         """What the SE modules did after an epoch: for each seed that has it, a dict by module."""
@@ -248,7 +257,7 @@ def fewer_epochs(grid, arm, base):
     Returns:
         Two `Estimate`, seeds paired: at least, and at most so much.
     """
-    seeds = sorted(set(grid.errors[arm]) & set(grid.errors[base]))
+    seeds = grid.paired(arm, base)
     bounds = {
         each: np.array([_bounds(grid.errors[each][seed]) for seed in seeds]).reshape(-1, 2).T
         for each in (arm, base)

@@ -37,7 +37,7 @@ def test_table_of_steps(tmp_path, write_log):
 
 def test_goals_are_read_from_the_logs(tmp_path, write_log):
     errors = {"fmb": (0.18, 0.19, 0.2, 0.19, 0.19), "no_se": (0.22,) * 5, "soft": (0.18,) * 4}
-    errors["untrained"] = (0.2,) * 5
+    errors["no_gradient"] = (0.2,) * 5
     for arm, found in errors.items():
         for seed, error in enumerate(found):
             write_log(tmp_path / "logs", _fast_run(f"{arm}_budget6_seed{seed}"), 6, error)
@@ -90,6 +90,21 @@ def test_an_arm_is_judged_by_its_own_arguments_whichever_log_comes_first(tmp_pat
     write_log(tmp_path, run, 6, crop=4)
     with pytest.raises(ValueError, match="`crop` is 4 there, 2 here"):
         grid.Grid(tmp_path, runs.arms_of(goals.runs()))
+
+
+def test_seeds_pair_only_where_both_runs_computed_alike(tmp_path, write_log):
+    for arm, error, dtypes in (
+        ("fmb", 0.2, ("bfloat16", "bfloat16")),
+        ("soft", 0.3, ("bfloat16", "float32")),
+    ):
+        for seed, dtype in enumerate(dtypes):
+            run = _fast_run(f"{arm}_budget6_seed{seed}")
+            write_log(tmp_path, run, 6, error, compute_dtype=dtype)
+    logged = grid.Grid(tmp_path, runs.arms_of(goals.runs()))
+    arms = "fmb_budget6", "soft_budget6"
+    assert grid.difference(logged, *arms, 6).seeds == 1
+    assert [found.seeds for found in grid.fewer_epochs(logged, *arms)] == [1, 1]
+    assert grid.mean_error(logged, "soft_budget6", 6).seeds == 2
 
 
 def _fast_run(name):
