@@ -3,15 +3,21 @@
 python examples/predict.py cat.jpg
 """
 
-import sys
+import argparse
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from larq_seresnet import SEResNet14, decode_predictions, preprocess_input
 
+parser = argparse.ArgumentParser()
+parser.add_argument("photograph")
+arguments = parser.parse_args()
+
 model = SEResNet14()
-image = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")  # phones turn by a note
+image = ImageOps.exif_transpose(Image.open(arguments.photograph)).convert(
+    "RGB"
+)  # phones turn by a note
 image = ImageOps.fit(image, (32, 32), Image.Resampling.BOX)  # the middle square, averaged
 pixels = np.asarray(image)[np.newaxis]  # uint8, 0..255, (1, 32, 32, 3)
 (best,) = decode_predictions(model.predict(preprocess_input(pixels), verbose=0), top=3)

@@ -6,8 +6,8 @@
 without TensorFlow.
 """
 
+import argparse
 import pathlib
-import sys
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -16,11 +16,17 @@ from PIL import Image, ImageOps
 from larq_seresnet import SEResNet14, decode_predictions
 from larq_seresnet.export import convert
 
+parser = argparse.ArgumentParser()
+parser.add_argument("photograph")
+arguments = parser.parse_args()
+
 converted = convert.to_tflite(SEResNet14(), "litert", input_type="uint8", strip=True)
 pathlib.Path("model.tflite").write_bytes(converted.tflite)
 print(f"model.tflite: {len(converted.tflite):,} bytes")
 
-image = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")  # phones turn by a note
+image = ImageOps.exif_transpose(Image.open(arguments.photograph)).convert(
+    "RGB"
+)  # phones turn by a note
 image = ImageOps.fit(image, (32, 32), Image.Resampling.BOX)
 interpreter = Interpreter("model.tflite")
 interpreter.allocate_tensors()

@@ -13,6 +13,7 @@ import sys
 import warnings
 
 from larq_seresnet import files
+from larq_seresnet.arguments import check_choice
 from larq_seresnet.export import (
     anatomy,
     flatbuffer,
@@ -142,11 +143,11 @@ def _stem(arguments):
 
 def check_weights(runtime, weights):
     """Raises ValueError for a way to store filters that a runtime does not compute."""
-    if weights not in WEIGHTS[runtime]:
-        raise ValueError(
-            f"--weights {weights} is for --runtime litert; with {runtime} it must be one of "
-            f"{', '.join(WEIGHTS[runtime])}."
-        )
+    check_choice("runtime", runtime, WEIGHTS)
+    try:
+        check_choice("weights", weights, WEIGHTS[runtime])
+    except ValueError as error:
+        raise ValueError(f"for {runtime!r} {error}") from None
 
 
 def convert(model, runtime="lce"):
@@ -162,9 +163,11 @@ def convert(model, runtime="lce"):
         A file's bytes.
 
     Raises:
+        ValueError: If there is no such runtime.
         RuntimeError: If LCE's conversion by way of a SavedModel fails. It would then warn and try
             another way, with another result.
     """
+    check_choice("runtime", runtime, WEIGHTS)
     with layers_in("float32"):
         return (_lce if runtime == "lce" else pack_litert.convert)(in_float32(model))
 
@@ -206,7 +209,8 @@ def store(
         filters were left alone because they hold more than two values.
 
     Raises:
-        ValueError: If the runtime does not compute filters stored so, or no filter has two values.
+        ValueError: If an argument has another value, the runtime does not compute filters stored
+            so, or no filter has two values.
     """
     check_weights(runtime, weights)
     left_alone = []

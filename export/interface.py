@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from larq_seresnet.arguments import check_choice
 from larq_seresnet.export import flatbuffer
 from larq_seresnet.preprocessing import MEAN, STD
 
@@ -22,7 +23,12 @@ def with_types(tflite, input_type, output_type):
 
     Returns:
         The new file's bytes.
+
+    Raises:
+        ValueError: If there is no such type.
     """
+    check_choice("input_type", input_type, INPUT_TYPES)
+    check_choice("output_type", output_type, OUTPUT_TYPES)
     model = flatbuffer.read(tflite)
     if input_type == "uint8":
         _take_bytes(model)

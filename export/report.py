@@ -6,8 +6,9 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from larq_seresnet import files
-from larq_seresnet.training.figures import COLOURS
 
+#: Told apart by the colour-blind.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 CAUSES = {
     "tie": "explained by a tie",
     "batch": "by Keras too, in another batch",

@@ -1,5 +1,7 @@
 """Pictures drawn from logs."""
 
+from itertools import cycle
+
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
@@ -52,7 +54,9 @@ def draw_errors(grid, labels, title, path, epochs, stated, threshold=None):
     """
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     axes = figure.add_subplot()
-    for (arm, label), colour, style in zip(labels.items(), COLOURS, STYLES, strict=False):
+    for (arm, label), colour, style in zip(
+        labels.items(), cycle(COLOURS), cycle(STYLES), strict=False
+    ):
         runs = [100 * errors[:epochs] for errors in grid.errors[arm].values()]
         if not runs:
             continue
@@ -88,7 +92,9 @@ def draw_budgets(points, paper, path):
     """
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     axes = figure.add_subplot()
-    for (label, budgets), colour, style in zip(points.items(), COLOURS, STYLES, strict=True):
+    for (label, budgets), colour, style in zip(
+        points.items(), cycle(COLOURS), cycle(STYLES), strict=False
+    ):
         for budget, errors in budgets.items():
             axes.plot([budget] * len(errors), 100 * errors, ".", color=colour, ms=4, alpha=0.5)
         means = [100 * errors.mean() for errors in budgets.values()]

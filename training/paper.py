@@ -154,6 +154,12 @@ def write_report(results):
         _draw_gates(callbacks.read_gates(tables.gates_log(grid)), results)
 
 
+def write_tuning(results):
+    """Likewise, where there are logs: the report tells what the rate was chosen by."""
+    if any((results / "logs").glob("*.csv")):
+        write_report(results)
+
+
 def _draw_gates(records, results):
     """Figures 4 and 5, the first SE module's gates at epochs 1 and 10, and 6, their histogram."""
 

@@ -78,7 +78,7 @@ class Profile:
 
 
 PROFILES = {
-    "tuning": Profile(paper.tuning(), logs="tuning"),
+    "tuning": Profile(paper.tuning(), paper.write_tuning, logs="tuning"),
     "smoke": Profile(paper.smoke(), results=RUNS / "smoke" / "report", folder=RUNS / "smoke"),
     "short": Profile(paper.short()),
     "full": Profile(paper.full()),

@@ -49,6 +49,8 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     if arguments.epochs < 2 or arguments.turns < 1:
         parser.error("--epochs must be at least 2, the first warms up, and --turns at least 1")
+    if arguments.images < 1:
+        parser.error(f"--images must be at least 1, received {arguments.images}")
     try:
         images = data.load(arguments.dataset, limit_train=arguments.images, limit_test=TEST_IMAGES)
         model = SEResNet14(

@@ -37,7 +37,6 @@ from larq_seresnet.weights import load_weights
 PACKAGES = ("tensorflow", "tf-keras", "larq", "tensorflow-datasets", "numpy")
 #: Where in a run directory the run of its teacher is.
 TEACHER = "teacher"
-CHANGEABLE_ON_RESUME = ("data_dir", "gate_epochs")
 #: What decides on a run besides its arguments: the folders of the two packages.
 CODE = (pathlib.Path(larq_seresnet.__path__[0]), pathlib.Path(__file__).parent)
 
@@ -137,7 +136,7 @@ def _resumed(given, run_dir):
         for name, value in given.items()
         if _as_saved(name, value) != getattr(settings, name)
     }
-    changeable = set(CHANGEABLE_ON_RESUME)
+    changeable = set(config.ASIDE)
     if settings.extendable:
         changeable.add("epochs")
     fixed = sorted(set(changed) - changeable)

@@ -188,7 +188,10 @@ def test_lces_silent_second_way_is_an_error(monkeypatch, small_model):
         (["{run}", "--dataset", "nosuchset"], "`dataset` must be a TFDS name"),
         (["{empty}"], "is no finished run: it holds no weights.h5"),
         (["{run}", "--out-dir", "{run}/config.json"], "File exists"),
-        (["{run}", "--weights", "int8"], "--weights int8 is for --runtime litert; with lce it"),
+        (
+            ["{run}", "--weights", "int8"],
+            "for 'lce' `weights` must be one of '1bit', 'float32', received 'int8'",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message, trained, tmp_path, capsys):
@@ -246,6 +249,21 @@ def test_other_configurations_convert_too(arguments, images):
             assert bool(operators.keys() & {"LOGISTIC", "TANH"}) == bool(gated)
     assert unexplained[0] == unexplained[2] == 0
     assert min(unexplained[1], unexplained[3]) > 4
+
+
+def test_what_there_is_not_is_refused_in_python_too(small_model):
+    model = small_model(precision="w1")
+    for name, value in (
+        ("runtime", "tflite"),
+        ("weights", "int3"),
+        ("input_type", "int8"),
+        ("output_type", "uint8"),
+    ):
+        options = {"runtime": "litert", name: value}
+        with pytest.raises(ValueError, match=f"`{name}` must be one of .*, received '{value}'"):
+            convert.to_tflite(model, **options)
+    with pytest.raises(ValueError, match="`runtime` must be one of 'lce', 'litert', received 'x'"):
+        convert.store(b"", "x")
 
 
 def test_a_float32_model_has_nothing_to_pack(small_model):

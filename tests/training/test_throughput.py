@@ -31,6 +31,7 @@ def test_all_three_rates_are_measured(capsys):
     ("given", "said"),
     [
         ("--epochs 1", "--epochs must be at least 2"),
+        ("--images 0", "--images must be at least 1, received 0"),
         (
             "--dataset digits --images 512 --precision w2",
             "`precision` must be one of 'float32', 'w1', 'w1a1'",
