@@ -14,6 +14,7 @@ from larq_seresnet.training.grid import (
     estimate,
     fewer_epochs,
     mean_error,
+    mean_share,
     percent,
     points,
     reduction,
@@ -263,9 +264,3 @@ def _prunable(grid):
         f"{estimate(np.mean, [closed]).text()}",
         at_least(found, 0.5),
     )
-
-
-def mean_share(modules, key):
-    """The mean of what the SE modules of a run say, each channel counting alike."""
-    channels = sum(module["channels"] for module in modules.values())
-    return sum(module[key] * module["channels"] for module in modules.values()) / channels

@@ -235,6 +235,12 @@ def difference(grid, arm, other, epochs):
     return estimate(lambda a, b: np.mean(a) - np.mean(b), grid.at(epochs, arm, other))
 
 
+def mean_share(modules, key):
+    """The mean of what the SE modules of a run say, each channel counting alike."""
+    channels = sum(module["channels"] for module in modules.values())
+    return sum(module[key] * module["channels"] for module in modules.values()) / channels
+
+
 def epochs_to(errors, threshold=THRESHOLD):
     """The first epoch at or under the threshold, and the first after which it stays there.
 

@@ -18,7 +18,6 @@ from larq_seresnet.training.claims import (
     around,
     claims,
     epochs_text,
-    mean_share,
     named,
 )
 from larq_seresnet.training.grid import (
@@ -26,6 +25,7 @@ from larq_seresnet.training.grid import (
     difference,
     epochs_to,
     mean_error,
+    mean_share,
     points,
     reduction,
 )

@@ -56,10 +56,10 @@ def test_goals_are_read_from_the_logs(tmp_path, write_log):
         "is there (paper: 9) | 2 | 1 | 2 (n = 5) | **reached** |",
         "| 20.0% | 17.0% | 19.0% [18.4%, 19.6%], t [18.1%, 19.9%] (n = 5) | **reached** |",
         "| error, 100 epochs (paper: about 12 %) | 10.0% | 9.0% | not run | not run |",
-        "| SE + FMB less no SE, 6 epochs | +0.0 | -2.0 | -3.0 [-3.6, -2.4], t [-3.9, -2.1] (n = 5)"
-        " | **stretch reached** |",
-        "| +0.5 | +0.0 | +1.0 [+0.3, +1.8], t [-0.3, +2.3] (n = 4) | cannot be told |",
-        "| SE + FMB whose gates never learn, less no SE, 6 epochs | - | - | -2.0 [-2.0, -2.0], ",
+        "| SE + FMB less no SE, 6 epochs | +0.00 | -2.00 | -3.00 [-3.60, -2.40], t [-3.88, -2.12] "
+        "(n = 5) | **stretch reached** |",
+        "| +0.50 | +0.00 | +1.00 [+0.25, +1.75], t [-0.30, +2.30] (n = 4) | cannot be told |",
+        "| SE + FMB whose gates never learn, less no SE, 6 epochs | - | - | -2.00 [-2.00, -2.00], ",
         "After 6 epochs 90% of the gates of SE + FMB are open, and 68 of 80 channels for every one",
         "| 6 | 19.00% (18.0%, 19.0%, 20.0%, 19.0%, 19.0%) | 18.00% (18.0%, 18.0%, 18.0%, 18.0%)",
     ):
