@@ -90,7 +90,7 @@ def draw_budgets(points, paper, path):
         paper: Errors by epoch that the paper states.
         path: Where to, without ending: written as .png and .svg.
     """
-    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    figure = Figure(figsize=(5, 4.6), layout="constrained")
     axes = figure.add_subplot()
     for (label, budgets), colour, style in zip(
         points.items(), cycle(COLOURS), cycle(STYLES), strict=False
@@ -108,7 +108,7 @@ def draw_budgets(points, paper, path):
     axes.set_xticks(ticks, map(str, ticks))
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     _save(figure, path)
 
 
