@@ -15,10 +15,8 @@ parser.add_argument("photograph")
 arguments = parser.parse_args()
 
 model = SEResNet14()
-image = ImageOps.exif_transpose(Image.open(arguments.photograph)).convert(
-    "RGB"
-)  # phones turn by a note
-image = ImageOps.fit(image, (32, 32), Image.Resampling.BOX)  # the middle square, averaged
+image = ImageOps.exif_transpose(Image.open(arguments.photograph))  # phones turn by a note
+image = ImageOps.fit(image.convert("RGB"), (32, 32), Image.Resampling.BOX)  # the middle square
 pixels = np.asarray(image)[np.newaxis]  # uint8, 0..255, (1, 32, 32, 3)
 (best,) = decode_predictions(model.predict(preprocess_input(pixels), verbose=0), top=3)
 for name, probability in best:

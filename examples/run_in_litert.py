@@ -24,10 +24,8 @@ converted = convert.to_tflite(SEResNet14(), "litert", input_type="uint8", strip=
 pathlib.Path("model.tflite").write_bytes(converted.tflite)
 print(f"model.tflite: {len(converted.tflite):,} bytes")
 
-image = ImageOps.exif_transpose(Image.open(arguments.photograph)).convert(
-    "RGB"
-)  # phones turn by a note
-image = ImageOps.fit(image, (32, 32), Image.Resampling.BOX)
+image = ImageOps.exif_transpose(Image.open(arguments.photograph))  # phones turn by a note
+image = ImageOps.fit(image.convert("RGB"), (32, 32), Image.Resampling.BOX)
 interpreter = Interpreter("model.tflite")
 interpreter.allocate_tensors()
 interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.asarray(image)[np.newaxis])

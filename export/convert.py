@@ -144,10 +144,12 @@ def _stem(arguments):
 def check_weights(runtime, weights):
     """Raises ValueError for a way to store filters that a runtime does not compute."""
     check_choice("runtime", runtime, WEIGHTS)
-    try:
-        check_choice("weights", weights, WEIGHTS[runtime])
-    except ValueError as error:
-        raise ValueError(f"for {runtime!r} {error}") from None
+    check_choice("weights", weights, pack_litert.WEIGHTS)
+    if weights not in WEIGHTS[runtime]:
+        raise ValueError(
+            f"--weights {weights} is for --runtime litert; with {runtime} it must be one of "
+            f"{', '.join(WEIGHTS[runtime])}."
+        )
 
 
 def convert(model, runtime="lce"):

@@ -188,10 +188,7 @@ def test_lces_silent_second_way_is_an_error(monkeypatch, small_model):
         (["{run}", "--dataset", "nosuchset"], "`dataset` must be a TFDS name"),
         (["{empty}"], "is no finished run: it holds no weights.h5"),
         (["{run}", "--out-dir", "{run}/config.json"], "File exists"),
-        (
-            ["{run}", "--weights", "int8"],
-            "for 'lce' `weights` must be one of '1bit', 'float32', received 'int8'",
-        ),
+        (["{run}", "--weights", "int8"], "--weights int8 is for --runtime litert; with lce it"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message, trained, tmp_path, capsys):
