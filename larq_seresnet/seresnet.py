@@ -132,21 +132,11 @@ def SEResNet14(
         pooling=pooling,
     )
     _check_arguments(arguments)
-    quantizers = PRECISIONS[precision]
-    block = _binary_block if quantizers.input_quantizer else _float_block
-    gate, skip = _gate(arguments, quantizers), _skip(arguments, quantizers)
     image = _image_input(input_shape, input_tensor, include_top)
     arguments.input_shape = tuple(image.shape[1:])
-    x = _conv(image, filters[0], 3, 1, quantizers, "stem")
-    x = _batch_norm(x, "stem")
-    if not quantizers.input_quantizer:  # the sign of what ReLU returns is always +1
-        x = _relu(x, "stem")
-    for stage, channels in enumerate(filters, start=1):
-        for number in (1, 2):
-            strides = 2 if stage > 1 and number == 1 else 1
-            x = block(x, channels, strides, quantizers, gate, skip, f"stage{stage}_block{number}")
+    x = _features(image, arguments)
     if include_top:
-        x = _top(x, arguments, quantizers)
+        x = _top(x, arguments, PRECISIONS[precision])
     elif pooling:
         x = POOLINGS[pooling](name=f"{pooling}_pool")(x)
 
@@ -156,6 +146,22 @@ def SEResNet14(
     if weights is not None:
         load_weights(model, weights)
     return model
+
+
+def _features(x, arguments):
+    """The stem and the three stages."""
+    quantizers = PRECISIONS[arguments.precision]
+    block = _binary_block if quantizers.input_quantizer else _float_block
+    gate, skip = _gate(arguments, quantizers), _skip(arguments, quantizers)
+    x = _conv(x, arguments.filters[0], 3, 1, quantizers, "stem")
+    x = _batch_norm(x, "stem")
+    if not quantizers.input_quantizer:  # the sign of what ReLU returns is always +1
+        x = _relu(x, "stem")
+    for stage, channels in enumerate(arguments.filters, start=1):
+        for number in (1, 2):
+            strides = 2 if stage > 1 and number == 1 else 1
+            x = block(x, channels, strides, quantizers, gate, skip, f"stage{stage}_block{number}")
+    return x
 
 
 def _float_block(x, channels, strides, quantizers, gate, skip, name):
