@@ -6,9 +6,9 @@ import tensorflow as tf
 from larq_seresnet.arguments import is_count
 
 #: Mean and standard deviation of the red, green and blue values of the 50,000 training images of
-#: CIFAR-10 (JPEG-75 copy), 8-bit scale. Training, export and devices read them here alone.
-MEAN = (124.14, 122.96, 112.57)
-STD = (62.50, 61.85, 66.42)
+#: CIFAR-10, 8-bit scale. Training, export and devices read them here alone.
+MEAN = (125.31, 122.95, 113.87)
+STD = (62.99, 62.09, 66.70)
 
 CIFAR10_CLASSES = (
     "airplane",

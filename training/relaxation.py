@@ -17,9 +17,7 @@ class Relaxation(tf.keras.callbacks.Callback):
     .. math:: h\,\mathrm{sign}(x) + (1 - h)\,\mathrm{clip}(x, -1, 1)
 
     The hardness h rises linearly with the steps from 0 to 1; the gradient is that of the sign's
-    straight-through estimator throughout. On test images and after training signs alone count:
-    early test errors are those of signs that were not trained as such, which is said on standard
-    output when training begins.
+    straight-through estimator throughout. On test images and after training signs alone count.
 
     Args:
         model: Compiled; its kernels and inputs that are not 1-bit stay as they are.
@@ -51,13 +49,6 @@ class Relaxation(tf.keras.callbacks.Callback):
             return signs + tf.stop_gradient(softness * (real(values) - signs))
 
         return relaxed
-
-    def on_train_begin(self, logs=None):
-        if self.layers and int(self.model.optimizer.iterations) < self.steps:
-            print(
-                f"1-bit values harden until epoch {self.steps / self.params['steps']:.3g}: tests "
-                f"before that see signs that were not trained as such"
-            )
 
     def on_train_batch_begin(self, batch, logs=None):
         self.hardness.assign(min(1.0, int(self.model.optimizer.iterations) / self.steps))

@@ -24,6 +24,7 @@ import larq_seresnet
 from larq_seresnet import SEResNet14, save_weights
 from larq_seresnet.precision import layers_in
 from larq_seresnet.training import (
+    batch_norm,
     callbacks,
     config,
     data,
@@ -83,8 +84,11 @@ def main(argv=None):
     teacher = _teacher(settings, images, run_dir / TEACHER)
     gates = _gate_recorder(settings, images, run_dir)
     board = tf.keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False)
-    # the checkpoint last: an epoch is done when all else of it is written
-    _fit(model, settings, images, range(first, last), [log, gates, board, checkpoint], teacher)
+    statistics = batch_norm.BatchNormEstimator(images, settings.epochs)
+    # after the log, whose clock stops before it; the checkpoint last: an epoch is done when all
+    # else of it is written
+    run_callbacks = [log, statistics, gates, board, checkpoint]
+    _fit(model, settings, images, range(first, last), run_callbacks, teacher)
     save_weights(model, run_dir / config.WEIGHTS_FILE, images.name, images.class_names)
     figures.draw_curves(
         callbacks.read_log(run_dir / callbacks.LOG_FILE),
