@@ -28,8 +28,14 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.13",
-    packages=["larq_seresnet", "larq_seresnet.training", "larq_seresnet.export"],
+    packages=[
+        "larq_seresnet",
+        "larq_seresnet.training",
+        "larq_seresnet.training.study",
+        "larq_seresnet.export",
+    ],
     package_dir={"larq_seresnet.training": "training", "larq_seresnet.export": "export"},
+    entry_points={"console_scripts": ["larq-seresnet = larq_seresnet.__main__:main"]},
     package_data={"larq_seresnet": ["weights/*.npz", "weights/README.md"]},
     install_requires=[
         "h5py",

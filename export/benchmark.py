@@ -109,7 +109,6 @@ def _write(directory, result, rows):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        prog="benchmark.py",
         description="Converts trained models in every way there is, beside float32 and full int8 "
         "conversions of the same, and measures all in turn.",
         allow_abbrev=False,

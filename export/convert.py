@@ -85,7 +85,6 @@ def _write(directory, stem, converted, proof, class_names):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        prog="convert.py",
         description="Converts a trained SEResNet14 for Larq Compute Engine (LCE) or for LiteRT, "
         "and proves, image by image, that the file computes what the Keras model computes.",
         allow_abbrev=False,

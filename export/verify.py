@@ -115,7 +115,6 @@ def main(argv=None):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        prog="verify.py",
         description="Runs every test image through a .tflite file and through the Keras model.",
         allow_abbrev=False,
     )

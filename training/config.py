@@ -1,6 +1,8 @@
-"""Everything that defines a run: one dataclass, its command-line flags, its file."""
+"""Everything that defines a run: one table of its arguments, its recipes, its file.
 
-import argparse
+What the table says of flags, `flags` reads.
+"""
+
 import dataclasses
 import json
 import math
@@ -308,7 +310,6 @@ class Config:
         files.replace(run_dir / CONFIG_FILE, lambda part: part.write_text(text))
 
 
-_RECIPE_FIELDS = [field.name for field in dataclasses.fields(Recipe)]
 _BEFORE = {
     field.name: field.metadata["before"]
     for field in dataclasses.fields(Config)
@@ -376,50 +377,3 @@ def check_same(path: pathlib.Path, kept: Config, wanted: Config) -> None:
             raise ValueError(
                 f"{path} is of another grid: `{field.name}` is {there!r} there, {here!r} here."
             )
-
-
-def add_flags(parser: argparse.ArgumentParser) -> dict[str, Any]:
-    """Gives `parser` one flag a field of `Config`; what is not given stays unset.
-
-    Returns:
-        The groups the flags stand in, by name.
-    """
-    groups: dict[str, Any] = {}
-    for field in dataclasses.fields(Config):
-        group, options = field.metadata["group"], dict(field.metadata["options"])
-        if group not in groups:
-            groups[group] = parser.add_argument_group(group)
-        help = field.metadata["help"]
-        if field.name in _RECIPE_FIELDS:
-            values = {name: vars(recipe)[field.name] for name, recipe in RECIPES.items()}
-            help += f" (default*: {', '.join(f'{name} {each}' for name, each in values.items())})"
-        elif field.default not in (None, ()):
-            help += f" (default: {format_value(field.default)})"
-        if isinstance(field.default, bool) or field.name == "flip":
-            options["action"] = argparse.BooleanOptionalAction
-        groups[group].add_argument(
-            "--" + field.name.replace("_", "-"), default=argparse.SUPPRESS, help=help, **options
-        )
-    return groups
-
-
-def flags(arguments: dict[str, Any]) -> list[str]:
-    """Fields of `Config` with their values as words of a command line."""
-    words = []
-    for name, value in arguments.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            values = value if isinstance(value, tuple) else (value,)
-            words += [f"--{flag}", *map(format_value, values)]
-    return words
-
-
-def format_value(value: Any) -> str:
-    """A field's value as one types it on the command line."""
-    if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return "none" if value is None else str(value)

@@ -28,13 +28,6 @@ CHARACTERS = (
     "svhn",
     "svhn_cropped",
 )
-#: Test images by the SHA-256 of their bytes: copies that have the name of another set.
-COPIES = {
-    "fb3252af57295aed6514bb761cade5fc6681243fd98735e31e925534d8610016": (
-        " (a copy whose images have been stored as JPEG, quality 75: errors compare with each "
-        "other, and only roughly with those on the lossless set)"
-    ),
-}
 
 
 class DataUnavailable(Exception):
@@ -103,10 +96,9 @@ def load(name=None, data_dir=None, size=(32, 32), limit_train=None, limit_test=N
 
 def describe(settings, facts):
     """What a run was trained and tested on, in a sentence, from its `Config` and facts."""
-    copy = COPIES.get(facts.get("test_images_sha256"), "")
     held_out = " held out of those for training" * bool(settings.held_out)
     return (
-        f"Data set {settings.dataset}{copy}, {facts['train_images']:,} training and "
+        f"Data set {settings.dataset}, {facts['train_images']:,} training and "
         f"{facts['test_images']:,} test images{held_out}."
     )
 

@@ -7,7 +7,8 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from larq_seresnet.training import ablation, data, goals, paper, runs
+from larq_seresnet.training import data
+from larq_seresnet.training.study import ablation, goals, paper, runs
 
 RESULTS, RUNS = pathlib.Path("results"), pathlib.Path("runs")
 
@@ -98,7 +99,7 @@ PROFILES = {
 
 
 def _parser():
-    parser = argparse.ArgumentParser(prog="reproduce.py", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "--profile",
         choices=list(PROFILES),

@@ -21,7 +21,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 
 from larq_seresnet import SEResNet14, files, preprocess_input, save_weights
-from larq_seresnet.training import callbacks, config, data, figures, train
+from larq_seresnet.training import callbacks, config, data, flags, pictures, train
 
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "larq_seresnet" / "weights"
@@ -100,7 +100,7 @@ def ship(run_dir):
     )
     probabilities = packed.predict(preprocess_input(images.test[0]), batch_size=500, verbose=0)
     matrix = confusion_matrix(images.test[1], probabilities.argmax(axis=1))
-    figures.draw_confusion(matrix, images.class_names, model.name, LOGS / f"{stem}.png")
+    pictures.draw_confusion(matrix, images.class_names, model.name, LOGS / f"{stem}.png")
     shipped = {
         "name": model.name,
         "file": target.name,
@@ -109,7 +109,7 @@ def ship(run_dir):
         "images": int(matrix.sum()),
         "wrong": int(matrix.sum() - np.trace(matrix)),
         "run": json.loads((run_dir / config.CONFIG_FILE).read_text()),
-        "command": shlex.join(["python", "training/train.py", *config.flags(settings.changed())]),
+        "command": shlex.join(["python", "training/train.py", *flags.words(settings.changed())]),
     }
     texts = {
         f"{stem}.json": json.dumps(shipped, indent=1) + "\n",

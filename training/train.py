@@ -28,9 +28,10 @@ from larq_seresnet.training import (
     callbacks,
     config,
     data,
-    figures,
+    flags,
     machine,
     optimizers,
+    pictures,
     relaxation,
 )
 from larq_seresnet.weights import load_weights
@@ -90,7 +91,7 @@ def main(argv=None):
     run_callbacks = [log, statistics, gates, board, checkpoint]
     _fit(model, settings, images, range(first, last), run_callbacks, teacher)
     save_weights(model, run_dir / config.WEIGHTS_FILE, images.name, images.class_names)
-    figures.draw_curves(
+    pictures.draw_curves(
         callbacks.read_log(run_dir / callbacks.LOG_FILE),
         f"{model.name}\n{_data_name(settings)}, {settings.recipe}, seed {settings.seed}",
         run_dir / "curves.png",
@@ -102,12 +103,11 @@ def main(argv=None):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        prog="train.py",
         description="Trains SEResNet14 and writes a run directory: config.json, log.csv, "
         "weights.h5, gates.npz, curves.png, checkpoint/, tensorboard/.",
         allow_abbrev=False,
     )
-    group = config.add_flags(parser)["run"]
+    group = flags.add_to(parser)["run"]
     group.add_argument(
         "--run-dir",
         type=pathlib.Path,
@@ -148,8 +148,8 @@ def _resumed(given, run_dir):
         hint = " The schedule is laid out for all epochs: see --stop-after." * ("epochs" in fixed)
         raise ValueError(
             f"`{fixed[0]}` of a run cannot change when it is resumed: it is "
-            f"{config.format_value(getattr(settings, fixed[0]))}, received "
-            f"{config.format_value(changed[fixed[0]])}.{hint}"
+            f"{flags.format_value(getattr(settings, fixed[0]))}, received "
+            f"{flags.format_value(changed[fixed[0]])}.{hint}"
         )
     return dataclasses.replace(settings, **changed), facts
 
@@ -327,8 +327,8 @@ def _teacher(settings, images, run_dir):
     if not (run_dir / config.WEIGHTS_FILE).exists():
         print(f"first the teacher, {settings.teacher_epochs} epochs", flush=True)
         data_dir = {"data_dir": taught_by.data_dir} if taught_by.data_dir else {}
-        flags = taught_by.changed() | data_dir
-        main([*config.flags(flags), "--run-dir", str(run_dir), *going_on(run_dir)])
+        changed = taught_by.changed() | data_dir
+        main([*flags.words(changed), "--run-dir", str(run_dir), *going_on(run_dir)])
     # tf.data, which asks it, computes on the CPU
     with layers_in(settings.compute_dtype), tf.device("CPU:0"):
         return SEResNet14(

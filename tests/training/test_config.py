@@ -6,7 +6,7 @@ import json
 import pytest
 
 from larq_seresnet import SEResNet14
-from larq_seresnet.training import config
+from larq_seresnet.training import config, flags
 
 
 def test_model_flags_have_the_models_defaults():
@@ -21,7 +21,7 @@ def test_model_flags_have_the_models_defaults():
 
 def test_flags_are_kebab_case_and_say_their_default():
     parser = argparse.ArgumentParser()
-    config.add_flags(parser)
+    flags.add_to(parser)
     text = " ".join(parser.format_help().split())
     for field in dataclasses.fields(config.Config):
         assert f"--{field.name.replace('_', '-')}" in text
@@ -32,7 +32,7 @@ def test_flags_are_kebab_case_and_say_their_default():
 
 def test_flags_make_a_config():
     parser = argparse.ArgumentParser()
-    config.add_flags(parser)
+    flags.add_to(parser)
     given = parser.parse_args(
         "--no-fmb --attention none --filters 1 2 3 --gate-epochs 4 5 --recipe plain".split()
     )
@@ -54,15 +54,15 @@ def test_a_recipe_is_the_default_of_its_fields():
 
 def test_flags_are_read_back():
     parser = argparse.ArgumentParser()
-    config.add_flags(parser)
+    flags.add_to(parser)
     settings = config.Config(attention=None, filters=(1, 2, 4), fmb=False, recipe="plain")
-    words = config.flags(settings.changed())
+    words = flags.words(settings.changed())
     assert words[:2] == ["--no-fmb", "--attention"]
     assert config.Config(**vars(parser.parse_args(words))) == settings
 
 
 def test_a_path_with_a_space_is_one_word():
-    assert config.flags({"dataset": "my flowers", "filters": (4, 8)}) == [
+    assert flags.words({"dataset": "my flowers", "filters": (4, 8)}) == [
         *("--dataset", "my flowers", "--filters", "4", "8"),
     ]
 

@@ -89,7 +89,7 @@ def test_a_model_whose_inputs_harden_is_cloned_as_it_was(signs):
     np.testing.assert_array_equal(np.ravel(clone(VALUES)), [1, -1, -1, 1])
 
 
-def test_hardness_rises_in_training_and_tests_see_signs(convolution, capsys):
+def test_hardness_rises_in_training_and_tests_see_signs(convolution):
     relaxed = relaxation.Relaxation(convolution, steps=4)
     seen = []
     look = tf.keras.callbacks.LambdaCallback(
@@ -108,9 +108,6 @@ def test_hardness_rises_in_training_and_tests_see_signs(convolution, capsys):
         sums = np.where(convolution.get_weights()[0] >= 0, 1, -1).sum(axis=(0, 1, 2))
         assert history["val_loss"] == [pytest.approx(np.mean((sums - 1) ** 2))]
     assert seen == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
-    assert capsys.readouterr().out.count("1-bit values harden until epoch 1.33") == 2
-    convolution.fit(images, targets, batch_size=1, verbose=0, callbacks=[relaxed])
-    assert not capsys.readouterr().out  # they have hardened
 
 
 def test_float32_kernels_stay_as_they_are():

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from larq_seresnet.training import config, paper, reproduce, runs
+from larq_seresnet.training import config, reproduce
+from larq_seresnet.training.study import paper, runs
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -75,7 +75,7 @@ def test_weights_reproduce_the_logged_error(trained):
     model.compile(loss="categorical_crossentropy", metrics=[callbacks.error])
     loss, error = model.evaluate(data.with_targets(data.test_batches(images), 10), verbose=0)
     (row,) = callbacks.read_log(run_dir / "log.csv")
-    assert error == pytest.approx(row["test_error"], abs=1e-6)
+    assert round(100 * error) == 100 * row["test_error"]  # to the image
     assert loss == pytest.approx(row["test_loss"], abs=1e-4)
 
 

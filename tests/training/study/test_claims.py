@@ -1,0 +1,225 @@
+import json
+
+import numpy as np
+import pytest
+
+from larq_seresnet.training import callbacks, config
+from larq_seresnet.training.study import claims, grid, paper, tables
+
+
+def _grid(tmp_path, errors, **changed):
+    """Logs of made-up errors, (arm, seed) -> errors by epoch."""
+    facts = {"train_images": 50000, "test_images": 10000}
+    for (arm, seed), curve in errors.items():
+        rows = [f"{epoch},0.01,1,{e},1,{e},9,9,cifar10" for epoch, e in enumerate(curve, start=1)]
+        text = "\n".join([",".join(callbacks.LOG_COLUMNS), *rows]) + "\n"
+        (tmp_path / f"{arm}_seed{seed}.csv").write_text(text)
+        arguments = {**paper.ARMS[arm], "seed": seed, "recipe": "plain", "dataset": "cifar10"}
+        settings = vars(config.Config(**arguments | changed))
+        content = json.dumps({"arguments": settings, **facts})
+        (tmp_path / f"{arm}_seed{seed}.json").write_text(content)
+    return grid.Grid(tmp_path, paper.ARMS)
+
+
+def test_tables_against_values_by_hand(tmp_path):
+    """FMB halves the error, tanh adds a tenth of it, float32 lies between; each seed a bit else."""
+    base = [np.linspace(0.8, 0.4, 10) + 0.05 * seed for seed in range(3)]
+    factors = {
+        "sigmoid": (1, 1, 1),
+        "sigmoid_fmb": (0.49, 0.5, 0.51),
+        "tanh": (1.09, 1.1, 1.11),
+        "tanh_fmb": (0.89, 0.9, 0.91),
+        "float32_sigmoid": (0.96, 0.97, 0.98),
+    }
+    logged = _grid(
+        tmp_path,
+        {
+            (arm, seed): each[seed] * base[seed]
+            for arm, each in factors.items()
+            for seed in range(3)
+        },
+    )
+    last = [0.4, 0.45, 0.5]
+    found = grid.reduction(logged, "sigmoid_fmb", "sigmoid", 10)
+    assert found.seeds == 3
+    assert found.value == pytest.approx(1 - (0.49 * 0.4 + 0.5 * 0.45 + 0.51 * 0.5) / sum(last))
+    # Student's t of 0.51, 0.50, 0.49: 4.303 times 0.01 over the root of 3
+    assert found.student == pytest.approx((0.5 - 0.02484, 0.5 + 0.02484), abs=1e-4)
+    assert found.bootstrap == pytest.approx((0.49, 0.51))
+    assert grid.mean_error(logged, "sigmoid", 10).value == pytest.approx(0.45)
+    paired = grid.difference(logged, "tanh", "sigmoid", 10)
+    assert paired.value == pytest.approx((0.09 * 0.4 + 0.1 * 0.45 + 0.11 * 0.5) / 3)
+    assert paired.bootstrap == pytest.approx((0.036, 0.055))
+    assert [claim.verdict for claim in claims.claims(logged)[:9]] == [
+        "holds",  # sigmoid + FMB lowers the error,
+        "holds",  # by 50 % where the paper says 44.64
+        "holds",
+        "does not hold",  # by 10 % against 40.72
+        "does not hold",  # tanh raises it
+        "does not hold",
+        "does not hold",  # so this order does not hold
+        "holds",  # that of table II does
+        "holds",  # and float32 is worse than 1-bit with FMB
+    ]
+    reverses = next(each for each in claims.claims(logged) if "reverses" in each.claim)
+    assert reverses.verdict == "does not hold"
+
+
+def test_seeds_are_paired(tmp_path):
+    """One seed is much harder than the others, and FMB always better by a point."""
+    hard = {0: 0.5, 1: 0.3, 2: 0.31}
+    errors = {("sigmoid", seed): [error] * 10 for seed, error in hard.items()}
+    errors |= {("sigmoid_fmb", seed): [error - 0.01] * 10 for seed, error in hard.items()}
+    logged = _grid(tmp_path, errors)
+    found = grid.difference(logged, "sigmoid_fmb", "sigmoid", 10)
+    assert found.bootstrap == pytest.approx((-0.01, -0.01))
+    assert found.student == pytest.approx((-0.01, -0.01))
+    assert grid.mean_error(logged, "sigmoid", 10).bootstrap[1] > 0.4
+    _grid(tmp_path, {("sigmoid", 3): [0.1] * 10})  # a seed without its pair does not count
+    found = grid.difference(grid.Grid(tmp_path, paper.ARMS), "sigmoid_fmb", "sigmoid", 10)
+    assert (found.seeds, found.value) == (3, pytest.approx(-0.01))
+
+
+def test_gates_in_the_report(tmp_path):
+    """Two modules of 2 and 6 channels, three seeds: every channel counts alike."""
+
+    def module(saturated, opened, channels, never, always):
+        names = ("saturated", "open", "channels", "never_open", "always_open")
+        return dict(zip(names, (saturated, opened, channels, never, always), strict=True))
+
+    _grid(tmp_path, {(arm, s): [0.5] * 10 for arm in ("sigmoid", "sigmoid_fmb") for s in range(3)})
+    gates = {
+        "stage1_block1_se": module(0.95, 0.5, 2, 1, 0),
+        "stage1_block2_se": module(0.15, 0.9, 6, 0, 3),
+    }
+    rms = {"stage1_block1_se/reduce/kernel": 3.0, "stage1_block1_1_conv/kernel": 2.0}
+    found = {"gates": {"10": gates}, "gradients": {"initial": rms, "final": rms}}
+    for arm in ("sigmoid", "sigmoid_fmb"):
+        for seed in range(3):
+            (tmp_path / f"{arm}_seed{seed}.measures.json").write_text(json.dumps(found))
+    logged = grid.Grid(tmp_path, paper.ARMS)
+    saturated, prunable = claims.claims(logged)[-2:]
+    assert saturated.verdict == "holds"
+    assert "95.0% [95.0%, 95.0%]" in saturated.ours
+    assert "all modules: 35.0%" in saturated.ours  # (2 * 0.95 + 6 * 0.15) / 8
+    assert prunable.verdict == "does not hold"
+    assert "12.5%" in prunable.ours
+    assert "closed, of the gates of one image: 20.0%" in prunable.ours
+    row = "| sigmoid | 3 | 35.0% | 80.0% | 1 | 3 | 1.5 | 1.5 |"
+    assert row in tables.report(logged, paper.BLOCKS)
+
+
+def test_too_few_seeds_give_no_verdict(tmp_path):
+    logged = _grid(tmp_path, {(arm, s): [0.5] * 10 for arm in paper.ARMS for s in range(2)})
+    assert {claim.verdict for claim in claims.claims(logged)} == {"cannot be told"}
+    assert "50.0% (n = 2)" in tables.report(logged, paper.BLOCKS)
+
+
+def test_epochs_to_a_threshold():
+    assert grid.epochs_to(np.array([0.5, 0.3, 0.4, 0.2, 0.1])) == (2, 4)
+    assert grid.epochs_to(np.array([0.5, 0.3, 0.4])) == (2, None)
+    assert grid.epochs_to(np.array([0.5, 0.4])) == (None, None)
+    assert grid.epochs_to(np.array([0.2, 0.1])) == (1, 1)
+
+
+def test_runs_that_never_reach_the_threshold_are_censored_not_dropped(tmp_path):
+    """What is not known of a run that ended too early widens the interval, to both sides."""
+    fast, slow = [0.5] * 4 + [0.2] * 6, [0.5] * 10
+    errors = {(arm, seed): fast for arm in ("sigmoid", "sigmoid_fmb") for seed in range(3)}
+    for changed, least, most, verdict in (
+        ({}, 0.0, 0.0, "does not hold"),
+        ({("sigmoid", seed): slow for seed in range(3)}, 1 - 5 / 11, 1.0, "holds"),
+        ({("sigmoid", seed): slow + [0.5] * 3 for seed in range(3)}, 1 - 5 / 14, 1.0, "holds"),
+        ({("sigmoid_fmb", seed): slow for seed in range(3)}, None, 1 - 11 / 5, "does not hold"),
+        ({("sigmoid", 0): slow, ("sigmoid_fmb", 0): slow}, 0.0, 0.0, "cannot be told"),
+        ({("sigmoid", seed): slow[:6] for seed in range(3)}, 1 - 5 / 7, 1.0, "holds"),
+        ({("sigmoid", seed): slow[:4] for seed in range(3)}, 0.0, 1.0, "cannot be told"),
+    ):
+        logged = _grid(tmp_path, errors | changed)
+        low, high = grid.fewer_epochs(logged, "sigmoid_fmb", "sigmoid")
+        assert low.seeds == high.seeds == 3
+        assert low.value == pytest.approx(least) if least is not None else low.value < -1000
+        assert high.value == pytest.approx(most, abs=1e-4)
+        found = claims.claims(logged)
+        place = next(i for i, each in enumerate(found) if each.claim.startswith("Table III"))
+        assert found[place + 1].verdict == verdict
+    assert "5 (stays from 5), sigmoid: >4, >4, >4" in found[place].ours
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.5, 0.6, "holds"),
+        (0.3, 0.6, "cannot be told"),
+        (0.1, 0.3, "does not hold"),
+        (np.nan, np.nan, "cannot be told"),
+    ],
+)
+def test_a_claim_holds_or_not_where_the_whole_interval_says_so(low, high, verdict):
+    narrow = (0.4, 0.4)  # a bootstrap decides nothing
+    assert claims.at_least(grid.Estimate(0.4, narrow, (low, high), 3), 0.45) == verdict
+    below = grid.Estimate(0.4, narrow, (low - 0.45, high - 0.45), 3)
+    assert claims.order([below]) == verdict
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.3, 0.5, "holds"),  # it is there, and may be what the paper says
+        (0.5, 0.6, "holds"),
+        (-0.1, 0.5, "cannot be told"),
+        (0.2, 0.4, "does not hold"),
+    ],
+)
+def test_an_effect_is_as_large_as_claimed(low, high, verdict):
+    assert claims.as_much(grid.Estimate(0.4, (0.4, 0.4), (low, high), 3), 0.45) == verdict
+
+
+def test_ends_are_alike_within_a_margin():
+    for values, verdict in (
+        ((0.115, 0.125), "holds"),
+        ((0.115, 0.14), "does not hold"),
+        ((0.115, np.nan), "cannot be told"),
+    ):
+        found = [grid.Estimate(value, (value, value), (value, value), 3) for value in values]
+        assert claims.alike(found, 0.12, 0.01) == verdict
+
+
+def test_logs_that_are_not_of_the_grid_are_refused(tmp_path):
+    _grid(tmp_path, {("tanh", 0): [0.5, 0.4, 0.3], ("sigmoid", 0): [0.5]})
+
+    def refused(message):
+        with pytest.raises(ValueError, match=message):
+            grid.Grid(tmp_path, paper.ARMS)
+
+    (tmp_path / "relu_seed0.csv").write_text("")
+    refused("is no log of this grid")
+    (tmp_path / "relu_seed0.csv").unlink()
+    path = tmp_path / "tanh_seed0.csv"
+    whole = path.read_text()
+    lines = whole.splitlines(keepends=True)
+    path.write_text("".join([*lines[:2], lines[3]]))
+    refused(r"must hold epochs 1, 2, .* without a gap")
+    path.write_text(whole)
+    _grid(tmp_path, {})
+    settings = tmp_path / "tanh_seed0.json"
+    content = json.loads(settings.read_text())
+    for part, name, value, message in (
+        ("arguments", "batch_size", 64, "is of another grid: `batch_size` is 64 there, 256 here"),
+        ("arguments", "activation", "sigmoid", "`activation` is 'sigmoid' there, 'tanh' here"),
+        ("arguments", "precision", "w1a1", "`precision` is 'w1a1' there, 'w1' here"),
+        ("arguments", "seed", 3, "`seed` is 3 there, 0 here"),
+        ("arguments", "crop", 2, "`crop` is 2 there, 4 here"),
+        (None, "test_images", 5, "`test_images` 5 and 10000"),
+    ):
+        changed = json.loads(settings.read_text())
+        (changed[part] if part else changed)[name] = value
+        settings.write_text(json.dumps(changed))
+        refused(message)
+        settings.write_text(json.dumps(content))
+    del content["arguments"]["crop"]
+    settings.write_text(json.dumps(content))
+    refused("was not written by this version of train.py: it lacks crop")
+    settings.unlink()
+    with pytest.raises(FileNotFoundError):
+        grid.Grid(tmp_path, paper.ARMS)

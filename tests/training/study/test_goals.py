@@ -1,0 +1,139 @@
+import dataclasses
+import json
+
+import pytest
+
+from larq_seresnet.training import config, reproduce
+from larq_seresnet.training.study import ablation, goals, grid, runs
+
+
+def test_steps_follow_each_other_to_the_recipe():
+    """Those that were kept end in what `fast` and the network default to."""
+    names = {None, *(step.name for step in ablation.STEPS)}
+    assert {step.after for step in ablation.STEPS} <= names
+    last = next(step for step in reversed(ablation.STEPS) if step.kept)
+    assert vars(config.Config(**ablation.arguments(last))) == vars(config.Config())
+    for step in ablation.STEPS:
+        before = next((each for each in ablation.STEPS if each.name == step.after), None)
+        assert before is None or ablation.arguments(before) != ablation.arguments(step)
+
+
+def test_table_of_steps(tmp_path, write_log):
+    for seed, error in ((0, 0.3), (1, 0.2)):
+        run = next(run for run in ablation.runs() if run.name == f"muon_budget3_seed{seed}")
+        write_log(tmp_path / "logs", run, 3, error)
+    ablation.write_report(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert (
+        "| `muon` | Muon for the convolutions' kernels | batch128 | 25.00% (30.0%, 20.0%)" in text
+    )
+    assert text.count("| kept |") == 1
+    assert text.count("| kept, not") == sum(step.kept for step in ablation.STEPS) - 1
+    assert "| no gradient through FMB | relaxed80 | - | - | not measured yet |" in text
+    assert "| `adam` | Adam, rate 0.02, batches of 256, He's network | - | - | - |" in text
+    (tmp_path / "logs" / "sgd_budget3_seed0.csv").write_text("")
+    with pytest.raises(ValueError, match="is no log of this grid"):
+        ablation.write_report(tmp_path)
+
+
+def test_goals_are_read_from_the_logs(tmp_path, write_log):
+    errors = {"fmb": (0.18, 0.19, 0.2, 0.19, 0.19), "no_se": (0.22,) * 5, "soft": (0.18,) * 4}
+    errors["no_gradient"] = (0.2,) * 5
+    for arm, found in errors.items():
+        for seed, error in enumerate(found):
+            write_log(tmp_path / "logs", _fast_run(f"{arm}_budget6_seed{seed}"), 6, error)
+    for seed, error in enumerate((0.31, 0.29, 0.29, 0.28, 0.31)):
+        write_log(tmp_path / "logs", _fast_run(f"fmb_budget2_seed{seed}"), 2, error)
+    write_log(tmp_path / "logs", _fast_run("fmb_budget1_seed0"), 1, 0.301)
+    modules = {
+        "stage1_block1_se": {"open": 0.5, "always_open": 4, "channels": 16},
+        "stage3_block2_se": {"open": 1.0, "always_open": 64, "channels": 64},
+    }
+    measured = {"gates": {"1": {}, "6": modules}, "gradients": {}}
+    (tmp_path / "logs" / "fmb_budget6_seed0.measures.json").write_text(json.dumps(measured))
+    goals.write_report(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    for row in (
+        "is there (paper: 9) | 2 | 1 | 2 (n = 5) | **reached** |",
+        "| 20.0% | 17.0% | 19.0% [18.4%, 19.6%], t [18.1%, 19.9%] (n = 5) | **reached** |",
+        "| error, 100 epochs (paper: about 12 %) | 10.0% | 9.0% | not run | not run |",
+        "| SE + FMB less no SE, 6 epochs | +0.00 | -2.00 | -3.00 [-3.60, -2.40], t [-3.88, -2.12] "
+        "(n = 5) | **stretch reached** |",
+        "| +0.50 | +0.00 | +1.00 [+0.25, +1.75], t [-0.30, +2.30] (n = 4) | cannot be told |",
+        "| SE + FMB whose gates never learn, less no SE, 6 epochs | - | - | -2.00 [-2.00, -2.00], ",
+        "After 6 epochs 90% of the gates of SE + FMB are open, and 68 of 80 channels for every one",
+        "| 6 | 19.00% (18.0%, 19.0%, 20.0%, 19.0%, 19.0%) | 18.00% (18.0%, 18.0%, 18.0%, 18.0%)",
+    ):
+        assert row in text
+    assert (tmp_path / "budgets.svg").exists()
+
+
+def test_a_run_of_another_budget_is_refused(tmp_path, write_log):
+    """Where the rate is annealed, the first epochs of a long run are no short run."""
+    run = _fast_run("fmb_budget2_seed0")
+    write_log(tmp_path, run, 6, epochs=6)
+    with pytest.raises(ValueError, match="`epochs` is 6 there, 2 here"):
+        runs.is_done(run, tmp_path)
+    with pytest.raises(ValueError, match="`epochs` is 6 there, 2 here"):
+        grid.Grid(tmp_path, runs.arms_of(goals.runs()))
+    plain = reproduce.PROFILES["short"].runs[0]
+    write_log(tmp_path, plain, 25, epochs=100)
+    assert runs.is_done(plain, tmp_path)
+
+
+def test_an_arm_is_judged_by_its_own_arguments_whichever_log_comes_first(tmp_path, write_log):
+    # the first by name decides what no arm does: not whether inputs harden, which it has none of
+    for name in ("fmb_budget6_seed0", "taught_budget100_seed0", "w1a1_budget6_seed0"):
+        run = _fast_run(name)
+        write_log(tmp_path, run, run.arguments["epochs"])
+    logged = grid.Grid(tmp_path, runs.arms_of(goals.runs()))
+    assert len(logged.runs) == 3
+    write_log(tmp_path, run, 6, crop=4)
+    with pytest.raises(ValueError, match="`crop` is 4 there, 2 here"):
+        grid.Grid(tmp_path, runs.arms_of(goals.runs()))
+
+
+def test_seeds_pair_only_where_both_runs_computed_alike(tmp_path, write_log):
+    for arm, error, dtypes in (
+        ("fmb", 0.2, ("bfloat16", "bfloat16")),
+        ("soft", 0.3, ("bfloat16", "float32")),
+    ):
+        for seed, dtype in enumerate(dtypes):
+            run = _fast_run(f"{arm}_budget6_seed{seed}")
+            write_log(tmp_path, run, 6, error, compute_dtype=dtype)
+    logged = grid.Grid(tmp_path, runs.arms_of(goals.runs()))
+    arms = "fmb_budget6", "soft_budget6"
+    assert grid.difference(logged, *arms, 6).seeds == 1
+    assert [found.seeds for found in grid.fewer_epochs(logged, *arms)] == [1, 1]
+    assert grid.mean_error(logged, "soft_budget6", 6).seeds == 2
+
+
+def _fast_run(name):
+    return next(run for run in goals.runs() if run.name == name)
+
+
+def test_a_difference_counts_where_the_whole_interval_does():
+    goal = goals.Goal("", None, 0.0, -0.02, excludes=True, seeds=5)
+    sure = (-0.03, -0.02)  # the bootstrap, which decides nothing
+    for value, student, verdict in (
+        (-0.01, (-0.03, 0.001), "**missed**"),
+        (-0.03, (-0.07, 0.01), "**missed**"),
+        (-0.01, (-0.03, -0.001), "**reached**"),
+        (-0.03, (-0.04, -0.02), "**stretch reached**"),
+    ):
+        assert goal.verdict(grid.Estimate(value, sure, student, 5)) == verdict
+        assert goal.verdict(grid.Estimate(value, sure, student, 4)) == "cannot be told"
+    better = dataclasses.replace(goal, excludes=False, seeds=3)
+    assert better.verdict(grid.Estimate(-0.01, sure, (-0.03, 0.001), 3)) == "**reached**"
+    assert goal.verdict(grid.NOT_RUN) == "not run"
+
+
+def test_the_smallest_budget_is_known_if_all_smaller_ones_are(tmp_path, write_log):
+    def smallest(**errors):
+        for name, error in errors.items():
+            write_log(tmp_path / "logs", _fast_run(name), int(name.split("budget")[1][0]), error)
+        return goals._smallest_budget(grid.Grid(tmp_path / "logs", runs.arms_of(goals.runs())))
+
+    assert not smallest(fmb_budget2_seed0=0.2).seeds  # nothing is known of budget 1
+    assert smallest(fmb_budget1_seed0=0.4).value == 2
+    assert smallest(fmb_budget1_seed0=0.3).value == 1

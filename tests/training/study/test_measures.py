@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from larq_seresnet import SEResNet14
+from larq_seresnet.training import callbacks
+from larq_seresnet.training.study import measures
+
+
+def test_measures_of_a_run(trained):
+    found = measures.measure(trained("w1"))
+    (epoch,) = found["gates"]
+    assert epoch == "1"
+    modules = found["gates"]["1"]
+    assert len(modules) == 6
+    with np.load(trained("w1") / "gates.npz") as records:
+        gates = records["epoch001/stage3_block2_fmb"]
+    last = modules["stage3_block2_se"]
+    assert last["channels"] == 16
+    assert last["open"] == pytest.approx(gates.mean())
+    assert last["never_open"] == (gates.max(axis=0) == 0).sum()
+    assert last["always_open"] == (gates.min(axis=0) == 1).sum()
+    for when in ("initial", "final"):
+        gradients = found["gradients"][when]
+        assert len(gradients) == 26
+        assert all(value > 0 for value in gradients.values())
+    assert found["gradients"]["initial"] != found["gradients"]["final"]
+
+
+def test_literal_fmb_lets_no_gradient_through():
+    model = SEResNet14(filters=(4, 8, 16), attention="se_paper", fmb_gradient="none", weights=None)
+    gradients = measures._rms_gradients(
+        model, np.random.default_rng(0).normal(size=(8, 32, 32, 3)), np.arange(8)
+    )
+    assert all((value == 0) == ("_se/" in name) for name, value in gradients.items())
+
+
+def test_collected_logs_are_small_and_whole(trained, tmp_path):
+    measures.collect(trained("w1"), tmp_path)
+    name = trained("w1").name
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == {f"{name}{end}" for end in (".csv", ".json", ".npz", ".measures.json")}
+    assert callbacks.read_log(tmp_path / f"{name}.csv")
+    with np.load(tmp_path / f"{name}.npz") as gates:
+        assert set(gates) == {"epoch001/stage1_block1_se", "epoch001/stage1_block1_fmb"}

@@ -1,0 +1,266 @@
+"""The paper's claims and figures, and what ours say of each."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+
+from larq_seresnet.training.callbacks import GATE_IMAGES
+from larq_seresnet.training.study.grid import (
+    THRESHOLD,
+    Estimate,
+    difference,
+    epochs_to,
+    estimate,
+    fewer_epochs,
+    mean_error,
+    mean_share,
+    percent,
+    points,
+    reduction,
+)
+from larq_seresnet.training.study.measures import FIRST_MODULE
+
+HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told"
+#: Table I: error reduction after epoch 9 against sigmoid without FMB; all 1-bit.
+TABLE_I = {"sigmoid_fmb": 0.4464, "tanh_fmb": 0.4072, "tanh": 0.1995}
+#: Table II: error at epoch 6.
+TABLE_II = {"sigmoid_fmb": 0.3627, "tanh_fmb": 0.4654, "float32_sigmoid": 0.5029}
+#: Table III: epochs to 30 % error.
+TABLE_III = {"sigmoid_fmb": 9, "sigmoid": 23}
+TABLE_III_ARMS = (*TABLE_III, "no_se")
+#: Figures 8 and 10.
+ALL_FOUR = ("sigmoid", "tanh", "sigmoid_fmb", "tanh_fmb")
+TABLE_I_EPOCH, TABLE_II_EPOCH, GATES_EPOCH, LAST_EPOCH = 9, 6, 10, 100
+AT_LAST, ALIKE = 0.12, 0.01
+#: Errors that the paper states, by arm and epoch.
+STATED = {
+    "sigmoid": {TABLE_III["sigmoid"]: THRESHOLD, LAST_EPOCH: AT_LAST},
+    "tanh": {LAST_EPOCH: AT_LAST},
+    "sigmoid_fmb": {
+        TABLE_II_EPOCH: TABLE_II["sigmoid_fmb"],
+        TABLE_III["sigmoid_fmb"]: THRESHOLD,
+        LAST_EPOCH: AT_LAST,
+    },
+    "tanh_fmb": {TABLE_II_EPOCH: TABLE_II["tanh_fmb"], LAST_EPOCH: AT_LAST},
+    "float32_sigmoid": {TABLE_II_EPOCH: TABLE_II["float32_sigmoid"]},
+}
+ALMOST_ALL = 0.9
+SIZE = "... by about what the paper says, or more"
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A claim of the paper, its figure, ours, and what follows."""
+
+    claim: str
+    paper: str
+    ours: str
+    verdict: str
+
+
+def named(arm):
+    """An arm as one says it."""
+    return arm.replace("_fmb", " + FMB").replace("_se", " SE").replace("_", " ")
+
+
+def around(epoch):
+    """An epoch with its neighbours: at a constant rate one alone jumps by points."""
+    return np.arange(epoch - 1, epoch + 2)
+
+
+def at_least(found: Estimate, claimed: float):
+    """Verdict on a figure that should be at least a threshold."""
+    low, high = found.student
+    if low >= claimed:
+        return HOLDS
+    return FAILS if high < claimed else OPEN  # no interval compares with nothing
+
+
+def as_much(found: Estimate, claimed: float):
+    """Verdict on an effect that should be there, and may be what the paper says or larger."""
+    low, high = found.student
+    if low > 0 and high >= claimed:
+        return HOLDS
+    return FAILS if high < claimed else OPEN
+
+
+def order(steps: list[Estimate]):
+    """Verdict on differences that should all be above 0."""
+    if all(each.student[0] > 0 for each in steps):
+        return HOLDS
+    return FAILS if any(each.student[1] < 0 for each in steps) else OPEN
+
+
+def alike(found: list[Estimate], claimed: float, margin: float):
+    """Verdict on figures that should all be what the paper says, give or take a margin."""
+    intervals = [each.student for each in found]
+    if all(claimed - margin <= low and high <= claimed + margin for low, high in intervals):
+        return HOLDS
+    apart = (low > claimed + margin or high < claimed - margin for low, high in intervals)
+    return FAILS if any(apart) else OPEN
+
+
+def claims(grid):
+    """Every claim of the paper with ours beside it: a list of `Claim`."""
+    return [
+        *_table_i(grid),
+        *_table_ii(grid),
+        *_table_iii(grid),
+        _order(
+            "the order of sigmoid and tanh reverses with FMB: tanh is better without, sigmoid with",
+            "",
+            [
+                _step(grid, "sigmoid", "tanh", TABLE_I_EPOCH),
+                _step(grid, "tanh_fmb", "sigmoid_fmb", TABLE_I_EPOCH),
+            ],
+        ),
+        _all_alike_at_the_end(grid),
+        _saturated(grid),
+        _prunable(grid),
+    ]
+
+
+def _table_i(grid):
+    found = {arm: reduction(grid, arm, "sigmoid", around(TABLE_I_EPOCH)) for arm in TABLE_I}
+    rows = []
+    for arm, claimed in TABLE_I.items():
+        text = found[arm].text(student=True)
+        what = f"Table I: {named(arm)} lowers the error of 1-bit sigmoid"
+        rows += [
+            Claim(
+                f"{what} after epoch {TABLE_I_EPOCH}", percent(claimed), text, order([found[arm]])
+            ),
+            Claim(SIZE, "", "as above", as_much(found[arm], claimed)),
+        ]
+    steps = [
+        _step(grid, worse, better, TABLE_I_EPOCH)
+        for better, worse in itertools.pairwise([*TABLE_I, "sigmoid"])
+    ]
+    return [
+        *rows,
+        _order("Table I: sigmoid + FMB, tanh + FMB, tanh, sigmoid, best first", "", steps),
+    ]
+
+
+def _table_ii(grid):
+    steps = [
+        _step(grid, worse, better, TABLE_II_EPOCH) for better, worse in itertools.pairwise(TABLE_II)
+    ]
+    early = _step(grid, "float32_sigmoid", "sigmoid_fmb", TABLE_II_EPOCH)
+    by = [points(after - before) for before, after in itertools.pairwise(TABLE_II.values())]
+    ahead = points(TABLE_II["float32_sigmoid"] - TABLE_II["sigmoid_fmb"])
+    return [
+        _order(
+            f"Table II, epoch {TABLE_II_EPOCH}: sigmoid + FMB, tanh + FMB, float32 sigmoid, best "
+            "first",
+            f"by {' and '.join(by)} points",
+            steps,
+        ),
+        _order(
+            f"the 1-bit model with FMB beats float32 early, at epoch {TABLE_II_EPOCH}",
+            f"by {ahead} points",
+            [early],
+        ),
+    ]
+
+
+def _step(grid, worse, better, epoch):
+    """How an order says that one arm is worse than another: in words, and by how much."""
+    return f"{named(worse)} less {named(better)}", difference(grid, worse, better, around(epoch))
+
+
+def _order(claim, paper, steps):
+    text = "; ".join(f"{name}: {each.text(points, student=True)}" for name, each in steps)
+    return Claim(claim, paper, f"{text} points", order([each for _, each in steps]))
+
+
+def _table_iii(grid):
+    claimed = 1 - TABLE_III["sigmoid_fmb"] / TABLE_III["sigmoid"]
+    least, most = fewer_epochs(grid, "sigmoid_fmb", "sigmoid")
+    text = ", ".join(f"{named(arm)}: {epochs_text(grid, arm)}" for arm in TABLE_III)
+    span = dataclasses.replace(least, student=(least.student[0], most.student[1]))
+    ours = f"{_fewer_text(least, most)} ({text})"
+    return [
+        Claim(
+            "Table III: sigmoid + FMB needs fewer epochs to 30 % error than sigmoid",
+            f"{claimed:.0%} fewer",
+            ours,
+            order([span]),
+        ),
+        Claim(SIZE, "", "as above", as_much(span, claimed)),
+    ]
+
+
+def _fewer_text(least, most):
+    if not least.seeds:
+        return "not run"
+    values = [_bounded(each) for each in (least.value, most.value)]
+    text = values[0] if values[0] == values[1] else f"from {values[0]} to {values[1]}"
+    for name, low, high in (
+        ("", least.bootstrap[0], most.bootstrap[1]),
+        (", t", least.student[0], most.student[1]),
+    ):
+        if not np.isnan(low):
+            text += f"{name} [{_bounded(low)}, {_bounded(high)}]"
+    return f"{text} (n = {least.seeds})"
+
+
+def _bounded(share):
+    return "no bound" if abs(share) > 100 else f"{share:.0%}"
+
+
+def epochs_text(grid, arm):
+    """Epochs to 30 % of every seed, such as "9 (stays from 12), >25"."""
+    parts = []
+    for _, errors in sorted(grid.errors[arm].items()):
+        first, stays = epochs_to(errors)
+        if first is None:
+            parts.append(f">{len(errors)}")
+        else:
+            parts.append(f"{first} (stays {f'from {stays}' if stays else 'not'})")
+    return ", ".join(parts) or "not run"
+
+
+def _all_alike_at_the_end(grid):
+    found = [mean_error(grid, arm, LAST_EPOCH) for arm in ALL_FOUR]
+    text = ", ".join(each.text(student=True) for each in found if each.seeds) or "not run"
+    return Claim(
+        f"about 12 % error after {LAST_EPOCH} epochs for all four (within a point)",
+        percent(AT_LAST),
+        text,
+        alike(found, AT_LAST, ALIKE),
+    )
+
+
+def _saturated(grid):
+    modules = grid.modules("sigmoid", GATES_EPOCH)
+    first = [each[f"{FIRST_MODULE}_se"]["saturated"] for each in modules]
+    found = estimate(np.mean, [first])
+    every = [mean_share(each, "saturated") for each in modules]
+    return Claim(
+        f"gates are almost all 0 or 1 after epoch {GATES_EPOCH} (first module, sigmoid: "
+        f"{ALMOST_ALL:.0%} within 1 % of the range)",
+        "almost all",
+        f"{found.text(student=True)}; all modules: {estimate(np.mean, [every]).text()}",
+        at_least(found, ALMOST_ALL),
+    )
+
+
+def _prunable(grid):
+    modules = grid.modules("sigmoid_fmb", GATES_EPOCH)
+    never = [
+        sum(module["never_open"] for module in each.values())
+        / sum(module["channels"] for module in each.values())
+        for each in modules
+    ]
+    closed = [1 - mean_share(each, "open") for each in modules]
+    found = estimate(np.mean, [never])
+    return Claim(
+        f"half the channels can be pruned: never open for any of {GATE_IMAGES} test images, "
+        "sigmoid + FMB",
+        percent(0.5),
+        f"{found.text(student=True)}; closed, of the gates of one image: "
+        f"{estimate(np.mean, [closed]).text()}",
+        at_least(found, 0.5),
+    )

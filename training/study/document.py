@@ -1,0 +1,13 @@
+"""Reports as files."""
+
+from larq_seresnet import files
+
+#: In a folder of results: what every report there begins with, such as that its data are old ones.
+NOTICE = "notice.md"
+
+
+def write(path, text):
+    """Writes a report; the `NOTICE` that lies beside it comes first."""
+    notice = path.with_name(NOTICE)
+    first = f"{notice.read_text().strip()}\n\n" if notice.exists() else ""
+    files.replace(path, lambda part: part.write_text(first + text))

@@ -1,0 +1,140 @@
+"""Pictures of a study, drawn from its logs."""
+
+from itertools import cycle
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from larq_seresnet.training.study.grid import FEWEST_SEEDS, student
+
+#: Told apart by the colour-blind, and by their dashes in print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
+STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (6, 2)))
+
+
+def draw_errors(grid, labels, title, path, epochs, stated, threshold=None):
+    """Draws test error against the epoch: a thin line a seed, their mean and its 95 % band.
+
+    Args:
+        grid: A `grid.Grid`.
+        labels: By arm, in order; arms without logs are left out.
+        title: Above the picture.
+        path: Where to, without ending: written as .png and .svg.
+        epochs: Up to which.
+        stated: By arm and epoch, errors that the paper states: crosses.
+        threshold: An error to draw a line at.
+    """
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for (arm, label), colour, style in zip(
+        labels.items(), cycle(COLOURS), cycle(STYLES), strict=False
+    ):
+        runs = [100 * errors[:epochs] for errors in grid.errors[arm].values()]
+        if not runs:
+            continue
+        for errors in runs:
+            axes.plot(range(1, len(errors) + 1), errors, ls=style, color=colour, lw=0.6, alpha=0.5)
+        shared = np.array([errors[: min(map(len, runs))] for errors in runs])
+        axis = np.arange(1, shared.shape[1] + 1)
+        label = f"{label} (n = {len(runs)})"
+        axes.plot(axis, shared.mean(0), ls=style, color=colour, lw=1.8, label=label)
+        if len(runs) >= FEWEST_SEEDS:
+            axes.fill_between(axis, *student(shared), color=colour, alpha=0.12, lw=0)
+        crosses = {epoch: 100 * error for epoch, error in stated.get(arm, {}).items()}
+        crosses = {epoch: error for epoch, error in crosses.items() if epoch <= epochs}
+        axes.plot(crosses.keys(), crosses.values(), "x", color=colour, ms=7, mew=2)
+    if threshold is not None:
+        axes.axhline(100 * threshold, color="black", lw=0.8)
+    axes.plot([], [], "x", color="black", ms=7, mew=2, label="as the paper states")
+    axes.set_title(title, fontsize=10)
+    axes.set(xlabel="epoch", ylabel="test error, %", ylim=(0, min(100, axes.get_ylim()[1])))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def draw_budgets(points, paper, path):
+    """Draws error against the number of epochs a training was given.
+
+    Args:
+        points: By label, by budget in epochs: the errors of the seeds.
+        paper: Errors by epoch that the paper states.
+        path: Where to, without ending: written as .png and .svg.
+    """
+    figure = Figure(figsize=(5, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    for (label, budgets), colour, style in zip(
+        points.items(), cycle(COLOURS), cycle(STYLES), strict=False
+    ):
+        for budget, errors in budgets.items():
+            axes.plot([budget] * len(errors), 100 * errors, ".", color=colour, ms=4, alpha=0.5)
+        means = [100 * errors.mean() for errors in budgets.values()]
+        if means:
+            axes.plot(budgets.keys(), means, ls=style, color=colour, marker="o", ms=4, label=label)
+    axes.plot(
+        paper.keys(), [100 * error for error in paper.values()], "kx", label="paper, SE + FMB"
+    )
+    ticks = sorted({budget for budgets in points.values() for budget in budgets})
+    axes.set(xlabel="budget, epochs", ylabel="test error, %", xscale="log", ylim=(0, None))
+    axes.set_xticks(ticks, map(str, ticks))
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    _save(figure, path)
+
+
+def draw_gate_values(values, gates, title, path):
+    """Draws the attention values of each channel of a module, and their gates, for many images.
+
+    Args:
+        values, gates: M_c and M'_c, (images, C).
+        title: Above the picture.
+        path: Where to, without ending: written as .png and .svg.
+    """
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    channels = np.arange(1, values.shape[1] + 1)
+    for image in values.astype(float):
+        axes.plot(channels, image, ".", color=COLOURS[0], markersize=3, alpha=0.15, rasterized=True)
+    axes.plot(
+        channels,
+        values.mean(0, dtype=float),
+        "_",
+        color="black",
+        markersize=14,
+        label="mean of M_c",
+    )
+    axes.plot(
+        channels, gates.mean(0, dtype=float), "x", color=COLOURS[1], label="mean of the gates, FMB"
+    )
+    axes.plot([], [], ".", color=COLOURS[0], label="M_c of one image")
+    axes.set(title=title, xlabel="channel", ylabel="attention", xticks=channels)
+    axes.grid(alpha=0.3)
+    figure.legend(fontsize=8, ncols=3, loc="outside lower center")
+    _save(figure, path)
+
+
+def draw_gate_histogram(values, gates, title, path):
+    """Draws how often each attention value occurs before and after FMB; see `draw_gate_values`."""
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    low = min(float(gates.min()), float(values.min()), 0.0)
+    bins = np.linspace(low, 1.0, 41)
+    for data, label, colour in (
+        (values, "before FMB", COLOURS[0]),
+        (gates, "after FMB", COLOURS[1]),
+    ):
+        axes.hist(
+            data.astype(float).ravel(), bins, label=label, color=colour, histtype="step", lw=1.8
+        )
+    axes.set(title=title, xlabel="attention", ylabel="values: channels times images")
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def _save(figure, path):
+    with matplotlib.rc_context({"svg.hashsalt": "larq_seresnet"}):  # the same logs, the same file
+        figure.savefig(f"{path}.png", dpi=150)
+        figure.savefig(f"{path}.svg", metadata={"Date": None})

@@ -1,0 +1,97 @@
+"""Trainings that belong together: what is missing is trained, what is done is skipped."""
+
+import concurrent.futures
+import dataclasses
+import pathlib
+import shlex
+import subprocess
+import sys
+from typing import Any
+
+from larq_seresnet.training import callbacks, config, flags, train
+from larq_seresnet.training.study import measures
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training: a directory `name`, and the arguments of its `Config`."""
+
+    name: str
+    arguments: dict[str, Any]
+
+    @property
+    def arm(self) -> str:
+        return self.name.rsplit("_", 1)[0]
+
+    def command(self, runs: pathlib.Path) -> list[str]:
+        """What trains it, or goes on with it where its checkpoint stands."""
+        run_dir = runs / self.name
+        script = pathlib.Path(train.__file__)
+        words = [*flags.words(self.arguments), "--run-dir", str(run_dir), *train.going_on(run_dir)]
+        return [sys.executable, str(script), *words]
+
+
+def budget_arm(arm, epochs):
+    """An arm's name at a budget: where the rate ends at zero, every budget is an arm of its own."""
+    return f"{arm}_budget{epochs}"
+
+
+def budget_run(arm, arguments, epochs, seed):
+    """A run of recipe `fast` on CIFAR-10 within a budget."""
+    given = {"recipe": "fast", "epochs": epochs, "seed": seed, "dataset": "cifar10"}
+    return Run(f"{budget_arm(arm, epochs)}_seed{seed}", arguments | given)
+
+
+def arms_of(runs):
+    """By name, the arguments that the seeds of each arm share."""
+    return {
+        run.arm: {name: value for name, value in run.arguments.items() if name != "seed"}
+        for run in runs
+    }
+
+
+def train_all(runs, jobs, folder, logs):
+    """Trains runs, `jobs` at once; yields, as each ends, where its output is if it failed."""
+    pool = concurrent.futures.ThreadPoolExecutor(jobs)
+    try:
+        trainings = [pool.submit(_train, run, folder, logs) for run in runs]
+        for training in concurrent.futures.as_completed(trainings):
+            yield training.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _train(run, folder, logs):
+    """Trains one run and collects its log; returns where its output is if it failed."""
+    run_dir = folder / run.name
+    if not _is_trained(run, run_dir):
+        command = run.command(folder)
+        print(shlex.join(command), flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        output = folder / f"{run.name}.txt"
+        with open(output, "a") as file:
+            if subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode:
+                return str(output)
+    measures.collect(run_dir, logs)
+    return None
+
+
+def _is_trained(run, run_dir):
+    trained = (run_dir / config.WEIGHTS_FILE).exists()
+    return trained and _holds(run_dir / config.CONFIG_FILE, run_dir / callbacks.LOG_FILE, run)
+
+
+def is_done(run, logs):
+    """Whether `logs` hold all epochs of a run.
+
+    Raises:
+        ValueError: If what they hold under its name is of another run, or was cut off in a row.
+    """
+    settings, log = logs / f"{run.name}.json", logs / f"{run.name}.csv"
+    return settings.exists() and log.exists() and _holds(settings, log, run)
+
+
+def _holds(settings, log, run):
+    """Whether a log has all epochs of a run; its config must be that of the run."""
+    config.check_same(settings, config.read(settings)[0], config.Config(**run.arguments))
+    return len(callbacks.read_log(log)) >= run.arguments["epochs"]

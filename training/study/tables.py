@@ -1,0 +1,310 @@
+"""The report on the paper: its tables beside ours, drawn from the logs of the grid alone."""
+
+import re
+
+import numpy as np
+
+from larq_seresnet import files
+from larq_seresnet.training import callbacks, config, data
+from larq_seresnet.training.callbacks import GATE_IMAGES
+from larq_seresnet.training.study.claims import (
+    GATES_EPOCH,
+    TABLE_I,
+    TABLE_I_EPOCH,
+    TABLE_II,
+    TABLE_II_EPOCH,
+    TABLE_III,
+    TABLE_III_ARMS,
+    around,
+    claims,
+    epochs_text,
+    named,
+)
+from larq_seresnet.training.study.grid import (
+    FEWEST_SEEDS,
+    difference,
+    epochs_to,
+    mean_error,
+    mean_share,
+    points,
+    reduction,
+)
+
+TUNING_EPOCHS = 3
+#: What a control arm tells: a question, an arm and the one it is compared with.
+QUESTIONS = (
+    ("What does the paper's 1-bit SE do to a network without SE?", "sigmoid", "no_se"),
+    ("And with float32 weights in the SE alone?", "float32_se", "no_se"),
+    ("And with scaled 1-bit weights and gates that start open (ours)?", "scaled", "no_se"),
+    ("And in a float32 network?", "float32_sigmoid", "float32_no_se"),
+    ("What does FMB do to the paper's SE, its gates never learning?", "sigmoid_fmb", "sigmoid"),
+    ("And to tanh?", "tanh_fmb", "tanh"),
+    ("What if its gates learn, straight through?", "sigmoid_fmb_through", "sigmoid_fmb"),
+    ("And for tanh?", "tanh_fmb_through", "tanh_fmb"),
+    ("What does FMB do to our SE, its gates learning?", "scaled_fmb_through", "scaled"),
+    ("And its gates never learning?", "scaled_fmb_none", "scaled"),
+    ("Our SE with FMB against no SE at all?", "scaled_fmb_through", "no_se"),
+    ("1-bit activations: the paper's SE against none?", "w1a1_sigmoid", "w1a1_no_se"),
+    ("1-bit activations: FMB on sigmoid?", "w1a1_sigmoid_fmb", "w1a1_sigmoid"),
+    ("1-bit activations: FMB on tanh?", "w1a1_tanh_fmb", "w1a1_tanh"),
+)
+#: What else the paper can mean: an arm, and the one without FMB that its error is compared with.
+READINGS = (
+    ("sigmoid_fmb_through", "sigmoid"),
+    ("tanh_fmb_through", "sigmoid"),
+    ("scaled_fmb_through", "scaled"),
+    ("scaled_fmb_none", "scaled"),
+    ("w1a1_sigmoid_fmb", "w1a1_sigmoid"),
+    ("w1a1_tanh_fmb", "w1a1_sigmoid"),
+    ("w1a1_tanh", "w1a1_sigmoid"),
+)
+#: By figure, what it shows.
+FIGURES = {
+    3: "SE with sigmoid, no FMB: 1-bit and float32",
+    4: "The first SE module's attention values after the first epoch, sigmoid + FMB, seed 0",
+    5: "The same after epoch 10",
+    6: "Their histogram before and after FMB",
+    7: "Sigmoid and tanh, 1-bit, no FMB",
+    8: "All four, 1-bit",
+    9: "Until 30 % error, 1-bit, with FMB, without it, and without SE",
+    10: "Up to 100 epochs, 1-bit, as far as trained",
+}
+
+
+def report(grid, blocks):
+    """report.md: verdicts first, then the paper's tables beside ours, then what explains them.
+
+    Args:
+        grid: A `Grid`.
+        blocks: Arms by block, in order.
+    """
+    sections = (
+        ("# The paper's claims, tested", f"{_reading()}\n{_verdicts(grid)}\n{_method(grid)}"),
+        ("## Table I: error reduction after epoch 9 against sigmoid without FMB", _table_i(grid)),
+        ("## Table II: error at epoch 6", _table_ii(grid)),
+        ("## Table III: epochs to 30 % error", _table_iii(grid)),
+        ("## What explains the differences", _explanations(grid)),
+        ("## All arms", _all_arms(grid, blocks)),
+        ("## What the SE modules do", _modules(grid, blocks)),
+        ("## Figures", _figures(grid)),
+        ("## How the rate was chosen", _tuning(grid.logs.with_name("tuning"))),
+    )
+    return "\n".join(f"{title}\n\n{text}" for title, text in sections)
+
+
+def _reading():
+    return (
+        "Read literally: `w1` (1-bit weights, float activations), SE weights bare +-1, no gradient "
+        "through FMB, so that its gates never learn, filters of He's ResNet. Verdicts are on this "
+        "reading alone; other readings and controls follow under Table I and among the "
+        "explanations.\n"
+    )
+
+
+def _verdicts(grid):
+    rows = [(each.claim, each.paper, each.ours, f"**{each.verdict}**") for each in claims(grid)]
+    return files.table(("claim", "paper", "ours", "verdict"), rows)
+
+
+def _method(grid):
+    settings = next(iter(grid.runs.values()))[0]
+    return (
+        f"{data.describe(*grid.data())} Test error after the epoch named; verdicts on tables I and "
+        "II and on orders take the mean of that epoch, the one before and the one after, for at a "
+        f"constant rate one epoch jumps by points. Recipe `{settings.recipe}`: rate "
+        f"{settings.learning_rate}, {settings.schedule}, batches of {settings.batch_size}, random "
+        f"crops{' and flips' * bool(settings.flip)}, filters {settings.filters}; "
+        "the rate was chosen as told at the end, for no SE and sigmoid, "
+        "and taken for all. Of n seeds, in brackets: 95 % paired bootstrap; t: 95 % by Student's "
+        f"t, of the figure as each seed gives it. Of {FEWEST_SEEDS} seeds a bootstrap is too "
+        "narrow (it covers a mean 68 times in 100), so verdicts go by Student's t: a claim holds, "
+        f"or does not, where that whole interval says so; under {FEWEST_SEEDS} seeds nothing can "
+        "be told.\n\nMade by `python training/reproduce.py`, from "
+        f"{grid.provenance()}\n"
+    )
+
+
+def _table_i(grid):
+    header = (f"mean of epochs {TABLE_I_EPOCH - 1} to {TABLE_I_EPOCH + 1}", "epoch 9 alone")
+    rows = [
+        (
+            named(arm),
+            f"{claimed:.2%}",
+            reduction(grid, arm, "sigmoid", around(TABLE_I_EPOCH)).text(),
+            reduction(grid, arm, "sigmoid", TABLE_I_EPOCH).text(),
+        )
+        for arm, claimed in TABLE_I.items()
+    ]
+    readings = [
+        (
+            named(arm),
+            named(base),
+            reduction(grid, arm, base, around(TABLE_I_EPOCH)).text(),
+            reduction(grid, arm, base, TABLE_I_EPOCH).text(),
+        )
+        for arm, base in READINGS
+    ]
+    return (
+        files.table(("1-bit", "paper", *header), rows)
+        + "\nOther readings: gates that learn (through), our SE (scaled: 1-bit weights times "
+        "fan-in^-1/2, gates that start open), 1-bit activations (w1a1).\n\n"
+        + files.table(("1-bit", "against", *header), readings)
+    )
+
+
+def _table_ii(grid):
+    rows = [
+        (named(arm), f"{claimed:.2%}", mean_error(grid, arm, TABLE_II_EPOCH).text())
+        for arm, claimed in TABLE_II.items()
+    ]
+    return files.table(("", "paper", "ours"), rows)
+
+
+def _table_iii(grid):
+    rows = [(named(arm), TABLE_III.get(arm, "-"), epochs_text(grid, arm)) for arm in TABLE_III_ARMS]
+    return (
+        "The first epoch at or under 30 %; in brackets from which one on every epoch stays there "
+        "to the end of the run; > where a run ended before.\n\n"
+        + files.table(("1-bit", "paper", "ours, a seed each"), rows)
+    )
+
+
+def _explanations(grid):
+    epochs = np.arange(1, 11)
+    rows = [
+        (
+            question,
+            f"{named(arm)} less {named(other)}",
+            difference(grid, arm, other, 10).text(points, student=True),
+            difference(grid, arm, other, epochs).text(points, student=True),
+        )
+        for question, arm, other in QUESTIONS
+    ]
+    return (
+        "Points of error, seeds paired; below 0 the first of the two is better.\n\n"
+        + files.table(("question", "arms", "after epoch 10", "mean of epochs 1 to 10"), rows)
+    )
+
+
+def _all_arms(grid, blocks):
+    rows = [
+        (block, named(arm), *(mean_error(grid, arm, epoch).text() for epoch in (6, 10, 25)))
+        for block, arms in blocks.items()
+        for arm in arms
+    ]
+    return files.table(("block", "arm", "epoch 6", "epoch 10", "epoch 25"), rows)
+
+
+def _modules(grid, blocks):
+    header = (
+        "arm",
+        "n",
+        "saturated",
+        "open",
+        "never open",
+        "always open",
+        "gradient at first",
+        "at last",
+    )
+    arms = [arm for block in blocks.values() for arm in block if grid.modules(arm, GATES_EPOCH)]
+    if not arms:
+        return "No run has recorded its gates yet.\n"
+    modules = grid.modules(arms[0], GATES_EPOCH)[0].values()
+    return (
+        f"After epoch {GATES_EPOCH}, means over n seeds: of the attention values M_c of "
+        f"{GATE_IMAGES} test images those within 1 % of an end of their range, and those on or "
+        "above the threshold of FMB (open; for tanh + FMB the others are -1 and invert their "
+        f"channel); channels that are never and always so, of "
+        f"{sum(module['channels'] for module in modules)} in {len(modules)} modules; and the root "
+        "mean square gradient in W0 and W1, divided by the median of those in the residual "
+        "convolutions, before the first epoch and after the run's last one.\n\n"
+        + files.table(header, [_module_row(grid, arm) for arm in arms])
+    )
+
+
+def _module_row(grid, arm):
+    modules = grid.modules(arm, GATES_EPOCH)
+
+    def share(key):
+        return f"{np.mean([mean_share(each, key) for each in modules]):.1%}"
+
+    def count(key):
+        of_each = [sum(module[key] for module in each.values()) for each in modules]
+        return f"{np.mean(of_each):.0f}"
+
+    return (
+        named(arm),
+        len(modules),
+        share("saturated"),
+        share("open"),
+        count("never_open"),
+        count("always_open"),
+        *(f"{_relative_gradient(grid, arm, when):.2g}" for when in ("initial", "final")),
+    )
+
+
+def _relative_gradient(grid, arm, when):
+    ratios = []
+    for measured in grid.measures[arm].values():
+        found = measured["gradients"][when]
+        attention = [value for name, value in found.items() if "_se/" in name]
+        others = [value for name, value in found.items() if re.search(r"_[12]_conv", name)]
+        ratios.append(np.mean(attention) / np.median(others))
+    return np.mean(ratios)
+
+
+def gates_log(grid):
+    """The gate records that figures 4 to 6 show."""
+    return grid.logs / "sigmoid_fmb_seed0.npz"
+
+
+def _figures(grid):
+    recorded = gates_log(grid).exists()
+    return "\n".join(
+        f"Figure {number}: {what}.\n\n![Figure {number}](figure{number:02d}.png)\n"
+        if recorded or number not in (4, 5, 6)
+        else f"Figure {number}: {what}: no gates are recorded yet.\n"
+        for number, what in FIGURES.items()
+    )
+
+
+def _tuning(logs):
+    found: dict[float, dict[str, list[float]]] = {}
+    for path in sorted(logs.glob("*_rate*.csv")):
+        arm = path.stem.split("_rate")[0]
+        rate = config.read(path.with_suffix(".json"))[0].learning_rate
+        errors = [row["test_error"] for row in callbacks.read_log(path)]
+        found.setdefault(rate, {})[arm] = [np.mean(errors[-TUNING_EPOCHS:]), errors[-1]]
+    if not found:
+        return "There are no logs of it.\n"
+    arms = sorted({arm for errors in found.values() for arm in errors})
+    rows = [
+        (
+            f"**{rate}**" if rate == config.RECIPES["plain"].learning_rate else rate,
+            *(
+                "{:.1%} ({:.1%})".format(*errors[arm]) if arm in errors else "not run"
+                for arm in arms
+            ),
+        )
+        for rate, errors in sorted(found.items())
+    ]
+    return (
+        f"Error on held-out training images (`reproduce.py --profile tuning`), mean of the last "
+        f"{TUNING_EPOCHS} epochs of 5, in brackets that of the last one; one seed, the rate chosen "
+        f"in bold.\n\n" + files.table(("rate", *map(named, arms)), rows)
+    )
+
+
+def summary(grid):
+    """summary.csv: one row a run."""
+    lines = ["arm,seed,epochs,error_6,error_9,error_10,last_error,epochs_to_30,stays_from"]
+    for arm, seeds in grid.errors.items():
+        for seed, errors in sorted(seeds.items()):
+            at = [
+                f"{errors[epoch - 1]:.4f}" if len(errors) >= epoch else "" for epoch in (6, 9, 10)
+            ]
+            reached = ["" if each is None else str(each) for each in epochs_to(errors)]
+            lines.append(
+                ",".join([arm, str(seed), str(len(errors)), *at, f"{errors[-1]:.4f}", *reached])
+            )
+    return "\n".join(lines) + "\n"
