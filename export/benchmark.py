@@ -10,6 +10,7 @@ import json
 import pathlib
 import platform
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from larq_seresnet.preprocessing import preprocess_input
 from larq_seresnet.training import data, machine
 
 FULL_INT8 = "full int8"
+AS_GIVEN = "as given"
 CALIBRATION_IMAGES = 500
 BLOCK = 10
 COLUMNS = (
@@ -51,11 +53,16 @@ COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """One file of a benchmark: a model's name, how its filters are stored, and the file."""
+    """One file of a benchmark: a model's name, how its filters are stored, and the file.
+
+    Attributes:
+        inputs: From images, uint8, (N, H, W, 3), to what the file takes.
+    """
 
     model: str
     weights: str
     converted: runtimes.Converted
+    inputs: Callable[[np.ndarray], np.ndarray] = preprocess_input
 
 
 def main(argv=None):
@@ -66,21 +73,20 @@ def main(argv=None):
         if arguments.rounds < 1:
             raise ValueError(f"--rounds must be at least 1, received {arguments.rounds}.")
         models, images, directory = _load(arguments)
+        peers = [peer(path, images) for path in arguments.peer]
         directory.mkdir(parents=True, exist_ok=True)  # before hours of measuring, not after
         calibration = preprocess_input(images.train[0][:CALIBRATION_IMAGES])
-        rows = [
-            row
-            for label, model in models.items()
-            for row in measure(
-                model, all_targets(model, label, calibration), images, arguments.rounds
-            )
+        targets = [
+            *(each for label in models for each in all_targets(models[label], label, calibration)),
+            *peers,
         ]
+        rows = measure(models, targets, images, arguments.rounds)
         result = {"machine": environment(), "dataset": images.name, "images": len(images.test[0])}
         print(markdown(result, rows))
         _write(directory, result, rows)
     except (ValueError, OSError, RuntimeError, data.DataUnavailable) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
-    print(f"wrote benchmark.json, benchmark.md and benchmark.png to {directory}")
+    print(f"wrote benchmark.json, benchmark.md, benchmark.png, error_by_bytes.png to {directory}")
     return rows
 
 
@@ -105,6 +111,7 @@ def _write(directory, result, rows):
     text = markdown(result, rows)
     files.replace(directory / "benchmark.md", lambda part: part.write_text(text))
     report.draw_trade_offs(rows, directory / "benchmark.png")
+    report.draw_error_by_bytes(rows, directory / "error_by_bytes.png")
 
 
 def _parser():
@@ -114,6 +121,15 @@ def _parser():
         allow_abbrev=False,
     )
     source.add_arguments(parser, nargs="+")
+    parser.add_argument(
+        "--peer",
+        type=pathlib.Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="classifiers of the same images by others, .tflite for LiteRT, to be measured beside: "
+        "they take pixels as uint8, as int8 (pixel - 128) or as float32 from 0 to 255",
+    )
     parser.add_argument(
         "--rounds", type=int, default=500, metavar="N", help="timings of each file (default: 500)"
     )
@@ -144,16 +160,51 @@ def all_targets(model, label, calibration):
     return [*targets, Target(label, FULL_INT8, runtimes.Converted(quantized, "litert"))]
 
 
-def measure(model, targets, images, rounds):
-    """One row a target: a dict for json; latencies in milliseconds, all targets in turn."""
-    inputs, labels = preprocess_input(images.test[0]), images.test[1]
-    keras_class = model.predict(inputs, batch_size=500, verbose=0).argmax(axis=1)
+def peer(path, images):
+    """The target that a classifier of others is.
+
+    Raises:
+        ValueError: If it is none of these images, or takes them in another form.
+    """
+    converted = runtimes.load(path, "litert")
+    taken, given = converted.interface()
+    pixels, classes = images.test[0].shape[1:], len(images.class_names)
+    forms = {
+        "float32": lambda images: images.astype(np.float32),
+        "uint8": lambda images: images,
+        "int8": lambda images: (images.astype(np.int16) - 128).astype(np.int8),
+    }
+    received = (taken.dtype.name, taken.shape, given.shape)
+    if taken.dtype.name not in forms or received[1:] != ((1, *pixels), (1, classes)):
+        raise ValueError(
+            f"--peer {path} must take {', '.join(forms)} of the shape {(1, *pixels)} and give "
+            f"{(1, classes)}, received {' '.join(map(str, received))}."
+        )
+    return Target(path.stem, AS_GIVEN, converted, forms[taken.dtype.name])
+
+
+def measure(models, targets, images, rounds):
+    """One row a target: a dict for json; latencies in milliseconds, all targets in turn.
+
+    Args:
+        models: Keras models by name; targets of other names have nothing to agree with, and no
+            float32 file to be compared with: None in their rows.
+        targets: Of class `Target`.
+        images: A `data.ImageSet`.
+        rounds: How many timings of each.
+    """
+    labels, inputs = images.test[1], preprocess_input(images.test[0])
+    keras_class = {
+        name: model.predict(inputs, batch_size=500, verbose=0).argmax(axis=1)
+        for name, model in models.items()
+    }
     threads = os.cpu_count()
-    one, all_threads = (latencies(targets, inputs, rounds, count) for count in (1, threads))
+    one, all_threads = (latencies(targets, images.test[0], rounds, n) for n in (1, threads))
     rows = []
     for target, alone, together in zip(targets, one, all_threads, strict=True):
         content = flatbuffer.read(target.converted.tflite)
-        chosen = target.converted.predict(inputs).argmax(axis=1)
+        chosen = target.converted.predict(target.inputs(images.test[0])).argmax(axis=1)
+        same = chosen == keras_class[target.model] if target.model in models else None
         rows.append(
             {
                 "model": target.model,
@@ -162,7 +213,7 @@ def measure(model, targets, images, rounds):
                 **anatomy.bytes_by_part(content, len(target.converted.tflite)),
                 "arena": anatomy.peak_activations(content),
                 "error": float((chosen != labels).mean()),
-                "argmax_agreement": float((chosen == keras_class).mean()),
+                "argmax_agreement": None if same is None else float(same.mean()),
                 "p50_1": float(np.percentile(alone, 50)),
                 "p90_1": float(np.percentile(alone, 90)),
                 "threads": threads,
@@ -172,30 +223,30 @@ def measure(model, targets, images, rounds):
                 "operators": anatomy.count_operators(content),
             }
         )
+    base = {
+        (row["model"], row["runtime"]): row["p50_1"] for row in rows if row["weights"] == "float32"
+    }
     for row in rows:
-        (base,) = (
-            each["p50_1"]
-            for each in rows
-            if (each["runtime"], each["weights"]) == (row["runtime"], "float32")
-        )
-        row["against_float32"] = row["p50_1"] / base
+        of_float32 = base.get((row["model"], row["runtime"]))
+        row["against_float32"] = of_float32 and row["p50_1"] / of_float32
     return rows
 
 
-def latencies(targets, inputs, rounds, threads):
+def latencies(targets, images, rounds, threads):
     """Milliseconds that the runtime computes one image, (targets, rounds).
 
     The targets take turns of `BLOCK` images, so that what else the machine does falls on all alike;
     before each turn one image is computed without the clock, so that caches are warm.
     """
     sessions = [target.converted.session(threads) for target in targets]
+    inputs = [target.inputs(images[:rounds]) for target in targets]
     times = np.zeros((len(sessions), rounds))
     for start in range(0, rounds, BLOCK):
         for number, session in enumerate(sessions):
-            session.feed(inputs[:1])
+            session.feed(inputs[number][:1])
             session.invoke()
             for turn in range(start, min(start + BLOCK, rounds)):
-                session.feed(inputs[turn % len(inputs)][np.newaxis])
+                session.feed(inputs[number][turn % len(images)][np.newaxis])
                 started = time.perf_counter()
                 session.invoke()
                 times[number, turn] = 1e3 * (time.perf_counter() - started)
@@ -222,7 +273,10 @@ def markdown(result, rows):
         "reference code runs. Latencies of lce say nothing about a Raspberry Pi or a phone.**\n\n"
     )
     header = [title for _, title, _ in COLUMNS]
-    table = [[form.format(row[key]) for key, _, form in COLUMNS] for row in rows]
+    table = [
+        ["-" if row[key] is None else form.format(row[key]) for key, _, form in COLUMNS]
+        for row in rows
+    ]
     macs = [
         [row["model"], row["runtime"], row["weights"]]
         + [f"{row['macs'][kind]:,}" for kind in anatomy.MAC_KINDS]
@@ -237,7 +291,7 @@ def markdown(result, rows):
         f"Error on {result['images']:,} test images of {result['dataset']}. Arena: bytes of "
         "activations and unpacked filters that live at once at most, without what kernels take. "
         f"{FULL_INT8}: post-training quantization, calibrated on {CALIBRATION_IMAGES} training "
-        "images.\n\n"
+        f"images. {AS_GIVEN}: a file by others.\n\n"
         + files.table(header, table)
         + "\n## Multiply-accumulates of one image, and operators\n\n"
         + files.table(("model", "runtime", "weights", *anatomy.MAC_KINDS, "operators"), macs)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from larq_seresnet import files
 
 #: Told apart by the colour-blind.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 CAUSES = {
     "tie": "explained by a tie",
     "batch": "by Keras too, in another batch",
@@ -117,4 +117,35 @@ def draw_trade_offs(rows, path):
     for index, model in enumerate(models):
         panels[1].plot([], [], "o", color=COLOURS[index % len(COLOURS)], label=model)
     figure.legend(fontsize=8, loc="outside upper center", ncols=len(models))
+    figure.savefig(path, dpi=150)
+
+
+def draw_error_by_bytes(rows, path):
+    """Draws error against bytes, a curve through the files of each model; arguments as above."""
+    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    axes = figure.add_subplot()
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    for index, model in enumerate(models):
+        files_of_it = sorted(
+            (row["bytes"], 100 * row["error"]) for row in rows if row["model"] == model
+        )
+        sizes, errors = zip(*files_of_it, strict=True)
+        colour = COLOURS[index % len(COLOURS)]
+        axes.plot(
+            sizes, errors, "o-" if len(sizes) > 1 else "D", color=colour, ms=5, lw=0.8, label=model
+        )
+        axes.annotate(
+            f"{errors[0]:.1f} %, {sizes[0]:,} bytes",
+            (sizes[0], errors[0]),
+            xytext=(0, 7),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    axes.set(
+        xlabel="bytes of the file", ylabel="error on test images, %", xscale="log", ylim=(0, None)
+    )
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda size, _: f"{size:,.0f}"))
+    axes.margins(x=0.15)
+    axes.grid(alpha=0.3, which="both")
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     figure.savefig(path, dpi=150)

@@ -5,7 +5,7 @@ tf.data. Both train the same network on the same images in memory, turn and turn
 epoch of each turn warms up and does not count. An epoch is its training steps and their input, not
 the tests and checkpoints after it. A third figure is what the convolutions and their gradients
 alone would allow, each operator by itself in the dtype and batch of train.py: about what remains if
-all else in a step cost nothing.
+all else in a step cost nothing. Beside them, what BatchNorm's statistics for a test cost.
 """
 
 import os
@@ -27,12 +27,13 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from larq_seresnet import SEResNet14
 from larq_seresnet.preprocessing import MEAN, STD
-from larq_seresnet.training import callbacks, config, data, machine, train
+from larq_seresnet.training import batch_norm, callbacks, config, data, machine, train
 
 PLAIN_BATCH_SIZE = 128
 REPEATS = 5
 PROFILED_STEPS = 10
 TEST_IMAGES = 300
+CIFAR10_IMAGES = 50_000
 
 
 def main(argv=None):
@@ -77,6 +78,12 @@ def main(argv=None):
             f"{name}: median {statistics.median(found):.0f} images/s, {min(found):.0f} to "
             f"{max(found):.0f} in {len(found)}; {statistics.median(found) / base:.2f} times plain"
         )
+    seconds = statistics_seconds(settings, images)
+    epoch = CIFAR10_IMAGES / statistics.median(rates["train.py"])
+    print(
+        f"BatchNorm's statistics before a test: {seconds:.2f} s, {seconds / epoch:.1%} of an epoch "
+        f"of {CIFAR10_IMAGES:,} images"
+    )
     print(f"on {os.cpu_count()} cores, {machine.processor()}, computing in {dtype.name}")
     if arguments.profile:
         found = profile(settings, images)
@@ -175,6 +182,15 @@ def convolution_seconds(model, batch_size, dtype):
             compiled()
             seconds += min(timeit.repeat(compiled, number=1, repeat=REPEATS))
     return seconds
+
+
+def statistics_seconds(settings, images):
+    """The least time of `REPEATS` in which BatchNorm's statistics are estimated before a test."""
+    estimator = batch_norm.BatchNormEstimator(images, epochs=2)
+    estimator.set_model(train.compiled_model(settings, images))
+    estimator.on_epoch_begin(0)
+    estimator.on_test_begin()  # traces
+    return min(timeit.repeat(estimator.on_test_begin, number=1, repeat=REPEATS))
 
 
 def profile(settings, images):

@@ -1,9 +1,11 @@
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from larq_seresnet.export import anatomy, benchmark, flatbuffer
+from larq_seresnet.training import data
 
 # by hand: the stem, four 3x3 convolutions a stage but a narrower first
 RESIDUAL_MACS = (
@@ -59,11 +61,15 @@ def test_peak_counts_what_the_runtime_keeps(base, stored, trained_model):
 
 
 @pytest.fixture(scope="module")
-def folder(trained, tmp_path_factory):
-    """What benchmark.py writes of two models."""
+def folder(trained, stored, tmp_path_factory):
+    """What benchmark.py writes of two models, and of a file that might be another's."""
     folder = tmp_path_factory.mktemp("benchmark")
     runs = [str(trained(precision)) for precision in ("w1", "w1a1")]
-    benchmark.main([*runs, "--limit-test", "20", "--rounds", "10", "--out-dir", str(folder)])
+    (folder / "other.tflite").write_bytes(
+        stored("w1", "litert", "int4", input_type="uint8", output_type="int8").tflite
+    )
+    flags = f"--limit-test 20 --rounds 10 --out-dir {folder} --peer {folder / 'other.tflite'}"
+    benchmark.main([*runs, *flags.split()])
     return folder
 
 
@@ -73,26 +79,51 @@ def test_a_benchmark_holds_every_target_and_its_figures(folder):
     assert result["dataset"] == "digits"
     assert result["images"] == 20
     assert result["machine"]["processor"]
-    ways = [(row["runtime"], row["weights"]) for row in result["rows"]]
+    *ours, other = result["rows"]
+    ways = [(row["runtime"], row["weights"]) for row in ours]
     assert ways == 2 * [
         ("lce", "1bit"),
         ("lce", "float32"),
         *(("litert", way) for way in ("1bit", "int2", "int4", "int8", "float32", "full int8")),
     ]
-    for row in result["rows"]:
+    for row in ours:
         assert 0 < row["p50_1"] <= row["p90_1"]
         assert 0 < row["p50_all"] <= row["p90_all"]
         assert (row["against_float32"] == 1) == (row["weights"] == "float32")
         assert row["argmax_agreement"] >= 0.9 or row["weights"] == "full int8"
         assert sum(row["macs"].values()) == RESIDUAL_MACS + OTHER_MACS
-    by_way = dict(zip(ways[:8], result["rows"], strict=False))
+    by_way = dict(zip(ways[:8], ours, strict=False))
+    assert (other["model"], other["weights"]) == ("other", "as given")
+    assert other["error"] == pytest.approx(by_way["litert", "int4"]["error"], abs=0.051)
+    assert other["argmax_agreement"] is other["against_float32"] is None
+    assert 0 < other["p50_1"] <= other["p90_1"]
     assert by_way["litert", "full int8"]["macs"]["float32"] == 0
     for runtime, others in (("lce", ["float32"]), ("litert", ["int2", "int4", "int8", "float32"])):
         sizes = [by_way[runtime, way]["bytes"] for way in ("1bit", *others)]
         assert sizes == sorted(sizes)
     text = (folder / "benchmark.md").read_text()
     assert ("This is no ARM processor" in text) == (result["machine"]["architecture"] == "x86_64")
-    assert (folder / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+    assert f"| other | litert | as given | {other['bytes']:,} |" in text
+    for picture in ("benchmark.png", "error_by_bytes.png"):
+        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_peer_must_be_of_the_same_images(trained, stored, tmp_path, capsys):
+    for name, content, message in (
+        ("half", stored("w1", "litert", "int4").tflite[:999], "half.tflite is no .tflite file"),
+        ("lce", stored("w1", "lce").tflite, "lce.tflite is for LCE's runtime"),
+    ):
+        path = tmp_path / f"{name}.tflite"
+        path.write_bytes(content)
+        with pytest.raises(SystemExit) as stop:
+            benchmark.main([str(trained("w1")), "--peer", str(path)])
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+    images = data.load("digits", limit_train=1, limit_test=1)
+    fewer = dataclasses.replace(images, class_names=images.class_names[1:])
+    path.write_bytes(stored("w1", "litert", "int4").tflite)
+    with pytest.raises(ValueError, match=r"and give \(1, 9\), received float32 .* \(1, 10\)"):
+        benchmark.peer(path, fewer)
 
 
 def test_rounds_are_counted_from_one(trained, capsys):
@@ -102,7 +133,7 @@ def test_rounds_are_counted_from_one(trained, capsys):
     assert "--rounds must be at least 1, received 0" in capsys.readouterr().err
 
 
-def test_targets_take_turns(inputs):
+def test_targets_take_turns(images):
     """Blocks of ten images each in turn, and one more before each block without the clock."""
     calls = []
 
@@ -124,7 +155,7 @@ def test_targets_take_turns(inputs):
             return Session(self.name)
 
     targets = [benchmark.Target("model", "float32", Converted(name)) for name in "ab"]
-    times = benchmark.latencies(targets, inputs, rounds=13, threads=1)
+    times = benchmark.latencies(targets, images, rounds=13, threads=1)
     assert "".join(calls) == "a" * 11 + "b" * 11 + "a" * 4 + "b" * 4
     assert times.shape == (2, 13)
     assert (times > 0).all()
