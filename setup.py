@@ -47,6 +47,6 @@ setup(
     extras_require={
         "train": TRAIN,
         "export": TRAIN + EXPORT,
-        "dev": TRAIN + EXPORT + ["mypy", "pytest", "ruff", "setuptools>=70"],
+        "dev": TRAIN + EXPORT + ["mypy", "pytest", "pytest-xdist", "ruff", "setuptools>=70"],
     },
 )

@@ -35,6 +35,8 @@ def main(argv=None):
     try:
         program = importlib.import_module(f"larq_seresnet.{module}")
     except ModuleNotFoundError as missing:
+        if (missing.name or "").startswith("larq_seresnet"):
+            raise
         parser.exit(
             2,
             f"{parser.prog}: error: {command} needs the package {missing.name}: "
