@@ -173,18 +173,30 @@ def convert(model, runtime="lce"):
         return (_lce if runtime == "lce" else pack_litert.convert)(in_float32(model))
 
 
-def to_tflite(model, runtime="lce", **options):
+def to_tflite(
+    model,
+    runtime="lce",
+    weights="1bit",
+    input_type="float32",
+    output_type="float32",
+    strip=False,
+):
     """From a model to what a device gets, not proved.
 
     Args:
         model: From `SEResNet14`.
-        runtime: "lce" or "litert".
-        options: Of `store`: `weights`, `input_type`, `output_type`, `strip`.
+        runtime, weights, input_type, output_type, strip: As `store` takes them.
 
     Returns:
         A `runtimes.Converted`; its `tflite` are the file's bytes.
+
+    Raises:
+        ValueError: As `store` does.
     """
-    return store(convert(model, runtime), runtime, **options)[0]
+    check_weights(runtime, weights)
+    interface.check_types(input_type, output_type)
+    tflite = convert(model, runtime)
+    return store(tflite, runtime, weights, input_type, output_type, strip)[0]
 
 
 def store(

@@ -27,14 +27,19 @@ def with_types(tflite, input_type, output_type):
     Raises:
         ValueError: If there is no such type.
     """
-    check_choice("input_type", input_type, INPUT_TYPES)
-    check_choice("output_type", output_type, OUTPUT_TYPES)
+    check_types(input_type, output_type)
     model = flatbuffer.read(tflite)
     if input_type == "uint8":
         _take_bytes(model)
     if output_type == "int8":
         _give_bytes(model)
     return flatbuffer.write(model)
+
+
+def check_types(input_type, output_type):
+    """Raises ValueError for a type that a file cannot be made to take or to give."""
+    check_choice("input_type", input_type, INPUT_TYPES)
+    check_choice("output_type", output_type, OUTPUT_TYPES)
 
 
 def _take_bytes(model):
