@@ -58,7 +58,10 @@ class BatchNormEstimator(tf.keras.callbacks.Callback):
         self.count = LAST_IMAGES if epoch + 1 == self.epochs else IMAGES
 
     def on_test_begin(self, logs=None):
-        images = self.images[self.order[: self.count]]
+        self.estimate(self.images[self.order[: self.count]])
+
+    def estimate(self, images):
+        """Sets the statistics to those of some images: uint8, (N, H, W, 3)."""
         batches = np.array_split(images, -(-len(images) // BATCH_SIZE))
         found = [self.of_batch(preprocess_input(batch)) for batch in batches]
         for statistic, values in zip(self.statistics, zip(*found, strict=True), strict=True):

@@ -1,0 +1,108 @@
+"""What BatchNorm's statistics do to the error of weights that ship, by how they are estimated.
+
+    python training/study/batch_norm_draws.py [--precision w1a1] [--draws 5]
+
+Each way is tried with several draws of training images; a mean and a spread over draws tell what
+is due to the way, and what to chance.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+
+import argparse
+
+import numpy as np
+import tensorflow as tf
+
+from larq_seresnet import SEResNet14, files, preprocess_input
+from larq_seresnet.training import batch_norm, config, data
+
+MOVING_BATCHES = 60  # of which those before the last some 20 hardly count, at a momentum of 0.9
+COUNTS = (1_000, batch_norm.IMAGES, batch_norm.LAST_IMAGES)
+
+
+def main(argv=None):
+    """Prints a table of errors; returns them by way."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--precision", default="w1a1", help="of the weights (default: w1a1)")
+    parser.add_argument("--draws", type=int, default=5, metavar="N", help="default: 5")
+    parser.add_argument("--dataset", default="cifar10", help="default: cifar10")
+    parser.add_argument("--limit-test", type=int, metavar="N", help="default all")
+    arguments = parser.parse_args(argv)
+    try:
+        model = SEResNet14(precision=arguments.precision)
+        images = data.load(arguments.dataset, limit_test=arguments.limit_test)
+    except (ValueError, OSError, data.DataUnavailable) as problem:
+        parser.exit(2, f"{parser.prog}: error: {problem}\n")
+    found = errors(model, images, arguments.draws)
+    print(f"{model.name}, {len(images.test[0]):,} test images of {images.name}, float32\n")
+    print(
+        files.table(
+            ("statistics", "error", "spread", "draws"),
+            [
+                (way, f"{np.mean(each):.2%}", f"{np.std(each, ddof=1):.2%}", _listed(each))
+                for way, each in found.items()
+            ],
+        )
+    )
+    return found
+
+
+def _listed(errors):
+    return ", ".join(f"{error:.2%}" for error in errors)
+
+
+def errors(model, images, draws):
+    """By way of estimating BatchNorm's statistics, the test error of each draw of images.
+
+    Args:
+        model: From `SEResNet14`, trained; it ends with the statistics of the last draw.
+        images: A `data.ImageSet`.
+        draws: How many.
+    """
+    recipe = config.RECIPES["fast"]
+    estimator = batch_norm.BatchNormEstimator(images, epochs=1)
+    estimator.set_model(model)
+    trained = model.get_weights()
+    inputs, labels = preprocess_input(images.test[0]), images.test[1]
+
+    def drawn(draw, count):
+        order = np.random.default_rng(draw).permutation(len(images.train[0]))
+        return images.train[0][order[:count]]
+
+    def augmented(chosen, draw):
+        crop = 2 * recipe.crop  # as for the weights that ship
+        return data.augment(tf.constant(chosen), [0, draw], images.mirror, crop).numpy()
+
+    def moving_averages(draw):
+        chosen = augmented(drawn(draw, MOVING_BATCHES * recipe.batch_size), draw)
+        for batch in np.array_split(chosen, -(-len(chosen) // recipe.batch_size)):
+            model(preprocess_input(batch), training=True)
+
+    ways = {
+        f"moving averages over batches of {recipe.batch_size} augmented images": moving_averages,
+        f"plain means of {COUNTS[-1]:,} augmented images": lambda draw: estimator.estimate(
+            augmented(drawn(draw, COUNTS[-1]), draw)
+        ),
+        **{
+            f"plain means of {count:,} images": lambda draw, count=count: estimator.estimate(
+                drawn(draw, count)
+            )
+            for count in COUNTS
+        },
+    }
+    found: dict[str, list[float]] = {way: [] for way in ways}
+    for way, estimate in ways.items():
+        for draw in range(draws):
+            model.set_weights(trained)
+            estimate(draw)
+            classes = model.predict(inputs, batch_size=500, verbose=0).argmax(axis=1)
+            found[way].append(float((classes != labels).mean()))
+    return found
+
+
+if __name__ == "__main__":
+    main()
