@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 
 import argparse
+import collections
 import dataclasses
 import json
 import pathlib
@@ -74,6 +75,7 @@ def main(argv=None):
             raise ValueError(f"--rounds must be at least 1, received {arguments.rounds}.")
         models, images, directory = _load(arguments)
         peers = [peer(path, images) for path in arguments.peer]
+        _check_names([*models, *(each.model for each in peers)])
         directory.mkdir(parents=True, exist_ok=True)  # before hours of measuring, not after
         calibration = preprocess_input(images.train[0][:CALIBRATION_IMAGES])
         targets = [
@@ -88,6 +90,12 @@ def main(argv=None):
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
     print(f"wrote benchmark.json, benchmark.md, benchmark.png, error_by_bytes.png to {directory}")
     return rows
+
+
+def _check_names(names):
+    twice = [name for name, count in collections.Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"--peer files must have names of their own, received {twice[0]} twice.")
 
 
 def _load(arguments):

@@ -1,6 +1,8 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes side by side
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import pathlib
 

@@ -31,7 +31,8 @@ def test_the_wheel_holds_one_package(wheel):
         "larq_seresnet",
         f"{'-'.join(wheel.name.split('-')[:2])}.dist-info",
     }
-    for module in ("seresnet.py", "training/train.py", "export/convert.py"):
+    modules = ("seresnet.py", "__main__.py", "training/train.py", "training/study/paper.py")
+    for module in (*modules, "export/convert.py"):
         assert f"larq_seresnet/{module}" in names
 
 

@@ -26,14 +26,15 @@ class BatchNormEstimator(tf.keras.callbacks.Callback):
 
     Args:
         images: The `data.ImageSet` that is trained on.
-        epochs: Of the whole training: before its last test more images are taken.
+        last: The epoch, counted from 1, before whose test more images are taken, since its weights
+            are what is saved; None for a training that has no last one.
     """
 
-    def __init__(self, images, epochs):
+    def __init__(self, images, last=None):
         super().__init__()
         self.images = images.train[0]
         self.order = np.random.default_rng(CHOICE_SEED).permutation(len(self.images))
-        self.epochs = epochs
+        self.last = last
 
     def set_model(self, model):
         super().set_model(model)
@@ -55,7 +56,7 @@ class BatchNormEstimator(tf.keras.callbacks.Callback):
         self.of_batch = of_batch
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.count = LAST_IMAGES if epoch + 1 == self.epochs else IMAGES
+        self.count = LAST_IMAGES if epoch + 1 == self.last else IMAGES
 
     def on_test_begin(self, logs=None):
         self.estimate(self.images[self.order[: self.count]])

@@ -1,6 +1,6 @@
 """Everything that defines a run: one table of its arguments, its recipes, its file.
 
-What the table says of flags, `flags` reads.
+The module `flags` makes command-line flags of the table.
 """
 
 import dataclasses

@@ -6,7 +6,7 @@ from typing import Any
 
 from larq_seresnet.training import config
 
-RECIPE_FIELDS = [field.name for field in dataclasses.fields(config.Recipe)]
+_RECIPE_FIELDS = [field.name for field in dataclasses.fields(config.Recipe)]
 
 
 def add_to(parser: argparse.ArgumentParser) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def add_to(parser: argparse.ArgumentParser) -> dict[str, Any]:
         if group not in groups:
             groups[group] = parser.add_argument_group(group)
         help = field.metadata["help"]
-        if field.name in RECIPE_FIELDS:
+        if field.name in _RECIPE_FIELDS:
             values = {name: vars(recipe)[field.name] for name, recipe in config.RECIPES.items()}
             help += f" (default*: {', '.join(f'{name} {each}' for name, each in values.items())})"
         elif field.default not in (None, ()):

@@ -39,8 +39,9 @@ from larq_seresnet.weights import load_weights
 PACKAGES = ("tensorflow", "tf-keras", "larq", "tensorflow-datasets", "numpy")
 #: Where in a run directory the run of its teacher is.
 TEACHER = "teacher"
-#: What decides on a run besides its arguments: the folders of the two packages.
+#: What decides on a run besides its arguments: two packages, without the study.
 CODE = (pathlib.Path(larq_seresnet.__path__[0]), pathlib.Path(__file__).parent)
+NOT_CODE = pathlib.Path(__file__).with_name("study")
 
 
 def main(argv=None):
@@ -85,7 +86,8 @@ def main(argv=None):
     teacher = _teacher(settings, images, run_dir / TEACHER)
     gates = _gate_recorder(settings, images, run_dir)
     board = tf.keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False)
-    statistics = batch_norm.BatchNormEstimator(images, settings.epochs)
+    last_of_all = None if settings.extendable else settings.epochs
+    statistics = batch_norm.BatchNormEstimator(images, last_of_all)
     # after the log, whose clock stops before it; the checkpoint last: an epoch is done when all
     # else of it is written
     run_callbacks = [log, statistics, gates, board, checkpoint]
@@ -231,7 +233,7 @@ def _facts(images, first, earlier):
     """What config.json says of a run besides its arguments: `earlier` facts stay, if it goes on."""
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
     code = {
-        "commit": commit(*CODE),
+        "commit": commit(*CODE, without=NOT_CODE),
         "versions": {"python": platform.python_version(), **versions},
         "processor": f"{os.cpu_count()} cores of {machine.processor()}",
     }
@@ -261,17 +263,23 @@ def check_data(facts, images, names=None):
             )
 
 
-def commit(*folders):
+def commit(*folders, without=None):
     """What git calls the code in some folders, "-dirty" at its end where that was changed.
 
-    None outside of a checkout: where it was installed from a wheel.
+    Args:
+        folders: Of the code.
+        without: A folder in them whose changes do not count.
+
+    Returns:
+        None outside of a checkout: where it was installed from a wheel.
     """
+    paths = [*folders, *([f":(exclude){without}"] if without else [])]
     try:
         name, changes = (
             subprocess.run(
                 ["git", *words], cwd=folders[0], capture_output=True, text=True, check=True
             ).stdout.strip()
-            for words in (["describe", "--always"], ["status", "--porcelain", "--", *folders])
+            for words in (["describe", "--always"], ["status", "--porcelain", "--", *paths])
         )
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import shutil
+import types
 
 import numpy as np
 import pytest
@@ -119,11 +121,34 @@ def test_a_peer_must_be_of_the_same_images(trained, stored, tmp_path, capsys):
             benchmark.main([str(trained("w1")), "--peer", str(path)])
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
+    twice = tmp_path / "again"
+    twice.mkdir()
+    path.write_bytes(stored("w1", "litert", "int4").tflite)
+    shutil.copy(path, twice)
+    with pytest.raises(SystemExit):
+        benchmark.main([str(trained("w1")), "--peer", str(path), str(twice / path.name)])
+    assert "must have names of their own, received lce twice" in capsys.readouterr().err
     images = data.load("digits", limit_train=1, limit_test=1)
     fewer = dataclasses.replace(images, class_names=images.class_names[1:])
-    path.write_bytes(stored("w1", "litert", "int4").tflite)
     with pytest.raises(ValueError, match=r"and give \(1, 9\), received float32 .* \(1, 10\)"):
         benchmark.peer(path, fewer)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [(np.float32, [0.0, 128.0, 255.0]), (np.uint8, [0, 128, 255]), (np.int8, [-128, 0, 127])],
+)
+def test_peers_get_the_pixels_that_they_take(monkeypatch, tmp_path, dtype, expected):
+    pixels = np.array([[[[0], [128], [255]]]], np.uint8)
+    facts = [
+        anatomy.TensorFacts(shape, np.dtype(dtype)) for shape in ((1, *pixels.shape[1:]), (1, 2))
+    ]
+    loaded = types.SimpleNamespace(interface=lambda: facts)
+    monkeypatch.setattr(benchmark.runtimes, "load", lambda path, runtime: loaded)
+    images = data.ImageSet("three", ("a", "b"), (pixels, [0]), (pixels, [0]))
+    received = benchmark.peer(tmp_path / "other.tflite", images).inputs(pixels)
+    assert received.dtype == dtype
+    np.testing.assert_array_equal(np.ravel(received), expected)
 
 
 def test_rounds_are_counted_from_one(trained, capsys):

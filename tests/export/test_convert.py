@@ -244,7 +244,9 @@ def test_other_configurations_convert_too(arguments, images):
         assert bool(operators.keys() & {"LOGISTIC", "TANH"}) == bool(gated)
 
 
-def test_what_there_is_not_is_refused_in_python_too(small_model):
+def test_what_there_is_not_is_refused_in_python_too(small_model, monkeypatch):
+    """Before anything is converted."""
+    monkeypatch.setattr(convert, "convert", lambda *_: pytest.fail("converted"))
     model = small_model(precision="w1")
     for name, value in (
         ("runtime", "tflite"),

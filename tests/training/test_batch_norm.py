@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from larq_seresnet import preprocess_input
+from larq_seresnet import SEResNet14, preprocess_input
 from larq_seresnet.training import batch_norm, callbacks, data, train
 
 TINY = (
@@ -22,8 +22,8 @@ def two_layers():
     return tf.keras.Model(image, tf.keras.layers.BatchNormalization(momentum=0.5)(scaled))
 
 
-def _estimated(model, images, epochs, epoch):
-    estimator = batch_norm.BatchNormEstimator(types.SimpleNamespace(train=(images, None)), epochs)
+def _estimated(model, images, epoch, last=None):
+    estimator = batch_norm.BatchNormEstimator(types.SimpleNamespace(train=(images, None)), last)
     estimator.set_model(model)
     estimator.on_epoch_begin(epoch)
     estimator.on_test_begin()
@@ -35,7 +35,7 @@ def test_statistics_are_plain_means_over_batches(two_layers, monkeypatch):
     monkeypatch.setattr(batch_norm, "BATCH_SIZE", 3)
     images = np.random.default_rng(1).integers(0, 256, (5, 2, 2, 3), np.uint8)
     two_layers.set_weights([np.full_like(weight, 7.0) for weight in two_layers.get_weights()])
-    estimator = _estimated(two_layers, images, epochs=9, epoch=3)
+    estimator = _estimated(two_layers, images, epoch=3)
     shuffled = preprocess_input(images[estimator.order])
     batches = [shuffled[:3], shuffled[3:]]
     pixels = [batch.reshape(-1, 3).astype(np.float64) for batch in batches]
@@ -60,10 +60,28 @@ def test_more_images_count_after_the_last_epoch(two_layers, monkeypatch):
         batch_norm, "preprocess_input", lambda batch: seen.append(batch) or preprocess_input(batch)
     )
     for epoch in (0, 1, 2):
-        _estimated(two_layers, images, epochs=3, epoch=epoch)
+        _estimated(two_layers, images, epoch, last=3)
     assert [len(batch) for batch in seen] == [4, 4, 8]
     np.testing.assert_array_equal(seen[0], seen[1])
     np.testing.assert_array_equal(seen[0], seen[2][:4])
+
+
+def test_what_is_tested_while_kernels_harden_is_the_network_of_bits(tmp_path):
+    """After one epoch of two, over which they harden: what is saved, tested and estimated anew."""
+    flags = ["--precision", "w1a1", "--relaxation", "1", "--stop-after", "1"]
+    run_dir = train.main([*TINY, *flags, "--run-dir", str(tmp_path / "run")])
+    (row,) = callbacks.read_log(run_dir / "log.csv")
+    images = data.load("digits", limit_train=256, limit_test=50)
+    weights = run_dir / "weights.h5"
+    model = SEResNet14(precision="w1a1", filters=(4, 8, 16), weights=weights)
+    saved = [weight.numpy() for weight in model.non_trainable_weights]
+    model.compile(loss="categorical_crossentropy", metrics=[callbacks.error])
+    loss, error = model.evaluate(data.with_targets(data.test_batches(images), 10), verbose=0)
+    assert loss == pytest.approx(row["test_loss"], abs=1e-5)
+    assert error == pytest.approx(row["test_error"], abs=1e-6)
+    _estimated(model, images.train[0], epoch=0)
+    for before, weight in zip(saved, model.non_trainable_weights, strict=True):
+        np.testing.assert_allclose(weight, before, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

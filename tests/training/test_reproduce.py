@@ -148,13 +148,13 @@ class _InThisProcess:
 @pytest.mark.slow
 def test_the_smoke_profile_from_training_to_report(tmp_path, monkeypatch, capsys):
     """Two arms of it, cut off after the first; then the report alone, from the logs alone."""
-    monkeypatch.setattr(runs, "subprocess", _InThisProcess)
     arms = ["--arms", "sigmoid", "sigmoid_fmb"]
     folders = ["--out-dir", str(tmp_path / "out"), "--runs-dir", str(tmp_path / "runs")]
     first, *others = (run for run in reproduce.PROFILES["smoke"].runs if run.arm in arms)
     smoke = reproduce.PROFILES["smoke"]
     monkeypatch.setitem(reproduce.PROFILES, "smoke", dataclasses.replace(smoke, runs=[first]))
     reproduce.main(["--profile", "smoke", *folders])
+    monkeypatch.setattr(runs, "subprocess", _InThisProcess)
     kept = (tmp_path / "out" / "logs" / f"{first.name}.csv").stat().st_mtime_ns
     monkeypatch.setitem(
         reproduce.PROFILES, "smoke", dataclasses.replace(smoke, runs=[first, *others])

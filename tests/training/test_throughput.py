@@ -22,7 +22,9 @@ def test_all_three_rates_are_measured(capsys):
     }
     printed = capsys.readouterr().out
     assert "convolutions alone: median" in printed
-    assert re.search(r"statistics before a test: [\d.]+ s, [\d.]+% of an epoch of 50,000", printed)
+    assert re.search(
+        r"before a test, of 4,000 images: [\d.]+ s, [\d.]+% of an epoch of 50,000", printed
+    )
     times = dict(re.findall(r"^(\w+): ([\d.]+), \d+%$", printed, re.M))
     filters = sum(float(time) for name, time in times.items() if "Conv2DBackpropFilter" in name)
     assert filters > max(float(time) for name, time in times.items() if "Norm" in name)

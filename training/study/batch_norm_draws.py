@@ -18,7 +18,9 @@ import tensorflow as tf
 from larq_seresnet import SEResNet14, files, preprocess_input
 from larq_seresnet.training import batch_norm, config, data
 
-MOVING_BATCHES = 60  # of which those before the last some 20 hardly count, at a momentum of 0.9
+#: As for the weights that ship, in pixels.
+CROP = 4
+MOVING_BATCHES = 60  # at a momentum of 0.9 nothing is left of what was there before
 COUNTS = (1_000, batch_norm.IMAGES, batch_norm.LAST_IMAGES)
 
 
@@ -32,6 +34,8 @@ def main(argv=None):
     parser.add_argument("--dataset", default="cifar10", help="default: cifar10")
     parser.add_argument("--limit-test", type=int, metavar="N", help="default all")
     arguments = parser.parse_args(argv)
+    if arguments.draws < 2:
+        parser.error(f"--draws must be at least 2, received {arguments.draws}")
     try:
         model = SEResNet14(precision=arguments.precision)
         images = data.load(arguments.dataset, limit_test=arguments.limit_test)
@@ -55,6 +59,12 @@ def _listed(errors):
     return ", ".join(f"{error:.2%}" for error in errors)
 
 
+def move(model, images, batch_size):
+    """Moves BatchNorm's averages as training would: over batches of images, uint8, (N, H, W, 3)."""
+    for batch in np.array_split(images, -(-len(images) // batch_size)):
+        model(preprocess_input(batch), training=True)
+
+
 def errors(model, images, draws):
     """By way of estimating BatchNorm's statistics, the test error of each draw of images.
 
@@ -64,7 +74,7 @@ def errors(model, images, draws):
         draws: How many.
     """
     recipe = config.RECIPES["fast"]
-    estimator = batch_norm.BatchNormEstimator(images, epochs=1)
+    estimator = batch_norm.BatchNormEstimator(images)
     estimator.set_model(model)
     trained = model.get_weights()
     inputs, labels = preprocess_input(images.test[0]), images.test[1]
@@ -74,13 +84,11 @@ def errors(model, images, draws):
         return images.train[0][order[:count]]
 
     def augmented(chosen, draw):
-        crop = 2 * recipe.crop  # as for the weights that ship
-        return data.augment(tf.constant(chosen), [0, draw], images.mirror, crop).numpy()
+        return data.augment(tf.constant(chosen), [0, draw], images.mirror, CROP).numpy()
 
     def moving_averages(draw):
-        chosen = augmented(drawn(draw, MOVING_BATCHES * recipe.batch_size), draw)
-        for batch in np.array_split(chosen, -(-len(chosen) // recipe.batch_size)):
-            model(preprocess_input(batch), training=True)
+        count = MOVING_BATCHES * recipe.batch_size
+        move(model, augmented(drawn(draw, count), draw), recipe.batch_size)
 
     ways = {
         f"moving averages over batches of {recipe.batch_size} augmented images": moving_averages,
