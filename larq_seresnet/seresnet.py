@@ -194,7 +194,11 @@ def _binary_block(x, channels, strides, quantizers, gate, skip, name):
 
 
 def _gate(arguments, quantizers):
-    """What a block ends with before its addition: attention, FMB, product; by the arguments."""
+    """What a block ends with before its addition: attention, FMB, product; by the arguments.
+
+    Attention and FMB compute in float32 under any policy: bfloat16 has no value between 0.499 and
+    0.5, and would open gates in training that stay closed on a device.
+    """
     kernels = PRECISIONS["float32"] if arguments.attention == "se_float32" else quantizers
     ours = arguments.attention == "se"
 
@@ -207,10 +211,16 @@ def _gate(arguments, quantizers):
             kernel_quantizer=kernels.scaled_kernel_quantizer if ours else kernels.kernel_quantizer,
             kernel_constraint=kernels.kernel_constraint,
             gate_bias=1.0 if ours else None,
+            dtype="float32",
             name=f"{name}_se",
         )(x)
         if arguments.fmb:
-            gates = FMB(arguments.activation, arguments.fmb_gradient, name=f"{name}_fmb")(gates)
+            gates = FMB(
+                arguments.activation,
+                arguments.fmb_gradient,
+                dtype="float32",
+                name=f"{name}_fmb",
+            )(gates)
         return tf.keras.layers.Multiply(name=f"{name}_gate")([x, gates])
 
     return gate

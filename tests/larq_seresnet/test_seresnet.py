@@ -185,7 +185,8 @@ def test_under_mixed_precision_the_weights_and_probabilities_stay_float32(inputs
         model = SEResNet14(filters=(4, 8, 16), weights=None)
     assert tf.keras.mixed_precision.global_policy().name == "float32"
     assert {weight.dtype for weight in model.weights} == {tf.float32}
-    assert model.get_layer("stage3_block2_se").output.dtype == tf.bfloat16
+    assert model.get_layer("stage3_block2_2_conv").output.dtype == tf.bfloat16
+    assert model.get_layer("stage3_block2_gate").output.dtype == tf.bfloat16
     assert model(inputs).dtype == tf.float32
 
 
@@ -228,6 +229,21 @@ def test_a_trained_model_goes_on_after_it_was_loaded(tmp_path, images):
         each.train_on_batch(preprocess_input(images), labels)
     for expected, received in zip(model.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_allclose(received, expected, atol=1e-6)
+
+
+def test_gates_under_mixed_precision_are_those_of_float32(small_model):
+    """An attention value just below its threshold, where bfloat16 has nothing but the threshold."""
+    with layers_in("bfloat16"):
+        mixed = SEResNet14(filters=(4, 8, 16), weights=None)
+    for model in (mixed, small_model()):
+        attention, fmb = (model.get_layer(f"stage1_block1_{part}") for part in ("se", "fmb"))
+        before = attention.get_weights()
+        nothing_passes, any_sign = np.full((4, 4), -0.1), np.full((4, 4), 0.1)
+        for argument, gate in ((-1e-3, 0.0), (1e-3, 1.0)):
+            attention.set_weights([nothing_passes, any_sign, np.full(4, argument)])
+            gates = fmb(attention(tf.ones((1, 8, 8, 4), tf.bfloat16)))
+            np.testing.assert_array_equal(tf.cast(gates, tf.float32), np.full((1, 1, 1, 4), gate))
+        attention.set_weights(before)
 
 
 def test_pooling_without_top(small_model, inputs):
