@@ -25,7 +25,7 @@ SHIPPED: dict[str, dict[str, tuple[str, str]]] = {
     "cifar10": {
         "w1": (
             "seresnet14_w1_se_sigmoid_fmb",
-            "cd28533897498e613a06786ad4c0ea8146251963796cb734884768f2aeba5472",
+            "c6a98cae5c0b5bbc57c90d63622c2f5243549410d6dbc2a6f052672a0830a4da",
         ),
         "w1a1": (
             "seresnet14_w1a1_se_sigmoid_fmb",
