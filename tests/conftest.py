@@ -4,6 +4,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes side by side
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
+import fcntl
 import pathlib
 
 import numpy as np
@@ -43,19 +44,39 @@ def inputs(images):
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory):
+def shared(tmp_path_factory):
+    """Makes what several tests need once, though they run in processes side by side."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+
+    def get(name, make):
+        """The path of that name, which `make` writes where it is not there yet."""
+        path = folder / name
+        with open(folder / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                part = folder / f"{name}.part"
+                make(part)
+                part.rename(path)
+        return path
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def trained(shared):
     """Run directories of short trainings on digits, by precision; not to be changed."""
     from larq_seresnet.training import train
 
-    runs = {}
-
     def get(precision):
-        if precision not in runs:
-            runs[precision] = train.main(
-                f"--dataset digits --limit-train 512 --limit-test 100 --batch-size 32 --epochs 1 "
-                f"--precision {precision} --filters 4 8 16 --compute-dtype float32 "
-                f"--run-dir {tmp_path_factory.mktemp(precision) / 'run'}".split()
-            )
-        return runs[precision]
+        flags = (
+            "--dataset digits --limit-train 512 --limit-test 100 --batch-size 32 --epochs 1 "
+            f"--precision {precision} --filters 4 8 16 --compute-dtype float32"
+        )
+        return shared(
+            f"trained_{precision}",
+            lambda path: train.main([*flags.split(), "--run-dir", str(path)]),
+        )
 
     return get

@@ -302,6 +302,10 @@ def compiled_model(settings, images):
         "categorical_crossentropy",
         metrics=[callbacks.error],
     )
+    # with their variables there already, `fit` traces a step once and not twice
+    probabilities = tf.zeros((1, len(images.class_names)))
+    model.compiled_loss.build(probabilities)
+    model.compiled_metrics.build(probabilities, probabilities)
     print(f"{model.name}: {model.count_params():,} parameters, computing in {dtype}")
     return model
 

@@ -21,14 +21,14 @@ def trained_model(trained):
 
 
 @pytest.fixture(scope="session")
-def base(trained_model):
+def base(trained_model, shared):
     """What the converters make of them, by precision and runtime."""
-    bases = {}
 
     def get(precision="w1", runtime="lce"):
-        if (precision, runtime) not in bases:
-            bases[precision, runtime] = convert.convert(trained_model(precision), runtime)
-        return bases[precision, runtime]
+        def make(path):
+            path.write_bytes(convert.convert(trained_model(precision), runtime))
+
+        return shared(f"{precision}_{runtime}.tflite", make).read_bytes()
 
     return get
 

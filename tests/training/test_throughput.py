@@ -13,8 +13,11 @@ def test_every_convolution_is_timed_forward_and_back(small_model, monkeypatch):
 
 
 @pytest.mark.slow
-def test_all_three_rates_are_measured(capsys):
-    rates = throughput.main("--dataset digits --images 512 --epochs 2 --turns 1 --profile".split())
+def test_all_three_rates_are_measured(capsys, monkeypatch):
+    monkeypatch.setattr(throughput.batch_norm, "IMAGES", 100)
+    monkeypatch.setattr(throughput, "REPEATS", 2)
+    monkeypatch.setattr(throughput, "PROFILED_STEPS", 3)
+    rates = throughput.main("--dataset digits --images 256 --epochs 2 --turns 1 --profile".split())
     assert {name: len(found) for name, found in rates.items()} == {
         "plain model.fit": 1,
         "train.py": 1,
@@ -23,7 +26,7 @@ def test_all_three_rates_are_measured(capsys):
     printed = capsys.readouterr().out
     assert "convolutions alone: median" in printed
     assert re.search(
-        r"before a test, of 4,000 images: [\d.]+ s, [\d.]+% of an epoch of 50,000", printed
+        r"before a test, of 100 images: [\d.]+ s, [\d.]+% of an epoch of 50,000", printed
     )
     times = dict(re.findall(r"^(\w+): ([\d.]+), \d+%$", printed, re.M))
     filters = sum(float(time) for name, time in times.items() if "Conv2DBackpropFilter" in name)

@@ -125,17 +125,35 @@ def test_two_epochs_and_two_resumed_equal_four(tmp_path, recipe, monkeypatch):
     assert epochs == {"epoch001", "epoch002", "epoch004"}
 
 
+def _cut_off_in_the_second_epoch(monkeypatch, callback, method, *arguments):
+    """Trains until a callback's method sees the second epoch, as if the process was killed."""
+    whole = getattr(callback, method)
+
+    def cut_off(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        whole(self, epoch, logs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(callback, method, cut_off)
+        _train(*arguments)
+
+
 @pytest.mark.slow
-def test_a_run_killed_while_it_wrote_goes_on_after_its_last_whole_epoch(tmp_path):
+def test_a_run_killed_while_it_wrote_goes_on_after_its_last_whole_epoch(tmp_path, monkeypatch):
+    """Killed before the second epoch's gates were written, and in the middle of a row."""
     run_dir = tmp_path / "run"
-    _train(run_dir, "--epochs", 2, "--stop-after", 1)
-    (first,) = _curve(run_dir)
+    recorder = callbacks.GateRecorder
+    _cut_off_in_the_second_epoch(monkeypatch, recorder, "on_epoch_end", run_dir, "--epochs", 2)
+    first, _ = _curve(run_dir)  # the second is in the log, and no epoch of the checkpoint
     with open(run_dir / "log.csv", "a") as log:
-        log.write("2,0.01,1.")
+        log.write("3,0.01,1.")
     train.main(["--resume", "--run-dir", str(run_dir)])
     rows = _curve(run_dir)
     assert [row["epoch"] for row in rows] == [1, 2]
     assert rows[0] == first
+    with np.load(run_dir / "gates.npz") as gates:
+        assert {name.split("/")[0] for name in gates.files} == {"dataset", "epoch001", "epoch002"}
     weights = (run_dir / "weights.h5").read_bytes()
     (run_dir / "weights.h5").unlink()
     train.main(["--resume", "--run-dir", str(run_dir)])
@@ -157,29 +175,6 @@ def test_a_run_cut_off_while_its_directory_was_made_is_overwritten(tmp_path, mon
     assert train.going_on(run_dir) == ["--overwrite"]
     _train(run_dir, "--overwrite", "--epochs", 1)
     assert len(_curve(run_dir)) == 1
-
-
-def _cut_off_in_the_second_epoch(monkeypatch, callback, method, *arguments):
-    """Trains until a callback's method sees the second epoch, as if the process was killed."""
-    whole = getattr(callback, method)
-
-    def cut_off(self, epoch, logs=None):
-        if epoch == 1:
-            raise KeyboardInterrupt
-        whole(self, epoch, logs)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(callback, method, cut_off)
-        _train(*arguments)
-
-
-def test_an_epoch_whose_gates_were_not_written_is_not_done(tmp_path, monkeypatch):
-    run_dir = tmp_path / "run"
-    recorder = callbacks.GateRecorder
-    _cut_off_in_the_second_epoch(monkeypatch, recorder, "on_epoch_end", run_dir, "--epochs", 2)
-    train.main(["--resume", "--run-dir", str(run_dir)])
-    with np.load(run_dir / "gates.npz") as gates:
-        assert {name.split("/")[0] for name in gates.files} == {"dataset", "epoch001", "epoch002"}
 
 
 @pytest.mark.slow
