@@ -29,7 +29,7 @@ SHIPPED: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "w1a1": (
             "seresnet14_w1a1_se_sigmoid_fmb",
-            "2ef020d2a2533d7ee548e672d656a5b6fcbd5c0149d4c10d49e0cb1e384293c5",
+            "2997f0444574966dd7ee6fc5937a0a2a549fdb7605e347e3b2fdeac5f3bf2a6a",
         ),
     },
 }
