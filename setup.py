@@ -11,7 +11,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "larq_seresnet/__init__.py"
 TRAIN = [
     "importlib_resources",  # tensorflow-datasets needs it to prepare CIFAR-10 and does not say so
     "matplotlib",
-    "pillow",
+    "psutil",
     "scikit-learn",
     "scipy>=1.15",
     "tensorboard",
@@ -41,6 +41,7 @@ setup(
         "h5py",
         "larq>=0.14,<0.15",
         "numpy<2",
+        "pillow",
         "tensorflow>=2.21,<2.22",
         "tf-keras>=2.21,<2.22",
     ],

@@ -11,9 +11,8 @@ import pathlib
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from PIL import Image, ImageOps
 
-from larq_seresnet import SEResNet14, decode_predictions
+from larq_seresnet import SEResNet14, decode_predictions, read_image
 from larq_seresnet.export import convert
 
 parser = argparse.ArgumentParser()
@@ -24,11 +23,10 @@ converted = convert.to_tflite(SEResNet14(), "litert", input_type="uint8", strip=
 pathlib.Path("model.tflite").write_bytes(converted.tflite)
 print(f"model.tflite: {len(converted.tflite):,} bytes")
 
-image = ImageOps.exif_transpose(Image.open(arguments.photograph))  # phones turn by a note
-image = ImageOps.fit(image.convert("RGB"), (32, 32), Image.Resampling.BOX)
+image = read_image(arguments.photograph)
 interpreter = Interpreter("model.tflite")
 interpreter.allocate_tensors()
-interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.asarray(image)[np.newaxis])
+interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[np.newaxis])
 interpreter.invoke()
 probabilities = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 print(*decode_predictions(probabilities, top=3)[0])

@@ -35,6 +35,7 @@ def _use_keras_2():
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 _use_keras_2()
 
+from larq_seresnet.images import read_image
 from larq_seresnet.layers import FMB, SqueezeExcite
 from larq_seresnet.precision import ScaledSign
 from larq_seresnet.preprocessing import decode_predictions, preprocess_input
@@ -49,6 +50,7 @@ __all__ = [
     "decode_predictions",
     "load_weights",
     "preprocess_input",
+    "read_image",
     "save_weights",
 ]
 __version__ = "0.2.0.dev0"

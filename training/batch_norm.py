@@ -59,11 +59,12 @@ class BatchNormEstimator(tf.keras.callbacks.Callback):
         self.count = LAST_IMAGES if epoch + 1 == self.last else IMAGES
 
     def on_test_begin(self, logs=None):
-        self.estimate(self.images[self.order[: self.count]])
+        self.estimate(self.images, self.order[: self.count])
 
-    def estimate(self, images):
-        """Sets the statistics to those of some images: uint8, (N, H, W, 3)."""
-        batches = np.array_split(images, -(-len(images) // BATCH_SIZE))
-        found = [self.of_batch(preprocess_input(batch)) for batch in batches]
+    def estimate(self, images, chosen=None):
+        """Sets the statistics to those of the chosen of some images, uint8 (N, H, W, 3)."""
+        chosen = np.arange(len(images)) if chosen is None else chosen
+        batches = np.array_split(chosen, -(-len(chosen) // BATCH_SIZE))
+        found = [self.of_batch(preprocess_input(images[batch])) for batch in batches]
         for statistic, values in zip(self.statistics, zip(*found, strict=True), strict=True):
             statistic.assign(tf.reduce_mean(values, axis=0))

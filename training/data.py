@@ -1,47 +1,32 @@
-"""Image classification sets in memory, and the tf.data pipelines that training reads."""
+"""Image classification sets in memory or beside it, and the tf.data pipelines of training."""
 
 import dataclasses
-import pathlib
-import urllib.error
-import urllib.request
+import os
+import shutil
+import tempfile
 
 import numpy as np
+import psutil
 import tensorflow as tf
 
 from larq_seresnet.preprocessing import preprocess_input
+from larq_seresnet.training import sources
+from larq_seresnet.training.sources import EMBEDDED, SPLIT_SEED, DataUnavailable
 
-DEFAULT = "cifar10"
-EMBEDDED = "digits"
-HELD_OUT = 0.2
-SPLIT_SEED = 0
-REACHABLE_SECONDS = 5
-#: TFDS sets, and configs of such, of letters and digits: in a mirror they are others, or none.
-CHARACTERS = (
-    "binarized_mnist",
-    "binary_alpha_digits",
-    "cmaterdb",
-    "emnist",
-    "kmnist",
-    "mnist",
-    "mnist_corrupted",
-    "omniglot",
-    "svhn",
-    "svhn_cropped",
-)
-
-
-class DataUnavailable(Exception):
-    """The data set is not on this machine nor to be had from it; the message says what to do."""
+__all__ = ["EMBEDDED", "DataUnavailable", "ImageSet", "describe", "load"]
+#: Share of the free memory that images may take; where they would take more they lie on disk.
+SHARE_OF_MEMORY = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
-    """A data set in memory.
+    """A data set.
 
     Attributes:
         name: As given on the command line.
         class_names: One a label.
-        train, test: Pairs of images, uint8 (N, H, W, 3), 0..255, and labels, int32 (N,).
+        train, test: Pairs of images, uint8 (N, H, W, 3), 0..255, and labels, int32 (N,). Images
+            are an array in memory, or one mapped from a file where there are too many.
         mirror: Whether a mirror image still shows the same class.
     """
 
@@ -53,11 +38,14 @@ class ImageSet:
 
 
 def load(name=None, data_dir=None, size=(32, 32), limit_train=None, limit_test=None, held_out=None):
-    """Loads a data set, resized to `size`.
+    """Loads a data set; its images become `size` as `read_image` makes them.
 
     Args:
         name: A TFDS name, the path of a folder, "digits", or None: CIFAR-10 where it is prepared or
-            can be downloaded, otherwise the embedded digits, which is said on standard output.
+            can be downloaded, otherwise the embedded digits, which is said on standard output. A
+            folder holds a folder of images for each class, of which a fifth is held out for the
+            test, class by class; or a folder `train` of such folders, and `test`, `validation` or
+            `val` beside it.
         data_dir: Where TFDS keeps its data sets; None for its own choice (TFDS_DATA_DIR).
         size: Height and width in pixels.
         limit_train, limit_test: How many images to keep; None for all.
@@ -66,32 +54,35 @@ def load(name=None, data_dir=None, size=(32, 32), limit_train=None, limit_test=N
 
     Raises:
         DataUnavailable: If it cannot be had.
-        ValueError: If it is no image classification set, or smaller than a limit.
+        ValueError: If it is no image classification set, holds files that cannot be read, each of
+            which is named, or is smaller than a limit.
     """
     limits = {"limit_train": limit_train, "limit_test": limit_test, "held_out": held_out}
     for argument, limit in limits.items():
         if limit is not None and limit < 1:
             raise ValueError(f"`{argument}` must be at least 1, received {limit}.")
-    try:
-        if name == EMBEDDED:
-            images = _digits(size)
-        elif name is not None and pathlib.Path(name).is_dir():
-            images = _folder(pathlib.Path(name), size)
-        else:
-            first = limit_train if held_out is None else None
-            images = _tfds(name or DEFAULT, data_dir, size, first, limit_test)
-    except DataUnavailable as reason:
-        if name is not None:
-            raise
-        print(f"{reason}\nNo --dataset was named: training on scikit-learn's {EMBEDDED} instead.")
-        images = _digits(size)
+    source = sources.find(name, data_dir)
+    train, test = (np.arange(len(reader)) for reader in (source.train, source.test))
+    readers = [source.train, source.test]
     if held_out is not None:
-        images = _hold_out(images, held_out)
-    return dataclasses.replace(
-        images,
-        train=_first(images.train, limit_train, "limit_train"),
-        test=_first(images.test, limit_test, "limit_test"),
-    )
+        train, test, readers[1] = *_hold_out(train, held_out), source.train
+    train, test = _first(train, limit_train, "limit_train"), _first(test, limit_test, "limit_test")
+    pairs, unreadable = [], []
+    for reader, chosen, part in zip(readers, (train, test), ("training", "test"), strict=True):
+        images = _room_for((len(chosen), *size, 3))
+        try:
+            labels = reader.read(chosen, images)
+        except sources.Unreadable as problem:
+            unreadable += problem.args[0]
+            continue
+        _say_missing(source.class_names, labels, part)
+        pairs.append((images, labels))
+    if unreadable:
+        raise ValueError(
+            f"`dataset` {source.name} holds {len(unreadable)} files that cannot be read:\n"
+            + "\n".join(sorted(unreadable))
+        )
+    return ImageSet(source.name, source.class_names, *pairs, mirror=source.mirror)
 
 
 def describe(settings, facts):
@@ -103,203 +94,52 @@ def describe(settings, facts):
     )
 
 
-def _hold_out(images, count):
-    """The same set with `count` of its training images as its test images."""
-    total = len(images.train[0])
-    if count >= total:
-        raise ValueError(f"`held_out` must be from 1 to {total - 1}, received {count}.")
-    order = np.random.default_rng(SPLIT_SEED).permutation(total)
-    train, test = (
-        tuple(array[np.sort(chosen)] for array in images.train)
-        for chosen in (order[count:], order[:count])
-    )
-    return dataclasses.replace(images, train=train, test=test)
+def _hold_out(numbers, count):
+    """The numbers of images without `count` of them, and those."""
+    if count >= len(numbers):
+        raise ValueError(f"`held_out` must be from 1 to {len(numbers) - 1}, received {count}.")
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(numbers))
+    return np.sort(order[count:]), np.sort(order[:count])
 
 
-def _first(pairs, limit, argument):
-    images, labels = pairs
-    if limit is not None and limit > len(images):
-        raise ValueError(f"`{argument}` must be from 1 to {len(images)}, received {limit}.")
-    return images[:limit], labels[:limit]
+def _first(numbers, limit, argument):
+    if limit is not None and limit > len(numbers):
+        raise ValueError(f"`{argument}` must be from 1 to {len(numbers)}, received {limit}.")
+    return numbers[:limit]
 
 
-def _resize(images, size):
-    """Float or uint8 (..., H, W, 1 or 3), 0..255, to uint8 (..., *size, 3)."""
-    if images.shape[-1] == 1:
-        images = tf.image.grayscale_to_rgb(images)
-    if images.dtype == tf.uint8 and tuple(images.shape[-3:-1]) == tuple(size):
-        return images
-    images = tf.image.resize(images, size, antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(images), 0.0, 255.0), tf.uint8)
-
-
-def _digits(size):
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    digits = load_digits()
-    images = _resize(
-        tf.constant(digits.images[..., np.newaxis] * (255 / 16), tf.float32), size
-    ).numpy()
-    split = train_test_split(
-        images,
-        digits.target.astype(np.int32),
-        test_size=HELD_OUT,
-        stratify=digits.target,
-        random_state=SPLIT_SEED,
-    )
-    train_images, test_images, train_labels, test_labels = split
-    return ImageSet(
-        name=EMBEDDED,
-        class_names=tuple(str(name) for name in digits.target_names),
-        train=(train_images, train_labels),
-        test=(test_images, test_labels),
-        mirror=False,
-    )
-
-
-def _folder(root, size):
-    """`root`/train and `root`/test where both exist, else class folders, a fifth held out."""
-    parts = [root / part for part in ("train", "test")]
-    if not all(part.is_dir() for part in parts):
-        parts = [root]
-    # Keras's own shuffling would depend on the global seed, and so would what is held out
-    sets = [
-        tf.keras.utils.image_dataset_from_directory(
-            part, shuffle=False, batch_size=None, image_size=size, interpolation="area"
-        )
-        for part in parts
-    ]
-    names = [images.class_names for images in sets]
-    if names[0] != names[-1]:
+def _room_for(shape):
+    """An array of bytes in memory, or in a file that goes with it, where that is too little."""
+    wanted = int(np.prod(shape, dtype=np.int64))
+    free = psutil.virtual_memory().available
+    if wanted <= SHARE_OF_MEMORY * free:
+        return np.empty(shape, np.uint8)
+    # /tmp is often memory itself
+    folder = os.environ.get("TMPDIR") or next(filter(os.path.isdir, ["/var/tmp"]), None)
+    folder = folder or tempfile.gettempdir()
+    what = f"{shape[0]:,} images of {shape[1]}x{shape[2]} are {wanted / 1e9:.1f} GB"
+    if wanted > shutil.disk_usage(folder).free:
         raise ValueError(
-            f"`dataset` {root}: train and test must have the same class folders, received "
-            f"{names[0]} and {names[-1]}."
+            f"{what}, more than {SHARE_OF_MEMORY:.0%} of the free memory, {free / 1e9:.1f} GB, and "
+            f"more than is free in {folder}: TMPDIR may name another place."
         )
-    try:
-        arrays = [
-            _shuffled(_arrays(images.map(lambda image, label: (_resize(image, size), label))))
-            for images in sets
-        ]
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(f"`dataset` {root} holds a file that is no image: {error}") from error
-    if len(arrays) == 1:
-        images, labels = arrays[0]
-        if len(images) < 2:
-            raise ValueError(f"`dataset` {root} must hold two images at least, a fifth for tests.")
-        first = max(1, round(HELD_OUT * len(images)))
-        arrays = [(images[first:], labels[first:]), (images[:first], labels[:first])]
-    return ImageSet(str(root.resolve()), tuple(names[0]), *arrays)
+    print(f"{what}: they go into a file in {folder}, not into memory")
+    return np.memmap(tempfile.TemporaryFile(dir=folder), np.uint8, "w+", shape=shape)
 
 
-def _shuffled(arrays):
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(arrays[0]))
-    return tuple(array[order] for array in arrays)
+def _say_missing(class_names, labels, part):
+    missing = sorted(set(range(len(class_names))) - set(labels.tolist()))
+    if missing:
+        names = ", ".join(class_names[label] for label in missing[:5])
+        names += f" and {len(missing) - 5} more" * (len(missing) > 5)
+        print(f"there are no {part} images of {names}")
 
 
-def _tfds(name, data_dir, size, limit_train, limit_test):
-    import tensorflow_datasets as tfds
-
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except (
-        tfds.core.registered.DatasetNotFoundError,
-        ValueError,
-        AssertionError,
-        ImportError,
-    ) as error:
-        raise DataUnavailable(
-            f"`dataset` must be a TFDS name, the path of a folder of class folders, or "
-            f"{EMBEDDED!r}, received {name!r}: {str(error).splitlines()[0]}"
-        ) from error
-    _prepare(builder)
-    label, train_split, test_split = _described(builder)
-
-    def read(split, limit):
-        images = builder.as_dataset(split=split, shuffle_files=False)
-        if limit is not None:
-            images = images.take(limit)
-        return _arrays(
-            images.map(
-                lambda example: (_resize(example["image"], size), example["label"]),
-                num_parallel_calls=tf.data.AUTOTUNE,
-                deterministic=True,
-            )
-        )
-
-    names = {builder.name, getattr(builder.builder_config, "name", None)}
-    return ImageSet(
-        name=name,
-        class_names=tuple(label.names),
-        train=read(train_split, limit_train),
-        test=read(test_split, limit_test),
-        mirror=names.isdisjoint(CHARACTERS),
-    )
-
-
-def _described(builder):
-    """The label feature and both splits of a TFDS set; a fifth of one, if no other has labels."""
-    import tensorflow_datasets as tfds
-
-    splits, features = builder.info.splits, builder.info.features
-    features = dict(features) if isinstance(features, tfds.features.FeaturesDict) else {}
-    label, image = features.get("label"), features.get("image")
-    if not isinstance(label, tfds.features.ClassLabel) or not isinstance(
-        image, tfds.features.Image
-    ):
-        raise ValueError(
-            f"`dataset` must be an image classification set with the features 'image' and 'label', "
-            f"received {builder.name!r} with {sorted(features)}."
-        )
-    if "train" not in splits:
-        raise ValueError(
-            f"`dataset` must have a split 'train', received {builder.name!r} with {sorted(splits)}."
-        )
-    for test in ("test", "validation"):
-        if test in splits and _has_labels(builder, test):
-            return label, "train", test
-    kept = round(100 * (1 - HELD_OUT))
-    return label, f"train[:{kept}%]", f"train[{kept}%:]"
-
-
-def _has_labels(builder, split):
-    """TFDS has -1 in their place in test splits of challenges."""
-    return all(int(example["label"]) >= 0 for example in builder.as_dataset(split=split).take(1))
-
-
-def _prepare(builder):
-    """Downloads and prepares a TFDS set; for the default one, if its source answers at once."""
-    if builder.is_prepared():
-        return
-    what_to_do = (
-        f"Prepare it on a machine that can download it (tfds build {builder.name}), copy the "
-        f"folder here and point TFDS_DATA_DIR or --data-dir at it; or use --dataset {EMBEDDED}."
-    )
-    here = f"{builder.name} is not prepared in {builder.data_dir}"
-    if builder.name == DEFAULT:
-        source = builder.info.homepage
-        try:
-            urllib.request.urlopen(
-                urllib.request.Request(source, method="HEAD"), timeout=REACHABLE_SECONDS
-            ).close()
-        except urllib.error.HTTPError:
-            pass  # an answer, of a server that does not like to be asked so
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-            raise DataUnavailable(
-                f"{here}, and its source {source} does not answer ({error}). {what_to_do}"
-            ) from error
-    try:
-        builder.download_and_prepare()
-    except Exception as error:
-        raise DataUnavailable(
-            f"{here}, and preparing it failed ({type(error).__name__}: {error}). {what_to_do}"
-        ) from error
-
-
-def _arrays(dataset):
-    """A finite dataset of (image, label) as two arrays."""
-    images, labels = zip(*dataset.batch(1024).prefetch(1).as_numpy_iterator(), strict=True)
-    return np.concatenate(images), np.concatenate(labels).astype(np.int32)
+def _gather(pair, chosen):
+    """Images and labels of a pair by their numbers, a tensor: read when they are asked for."""
+    images, labels = pair
+    found = tf.numpy_function(lambda numbers: images[numbers], [chosen], tf.uint8)
+    return tf.ensure_shape(found, [None, *images.shape[1:]]), tf.gather(labels, chosen)
 
 
 def training_batches(data, batch_size, seed, epochs, initial_epoch=0, *, flip, crop):
@@ -312,16 +152,15 @@ def training_batches(data, batch_size, seed, epochs, initial_epoch=0, *, flip, c
     Returns:
         A tf.data.Dataset of (images, labels): float32 (N, H, W, 3), normalised, and int32 (N,).
     """
-    images, labels = (tf.constant(array) for array in data.train)
 
     def epoch_batches(epoch):
         epoch_seed = tf.stack([seed, epoch])
-        order = tf.random.experimental.stateless_shuffle(tf.range(len(images)), epoch_seed)
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(data.train[0])), epoch_seed)
 
         def batch(step, chosen):
             step_seed = tf.random.experimental.stateless_fold_in(epoch_seed, step)
-            crops = augment(tf.gather(images, chosen), step_seed, flip, crop)
-            return preprocess_input(crops), tf.gather(labels, chosen)
+            images, labels = _gather(data.train, chosen)
+            return preprocess_input(augment(images, step_seed, flip, crop)), labels
 
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate().map(batch)
 
@@ -330,8 +169,12 @@ def training_batches(data, batch_size, seed, epochs, initial_epoch=0, *, flip, c
 
 def test_batches(data, batch_size=500):
     """The test images in order, as `training_batches` gives them, without augmentation."""
-    batches = tf.data.Dataset.from_tensor_slices(data.test).batch(batch_size)
-    return batches.map(lambda images, labels: (preprocess_input(images), labels)).prefetch(2)
+
+    def batch(chosen):
+        images, labels = _gather(data.test, chosen)
+        return preprocess_input(images), labels
+
+    return tf.data.Dataset.range(len(data.test[0])).batch(batch_size).map(batch).prefetch(2)
 
 
 def with_targets(batches, classes, teacher=None, share=0.0):

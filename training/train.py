@@ -142,7 +142,7 @@ def _resumed(given, run_dir):
         for name, value in given.items()
         if _as_saved(name, value) != getattr(settings, name)
     }
-    changeable = set(config.ASIDE)
+    changeable = {*config.ASIDE, "dataset"}  # `check_data` sees to it that it is the same one
     if settings.extendable:
         changeable.add("epochs")
     fixed = sorted(set(changed) - changeable)
@@ -249,7 +249,8 @@ def _data_facts(images):
         "class_names": list(images.class_names),
         "train_images": len(images.train[0]),
         "test_images": len(images.test[0]),
-        "test_images_sha256": hashlib.sha256(images.test[0].tobytes()).hexdigest(),
+        "train_images_sha256": hashlib.sha256(images.train[0]).hexdigest(),
+        "test_images_sha256": hashlib.sha256(images.test[0]).hexdigest(),
     }
 
 

@@ -8,6 +8,7 @@ import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import java.nio.MappedByteBuffer
 import java.nio.channels.FileChannel
+import kotlin.math.max
 import kotlin.math.min
 import org.tensorflow.lite.DataType
 import org.tensorflow.lite.Interpreter
@@ -57,32 +58,56 @@ class Classifier(context: Context, model: String, labels: String = "labels.txt",
 
     override fun close() = interpreter.close()
 
+    /**
+     * The bytes of the network's input, as larq_seresnet.read_image makes them: each the mean of the
+     * area that it covers, rounded, in whole numbers.
+     */
     private fun pixels(bitmap: Bitmap): ByteBuffer {
         // The pixels of a hardware bitmap, ImageDecoder's default, cannot be read.
         val soft =
             if (bitmap.config == Bitmap.Config.HARDWARE)
                 bitmap.copy(Bitmap.Config.ARGB_8888, false)
             else bitmap
-        val scale = min(bitmap.height.toFloat() / height, bitmap.width.toFloat() / width)
-        val rows = (scale * height).toInt()
-        val columns = (scale * width).toInt()
-        val middle =
-            Bitmap.createBitmap(
-                soft, (bitmap.width - columns) / 2, (bitmap.height - rows) / 2, columns, rows)
-        // Bilinear scaling looks at four pixels alone; by halves every pixel counts.
-        var scaled = middle
-        while (scaled.width >= 2 * width && scaled.height >= 2 * height) {
-            scaled = Bitmap.createScaledBitmap(scaled, scaled.width / 2, scaled.height / 2, true)
-        }
-        scaled = Bitmap.createScaledBitmap(scaled, width, height, true)
-        val colours = IntArray(width * height)
-        scaled.getPixels(colours, 0, width, 0, 0, width, height)
-        val buffer = ByteBuffer.allocateDirect(3 * colours.size)
-        for (colour in colours) {
-            for (shift in intArrayOf(16, 8, 0)) buffer.put((colour shr shift).toByte())
+        val tall = max(1, min(soft.height.toLong(), soft.width.toLong() * height / width).toInt())
+        val wide = max(1, min(soft.width.toLong(), soft.height.toLong() * width / height).toInt())
+        val top = (soft.height - tall) / 2
+        val left = (soft.width - wide) / 2
+        val row = IntArray(wide)
+        val buffer = ByteBuffer.allocateDirect(3 * width * height)
+        for (i in 0 until height) {
+            val sums = LongArray(3 * wide)
+            var y = (i.toLong() * tall / height).toInt()
+            while (y.toLong() * height < (i + 1L) * tall) {
+                soft.getPixels(row, 0, wide, left, top + y, wide, 1)
+                val count = share(y, height, i.toLong() * tall, (i + 1L) * tall)
+                for (x in 0 until wide) {
+                    for (c in 0..2) sums[3 * x + c] += count * onWhite(row[x], 16 - 8 * c)
+                }
+                y++
+            }
+            for (j in 0 until width) for (c in 0..2) {
+                var sum = 0L
+                var x = (j.toLong() * wide / width).toInt()
+                while (x.toLong() * width < (j + 1L) * wide) {
+                    sum += share(x, width, j.toLong() * wide, (j + 1L) * wide) * sums[3 * x + c]
+                    x++
+                }
+                val area = tall.toLong() * wide
+                buffer.put(((2 * sum + area) / (2 * area)).toByte())
+            }
         }
         buffer.rewind()
         return buffer
+    }
+
+    /** What part of [pixel], which counts [parts], lies between [start] and [stop]. */
+    private fun share(pixel: Int, parts: Int, start: Long, stop: Long): Long =
+        min((pixel + 1L) * parts, stop) - max(pixel.toLong() * parts, start)
+
+    /** The channel of [colour] at the bit [shift], on white where it is transparent. */
+    private fun onWhite(colour: Int, shift: Int): Int {
+        val alpha = colour ushr 24
+        return ((colour shr shift and 255) * alpha + 255 * (255 - alpha) + 127) / 255
     }
 
     private fun map(context: Context, asset: String): MappedByteBuffer =

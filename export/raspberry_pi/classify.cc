@@ -1,9 +1,9 @@
-// Classifies a 32x32 image on a Raspberry Pi with Larq Compute Engine.
+// Classifies an image on a Raspberry Pi with Larq Compute Engine.
 //
 //   classify lce_1bit_uint8_in.tflite labels.txt image.ppm
 //
 // The model is one that convert.py --runtime lce --input-type uint8 wrote, with labels.txt beside
-// it; the image a binary PPM of the size that the model takes.
+// it; the image a binary PPM or PGM of any size.
 
 #include <algorithm>
 #include <chrono>
@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "image.h"
 #include "larq_compute_engine/tflite/kernels/lce_ops_register.h"
 #include "tensorflow/lite/interpreter.h"
 #include "tensorflow/lite/kernels/register.h"
@@ -36,22 +37,6 @@ std::vector<std::string> ReadLabels(const std::string& path) {
   std::vector<std::string> labels;
   for (std::string line; std::getline(file, line);) labels.push_back(line);
   return labels;
-}
-
-std::vector<uint8_t> ReadPpm(const std::string& path, int height, int width) {
-  std::ifstream file(path, std::ios::binary);
-  std::string kind;
-  int columns = 0, rows = 0, greatest = 0;
-  file >> kind >> columns >> rows >> greatest;
-  Require(file.good() && kind == "P6" && greatest == 255, path + " is no binary PPM");
-  Require(rows == height && columns == width,
-          path + " must be " + std::to_string(width) + "x" + std::to_string(height) + ", is " +
-              std::to_string(columns) + "x" + std::to_string(rows));
-  file.get();  // the one blank after the header
-  std::vector<uint8_t> pixels(3 * rows * columns);
-  file.read(reinterpret_cast<char*>(pixels.data()), pixels.size());
-  Require(file.gcount() == static_cast<std::streamsize>(pixels.size()), path + " was cut off");
-  return pixels;
 }
 
 std::vector<float> Probabilities(const TfLiteTensor* output) {
@@ -77,8 +62,9 @@ void Classify(const std::string& model_path, const std::string& labels_path,
           model_path + " is not for this runtime");
 
   TfLiteTensor* input = interpreter->input_tensor(0);
-  Require(input->type == kTfLiteUInt8, "convert with --input-type uint8");
-  const auto pixels = ReadPpm(image_path, input->dims->data[1], input->dims->data[2]);
+  Require(input->type == kTfLiteUInt8 && input->dims->size == 4 && input->dims->data[3] == 3,
+          model_path + " must take uint8 (1, H, W, 3): convert with --input-type uint8");
+  const auto pixels = Fit(ReadPpm(image_path), input->dims->data[1], input->dims->data[2]);
   std::memcpy(input->data.uint8, pixels.data(), pixels.size());
   const auto started = std::chrono::steady_clock::now();
   Require(interpreter->Invoke() == kTfLiteOk, "the model could not be computed");

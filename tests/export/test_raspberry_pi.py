@@ -6,16 +6,20 @@ import shutil
 import subprocess
 import sys
 
+import golden
 import numpy as np
 import pytest
 from PIL import Image
 
+import larq_seresnet
+from larq_seresnet import files
 from larq_seresnet.export import runtimes
 from larq_seresnet.training import data
 
 ROOT = pathlib.Path(__file__).parents[2]
 FOLDER = ROOT / "export" / "raspberry_pi"
 EMULATED_PYTHON = ROOT / ".arm64" / "python"
+GOLDEN = golden.images()
 DIGITS = "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n"
 
 
@@ -68,86 +72,134 @@ def test_int8_outputs_are_probabilities(classify, stored, device):
     converted = stored("w1", "litert", input_type="uint8", output_type="int8")
     (device / "int8_out.tflite").write_bytes(converted.tflite)
     interpreter = classify.load_model(device / "int8_out.tflite")
-    image = classify.read_image(device / "0.png")
-    probabilities, seconds = classify.classify(interpreter, image)
+    probabilities, seconds = classify.classify(interpreter, device / "0.png")
+    image = larq_seresnet.read_image(device / "0.png")
     np.testing.assert_allclose(probabilities, converted.predict(image[np.newaxis])[0], atol=1e-7)
     assert seconds > 0
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA"])
-def test_pngs_are_read_as_pillow_reads_them(classify, tmp_path, mode):
-    """A photograph-like ramp with noise, so that a writer uses all filters of PNG."""
-    generator = np.random.default_rng(0)
-    ramp = np.add.outer(np.arange(40), np.arange(60))[..., np.newaxis] * np.array([1, 2, 1, 0.5])
-    pixels = (ramp + generator.integers(0, 9, ramp.shape)).astype(np.uint8)
-    image = Image.fromarray(pixels, "RGBA").convert(mode)
-    image.save(tmp_path / "image.png")
-    expected = np.asarray(image.convert("RGBA"))[..., :3]
-    path = tmp_path / "image.png"
-    np.testing.assert_array_equal(classify._read(path.read_bytes(), path), expected)
-    np.testing.assert_array_equal(classify.read_image(path), expected)
+def _copy_programs(folder):
+    shutil.copy(FOLDER / "classify.py", folder)
+    shutil.copy(ROOT / "larq_seresnet" / "images.py", folder)
 
 
-@pytest.mark.parametrize(("ending", "lost"), [("png", 40), ("png", 900), ("ppm", 1), ("ppm", 900)])
-def test_files_cut_off_anywhere_are_refused(classify, device, pillow, tmp_path, ending, lost):
-    path = tmp_path / f"cut.{ending}"
-    path.write_bytes((device / f"0.{ending}").read_bytes()[:-lost])
-    with pytest.raises(ValueError, match=r"cut\."):
-        classify.read_image(path)
+@pytest.mark.slow
+def test_a_device_without_tensorflow_reads_photographs_as_keras_does(tmp_path, stored, trained_model):
+    """A folder as from phones, turned, wide and of many formats: class by class, image by image."""
+    images = data.load("digits", limit_test=60).test[0]
+    photographs = golden.photographs(images, tmp_path)
+    (tmp_path / "model.tflite").write_bytes(stored("w1", "litert", input_type="uint8").tflite)
+    (tmp_path / "labels.txt").write_text(DIGITS)
+    _copy_programs(tmp_path)
+    program = (
+        "import sys; sys.modules['larq_seresnet'] = sys.modules['tensorflow'] = None\n"
+        "import classify; classify.main(['model.tflite', '--top', '10', *sys.argv[1:]])"
+    )
+    command = [sys.executable, "-c", program, *(path.name for path in photographs)]
+    lines = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    read = np.stack([larq_seresnet.read_image(path) for path in photographs])
+    assert abs(read.astype(int) - images).max() <= golden.LOSSY
+    expected = trained_model("w1").predict(larq_seresnet.preprocess_input(read), verbose=0)
+    for line, row in zip(lines.splitlines(), expected, strict=True):
+        shares = dict(re.findall(r"(\d) (\d+\.\d)%", line.split(": ")[1]))
+        found = [float(shares[str(label)]) for label in range(10)]
+        np.testing.assert_allclose(found, 100 * row, atol=0.06)
 
 
-def test_damaged_files_are_refused(classify, device, pillow, tmp_path):
-    content = bytearray((device / "0.png").read_bytes())
-    content[60:70] = b"0123456789"
-    (tmp_path / "bad.png").write_bytes(content)
-    (tmp_path / "more.ppm").write_bytes((device / "0.ppm").read_bytes() + b"x")
-    with pytest.raises(ValueError, match=r"bad\.png"):
-        classify.read_image(tmp_path / "bad.png")
-    if pillow == "no pillow":
-        with pytest.raises(ValueError, match="must hold 32x32 pixels"):
-            classify.read_image(tmp_path / "more.ppm")
-        with pytest.raises(ValueError, match="must be PNG or binary PPM, or install Pillow"):
-            classify.read_image(device / "labels.txt")
+@pytest.fixture(scope="module")
+def fit_in_cpp(tmp_path_factory):
+    """A program of image.h alone: reads a file, writes the bytes that a network takes."""
+    if not shutil.which("g++"):
+        pytest.skip("no g++")
+    folder = tmp_path_factory.mktemp("cpp")
+    (folder / "fit.cc").write_text(
+        """#include "image.h"
+#include <iostream>
+int main(int, char* argv[]) try {
+  const Image image = ReadPpm(argv[1]);
+  for (uint8_t byte : Fit(image, std::stoi(argv[2]), std::stoi(argv[3]))) std::cout << byte;
+} catch (const std::runtime_error& problem) {
+  std::cerr << problem.what() << std::endl;
+  return 2;
+}
+"""
+    )
+    command = ["g++", "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined"]
+    subprocess.run([*command, f"-I{FOLDER}", "fit.cc", "-o", "fit"], cwd=folder, check=True)
+
+    def run(path, size):
+        words = [folder / "fit", path, *map(str, size)]
+        return subprocess.run(words, capture_output=True)
+
+    return run
 
 
-@pytest.mark.parametrize("kind", range(5))
-def test_every_filter_of_png_is_undone(classify, kind):
-    """Against the definition, pixel by pixel."""
-    rows = np.random.default_rng(kind).integers(0, 256, (2, 5, 3))
-    pixels = np.zeros((3, 6, 3), np.int64)
-    pixels[1, 1:] = rows[0]
-    filtered = np.zeros((5, 3), np.int64)
-    for x in range(5):
-        for c in range(3):
-            left = rows[1, x - 1, c] if x else 0
-            up, corner = rows[0, x, c], rows[0, x - 1, c] if x else 0
-            nearest = min((left, up, corner), key=lambda value: abs(left + up - corner - value))
-            guess = (0, left, up, (left + up) // 2, nearest)[kind]
-            filtered[x, c] = (rows[1, x, c] - guess) % 256
-    classify._unfilter(kind, filtered.astype(np.uint8), pixels, 2)
-    np.testing.assert_array_equal(pixels[2, 1:], rows[1])
+@pytest.mark.parametrize("size", [(32, 32), (16, 24), (5, 7), (1, 1)])
+@pytest.mark.parametrize("shape", [(16, 24), (50, 61), (3, 100)])
+@pytest.mark.parametrize("ending", ["ppm", "pgm"])
+def test_images_are_fitted_in_cpp_to_the_same_bytes(fit_in_cpp, tmp_path, size, shape, ending):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    path = tmp_path / f"image.{ending}"
+    path.write_bytes(golden.by_pillow(pixels if ending == "ppm" else pixels[..., 0], "PPM"))
+    found = np.frombuffer(fit_in_cpp(path, size).stdout, np.uint8).reshape(*size, 3)
+    np.testing.assert_array_equal(found, larq_seresnet.read_image(path, size))
 
 
-def test_images_are_averaged_to_the_models_size(classify):
-    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8)
-    middle = image[:, 16:80].reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
-    np.testing.assert_allclose(classify.resize(image, 32, 32), middle, atol=0.51)
-    np.testing.assert_array_equal(classify.resize(image[:32, :32], 32, 32), image[:32, :32])
-    assert classify.resize(np.full((7, 9, 3), 200, np.uint8), 32, 32).min() == 200
+def test_the_table_of_images_says_what_programs_do(fit_in_cpp, tmp_path, monkeypatch):
+    rows = {}
+    for name, (kind, content, pixels, tolerance) in GOLDEN.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        ways = [abs(larq_seresnet.read_image(path, None).astype(int) - pixels).max() <= tolerance]
+        with monkeypatch.context() as context:
+            context.setitem(sys.modules, "PIL", None)
+            try:
+                ways.append((larq_seresnet.read_image(path, None) == pixels).all())
+            except ValueError:
+                ways.append(False)
+        ways.append(fit_in_cpp(path, (16, 24)).stdout == pixels.tobytes())
+        assert rows.setdefault(kind, ways) == ways
+    header = ("file", "`read_image`", "without Pillow", "classify.cc")
+    lines = [(kind, *("yes" if way else "refused" for way in rows[kind])) for kind in rows]
+    assert files.table(header, lines) in (ROOT / "export" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", [*GOLDEN, "cut.ppm", "none.ppm"])
+def test_cpp_reads_the_same_or_refuses_by_name(fit_in_cpp, tmp_path, name):
+    _, content, pixels, _ = GOLDEN.get(name, GOLDEN["image.ppm"])
+    if name != "none.ppm":
+        (tmp_path / name).write_bytes(content[:-1] if name == "cut.ppm" else content)
+    result = fit_in_cpp(tmp_path / name, (16, 24))
+    if name in ("image.ppm", "image.pgm"):
+        np.testing.assert_array_equal(np.frombuffer(result.stdout, np.uint8), pixels.ravel())
+    else:
+        assert result.returncode == 2
+        assert result.stderr.decode().startswith(f"{tmp_path / name} ")
 
 
 def test_bad_input_is_refused_in_one_line(classify, stored, device, tmp_path, capsys):
     (tmp_path / "lce.tflite").write_bytes(stored("w1", "lce", input_type="uint8").tflite)
     (tmp_path / "float.tflite").write_bytes(stored("w1", "litert").tflite)
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
+    (tmp_path / "latin.txt").write_bytes("\n".join(["k\xe4fer"] * 10).encode("latin-1"))
     (tmp_path / "cut.png").write_bytes((device / "0.png").read_bytes()[:-40])
     (tmp_path / "cut.ppm").write_bytes((device / "0.ppm").read_bytes()[:-40])
     good, image = device / "1bit.tflite", device / "0.png"
     for arguments, message in (
         ((device / "labels.txt", image), "this LiteRT does not take"),
         ((tmp_path / "lce.tflite", image), "is for LCE"),
-        ((tmp_path / "float.tflite", image), "must take uint8, it takes float32"),
+        (
+            (tmp_path / "float.tflite", image),
+            "must take uint8 (1, any, any, 3), not float32 (1, 32, 32, 3)",
+        ),
         ((good, tmp_path / "cut.png"), "cut.png is"),
+        ((good, image, "--top", "0"), "--top must be from 1 to 10, received 0"),
+        ((good, image, "--top", "11"), "--top must be from 1 to 10, received 11"),
+        ((good, image, "--threads", "0"), "--threads must be from 1 to 256, received 0"),
+        ((good, image, "--threads", "-3"), "--threads must be from 1 to 256, received -3"),
+        ((good, image, "--labels", tmp_path / "latin.txt"), "latin.txt must be UTF-8"),
+        ((good, tmp_path), "Is a directory"),
+        ((tmp_path, image), "Is a directory"),
         ((good, tmp_path / "cut.ppm"), "cut.ppm is"),
         ((good, device / "none.png"), "No such file"),
         ((good, image, "--labels", tmp_path / "labels.txt"), "must name 10 classes, received 2"),
@@ -165,7 +217,7 @@ def test_an_emulated_pi_computes_the_same(device):
     """On aarch64, with LiteRT 1.4.0, which knows no INT2 and says so."""
     if not EMULATED_PYTHON.exists():
         pytest.skip("no emulated aarch64: export/raspberry_pi/emulator.sh makes one")
-    shutil.copy(FOLDER / "classify.py", device)
+    _copy_programs(device)
     program = """
 import json, pathlib, platform, sys
 sys.path.insert(0, ".")
@@ -177,7 +229,7 @@ for weights in ("1bit", "int2", "int4", "int8", "float32"):
     except ValueError as error:
         found[weights] = str(error)
         continue
-    images = [classify.read_image(pathlib.Path(f"{number}.png")) for number in range(3)]
+    images = [pathlib.Path(f"{number}.png") for number in range(3)]
     found[weights] = [classify.classify(model, image)[0].tolist() for image in images]
 print(json.dumps(found))
 """

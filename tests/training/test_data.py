@@ -1,11 +1,8 @@
 import os
-import urllib.request
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
 from larq_seresnet.preprocessing import MEAN, STD, preprocess_input
 from larq_seresnet.training import data
@@ -14,17 +11,6 @@ from larq_seresnet.training import data
 @pytest.fixture(scope="module")
 def digits():
     return data.load("digits")
-
-
-@pytest.fixture
-def offline(monkeypatch, tmp_path):
-    """An empty TFDS folder and a network where nothing answers."""
-
-    def refuse(*arguments, **options):
-        raise urllib.error.URLError("offline")
-
-    monkeypatch.setattr(urllib.request, "urlopen", refuse)
-    return str(tmp_path)
 
 
 def test_digits(digits):
@@ -53,24 +39,6 @@ def test_limits_below_one_are_refused(limit):
         data.load("digits", limit_test=limit)
 
 
-def test_unnamed_falls_back_to_digits_and_says_so(offline, capsys):
-    images = data.load(None, data_dir=offline)
-    assert images.name == "digits"
-    printed = capsys.readouterr().out
-    assert "cifar10 is not prepared" in printed
-    assert "training on scikit-learn's digits instead" in printed
-
-
-def test_named_cifar10_stops_with_what_to_do(offline):
-    with pytest.raises(data.DataUnavailable, match="TFDS_DATA_DIR or --data-dir"):
-        data.load("cifar10", data_dir=offline)
-
-
-def test_unknown_name_is_refused(offline):
-    with pytest.raises(data.DataUnavailable, match=r"`dataset` must be a TFDS name, .* 'cifra10'"):
-        data.load("cifra10", data_dir=offline)
-
-
 @pytest.mark.skipif("TFDS_DATA_DIR" not in os.environ, reason="no prepared CIFAR-10")
 def test_cifar10():
     images = data.load("cifar10", limit_train=2000, limit_test=100)
@@ -80,109 +48,6 @@ def test_cifar10():
     mean = images.train[0].mean(axis=(0, 1, 2))
     np.testing.assert_allclose(mean, MEAN, atol=3)
     assert images.mirror
-
-
-def test_folder_of_class_folders(folder):
-    images = data.load(str(folder), size=(16, 24))
-    assert images.class_names == ("blue", "red")
-    assert images.train[0].shape == (16, 16, 24, 3)
-    assert images.test[0].shape == (4, 16, 24, 3)
-    for pixels, labels in (images.train, images.test):
-        reddish = pixels[..., 0].mean(axis=(1, 2)) > pixels[..., 2].mean(axis=(1, 2))
-        np.testing.assert_array_equal(reddish, labels == 1)
-        assert len(np.unique(labels)) == 2
-
-
-def test_a_folder_is_split_alike_whatever_was_seeded(folder):
-    """So that a teacher, which loads it later, is not taught what is held out."""
-    loaded = []
-    for seed in (1, 2):
-        tf.random.set_seed(seed)
-        images = data.load(str(folder), held_out=5)
-        loaded.append((*images.train, *images.test))
-    for first, second in zip(*loaded):
-        np.testing.assert_array_equal(first, second)
-
-
-def test_folder_with_train_and_test(folder):
-    for part, names in (("train", ("blue", "red")), ("test", ("blue",))):
-        for name in names:
-            (folder / part / name).mkdir(parents=True)
-            source = folder / name / "1.png"
-            (folder / part / name / "1.png").write_bytes(source.read_bytes())
-    with pytest.raises(ValueError, match="must have the same class folders"):
-        data.load(str(folder))
-
-
-def test_the_smallest_folder(folder):
-    for image in (*folder.glob("*/[2-9].*"), folder / "red" / "0.jpg", folder / "red" / "1.png"):
-        image.unlink()
-    images = data.load(str(folder))
-    assert (len(images.train[0]), len(images.test[0])) == (1, 1)
-    (folder / "blue" / "1.png").unlink()
-    with pytest.raises(ValueError, match="must hold two images at least"):
-        data.load(str(folder))
-
-
-def test_folder_with_a_broken_image(folder):
-    (folder / "red" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n, cut off")
-    with pytest.raises(ValueError, match="holds a file that is no image"):
-        data.load(str(folder))
-
-
-class _Prepared:
-    """What is read of a TFDS builder; every split but those of `unlabelled` has one image."""
-
-    name = "flowers"
-    builder_config = None
-
-    def __init__(self, features, *splits, unlabelled=()):
-        self.info = SimpleNamespace(features=features, splits=dict.fromkeys(splits))
-        self.unlabelled = unlabelled
-
-    def as_dataset(self, split, **options):
-        label = -1 if split in self.unlabelled else 1
-        return tf.data.Dataset.from_tensors(
-            {"image": np.zeros((32, 32, 3), np.uint8), "label": label}
-        )
-
-
-def test_tfds_sets_without_test_images_hold_out_a_fifth():
-    label, image = tfds.features.ClassLabel(num_classes=5), tfds.features.Image()
-    features = tfds.features.FeaturesDict({"label": label, "image": image})
-    assert data._described(_Prepared(features, "train", "test"))[1:] == ("train", "test")
-    assert data._described(_Prepared(features, "train", "validation"))[2] == "validation"
-    held_out = ("train[:80%]", "train[80%:]")
-    assert data._described(_Prepared(features, "train"))[1:] == held_out
-    splits = ("train", "test", "validation")
-    assert data._described(_Prepared(features, *splits, unlabelled=["test"]))[2] == "validation"
-    assert data._described(_Prepared(features, *splits, unlabelled=splits[1:]))[1:] == held_out
-    with pytest.raises(ValueError, match="must have a split 'train', received 'flowers'"):
-        data._described(_Prepared(features, "test"))
-    with pytest.raises(ValueError, match="must be an image classification set"):
-        data._described(_Prepared(tfds.features.FeaturesDict({"text": tfds.features.Text()})))
-
-
-@pytest.mark.parametrize(
-    ("name", "config", "mirror"),
-    [
-        ("svhn_cropped", None, False),
-        ("visual_domain_decathlon", SimpleNamespace(name="svhn"), False),
-        ("visual_domain_decathlon", SimpleNamespace(name="aircraft"), True),
-        ("flowers", None, True),
-    ],
-)
-def test_characters_are_not_mirrored(monkeypatch, name, config, mirror):
-    sets = set(tfds.list_builders(with_community_datasets=False))
-    assert set(data.CHARACTERS) - sets == {"svhn"}  # a config
-    image, label = tfds.features.Image(), tfds.features.ClassLabel(num_classes=2)
-    builder = _Prepared(
-        tfds.features.FeaturesDict({"image": image, "label": label}), "train", "test"
-    )
-    builder.name, builder.builder_config = name, config
-    monkeypatch.setattr(tfds, "builder", lambda name, data_dir: builder)
-    monkeypatch.setattr(data, "_prepare", lambda builder: None)
-    assert data.load(name).mirror is mirror
 
 
 def test_augment_shifts_and_mirrors():
@@ -276,3 +141,52 @@ def test_held_out_images_are_training_images_and_not_trained_on():
     np.testing.assert_array_equal(limited.train[0], part.train[0][:50])
     with pytest.raises(ValueError, match="`held_out` must be from 1 to 1436, received 1437"):
         data.load("digits", held_out=1437)
+
+
+@pytest.fixture
+def no_memory(monkeypatch, tmp_path):
+    """A machine where no image fits; the folder that takes them."""
+    monkeypatch.setattr(data, "SHARE_OF_MEMORY", 0.0)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["folder", "digits", "cifar10"])
+def test_what_does_not_fit_into_memory_gives_the_same_numbers(name, folder, no_memory, monkeypatch):
+    if name == "cifar10" and "TFDS_DATA_DIR" not in os.environ:
+        pytest.skip("no prepared CIFAR-10")
+    limits = {"limit_train": 300, "limit_test": 20} if name != "folder" else {"held_out": 3}
+    name = str(folder) if name == "folder" else name
+
+    def numbers():
+        images = data.load(name, **limits)
+        options = {"batch_size": 7, "seed": 1, "flip": True, "crop": 2}
+        training = data.training_batches(images, epochs=3, initial_epoch=1, **options)
+        return images, [*training, *data.test_batches(images, 9)]
+
+    on_disk, first = numbers()
+    monkeypatch.setattr(data, "SHARE_OF_MEMORY", 1.0)
+    in_memory, second = numbers()
+    assert isinstance(on_disk.train[0], np.memmap)
+    assert not isinstance(in_memory.train[0], np.memmap)
+    for (x, y), (other_x, other_y) in zip(first, second, strict=True):
+        np.testing.assert_array_equal(x, other_x)
+        np.testing.assert_array_equal(y, other_y)
+    assert not list(no_memory.glob("tmp*"))  # the file is gone with the process, whatever happens
+
+
+def test_it_is_said_where_images_go_that_do_not_fit(no_memory, capsys):
+    data.load("digits", limit_train=10, limit_test=10)
+    said = f"10 images of 32x32 are 0.0 GB: they go into a file in {no_memory}, not into memory"
+    assert said in capsys.readouterr().out
+
+
+def test_too_little_disk_is_said_before_anything_is_read(no_memory, monkeypatch):
+    monkeypatch.setattr(data.shutil, "disk_usage", lambda folder: type("", (), {"free": 10}))
+    with pytest.raises(ValueError, match="TMPDIR may name another place"):
+        data.load("digits")
+
+
+def test_classes_without_an_image_are_named(capsys):
+    data.load("digits", limit_test=2)
+    assert "there are no test images of 0, 1, 2, 3, 4 and 3 more" in capsys.readouterr().out
