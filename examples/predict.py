@@ -4,17 +4,21 @@ python examples/predict.py cat.jpg
 """
 
 import argparse
+import os
 
 import numpy as np
 
-from larq_seresnet import SEResNet14, decode_predictions, preprocess_input, read_image
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow starts without a word
 
-parser = argparse.ArgumentParser()
+from larq_seresnet import SEResNet14, decode_predictions, preprocess_input, programs, read_image
+
+parser = argparse.ArgumentParser(prog="predict.py")
 parser.add_argument("photograph")
 arguments = parser.parse_args()
 
+with programs.refusing_bad_input(parser):
+    pixels = read_image(arguments.photograph)[np.newaxis]  # uint8, 0..255, (1, 32, 32, 3)
 model = SEResNet14()
-pixels = read_image(arguments.photograph)[np.newaxis]  # uint8, 0..255, (1, 32, 32, 3)
 (best,) = decode_predictions(model.predict(preprocess_input(pixels), verbose=0), top=3)
 for name, probability in best:
     print(f"{name} {probability:.1%}")

@@ -7,23 +7,27 @@ without TensorFlow.
 """
 
 import argparse
+import os
 import pathlib
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from larq_seresnet import SEResNet14, decode_predictions, read_image
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow starts without a word
+
+from larq_seresnet import SEResNet14, decode_predictions, programs, read_image
 from larq_seresnet.export import convert
 
-parser = argparse.ArgumentParser()
+parser = argparse.ArgumentParser(prog="run_in_litert.py")
 parser.add_argument("photograph")
 arguments = parser.parse_args()
 
-converted = convert.to_tflite(SEResNet14(), "litert", input_type="uint8", strip=True)
-pathlib.Path("model.tflite").write_bytes(converted.tflite)
+with programs.refusing_bad_input(parser):
+    image = read_image(arguments.photograph)  # uint8, 0..255, (32, 32, 3)
+    converted = convert.to_tflite(SEResNet14(), "litert", input_type="uint8", strip=True)
+    pathlib.Path("model.tflite").write_bytes(converted.tflite)
 print(f"model.tflite: {len(converted.tflite):,} bytes")
 
-image = read_image(arguments.photograph)
 interpreter = Interpreter("model.tflite")
 interpreter.allocate_tensors()
 interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[np.newaxis])

@@ -4,11 +4,12 @@ import json
 
 import larq as lq
 import numpy as np
-import tensorflow as tf
 
 from larq_seresnet import SEResNet14
 from larq_seresnet.layers import FMB, SqueezeExcite
 from larq_seresnet.precision import layers_in
+
+import tensorflow as tf
 
 
 def in_float32(model):

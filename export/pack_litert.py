@@ -19,11 +19,12 @@ else. INT4 read so is computed rightly, but slower than float32 and as roughly a
 """
 
 import numpy as np
-import tensorflow as tf
 from ai_edge_litert import schema_py_generated as litert_schema
 
 from larq_seresnet.export import anatomy, flatbuffer, pack
 from larq_seresnet.export.inference import inference_form
+
+import tensorflow as tf
 
 WEIGHTS = ("1bit", "int2", "int4", "int8", "float32")
 _BITS = {"int2": 2, "int4": 4, "int8": 8}

@@ -21,13 +21,14 @@ import pathlib
 import sys
 
 import numpy as np
-import tensorflow as tf
 
 from larq_seresnet.export import anatomy, flatbuffer, interface, report, runtimes, source
 from larq_seresnet.export.inference import eight_bit_form
 from larq_seresnet.layers import FMB
 from larq_seresnet.preprocessing import preprocess_input
 from larq_seresnet.training import data
+
+import tensorflow as tf
 
 #: Greatest difference of a probability that float32 rounding explains.
 ROUNDING = 1e-4

@@ -1,8 +1,35 @@
 """SEResNet14 with 1-bit weights and channel Feature Map Binarization, as a Keras application."""
 
+import contextlib
 import importlib.util
 import os
 import pathlib
+import sys
+import tempfile
+
+
+@contextlib.contextmanager
+def _quiet_start():
+    """Keeps back TensorFlow's first lines where TF_CPP_MIN_LOG_LEVEL asks for it.
+
+    TensorFlow 2.21 writes them to the file of standard error before it reads that variable.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0":
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            said.seek(0)
+            os.write(kept, said.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _use_keras_2():
@@ -12,8 +39,8 @@ def _use_keras_2():
         ImportError: If this process already uses ``tf.keras`` as Keras 3.
     """
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
-    import tensorflow as tf
-
+    with _quiet_start():
+        import tensorflow as tf
     if not tf.keras.Model.__module__.startswith("tf_keras."):
         raise ImportError(
             "larq_seresnet needs Keras 2, but this process already uses tf.keras as Keras 3. "
@@ -30,6 +57,8 @@ def _use_keras_2():
         tf.__path__.insert(0, keras_2)
 
 
+if pathlib.Path((sys.argv or [""])[0]).name in ("-m", "larq-seresnet"):  # as a program
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Without AVX-512 TensorFlow leaves oneDNN off, and trains more slowly (results/throughput.md). Too
 # late if it is imported already.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -15,8 +15,12 @@ def replace(path, write):
     """
     path = pathlib.Path(path)
     part = path.with_name(f"{path.name}.part")
-    write(part)
-    os.replace(part, path)
+    try:
+        write(part)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def save_arrays(path, arrays):

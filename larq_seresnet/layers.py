@@ -1,9 +1,10 @@
 """The layers of the paper: squeeze-and-excitation and Feature Map Binarization, Eq. 1-6."""
 
 import larq as lq
-import tensorflow as tf
 
 from larq_seresnet.arguments import check_choice, is_count
+
+import tensorflow as tf
 
 GATE_ACTIVATIONS = ("sigmoid", "tanh")
 FMB_GRADIENTS = ("straight_through", "none")

@@ -5,6 +5,7 @@ import dataclasses
 import numbers
 
 import larq as lq
+
 import tensorflow as tf
 
 

@@ -1,9 +1,10 @@
 """From image bytes to what SEResNet14 takes, and from its probabilities to class names."""
 
 import numpy as np
-import tensorflow as tf
 
 from larq_seresnet.arguments import is_count
+
+import tensorflow as tf
 
 #: Mean and standard deviation of the red, green and blue values of the 50,000 training images of
 #: CIFAR-10, 8-bit scale. Training, export and devices read them here alone.

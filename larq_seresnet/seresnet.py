@@ -5,12 +5,13 @@ import types
 from itertools import pairwise
 
 import larq as lq
-import tensorflow as tf
 
 from larq_seresnet.arguments import check_choice, is_count
 from larq_seresnet.layers import FMB, FMB_GRADIENTS, GATE_ACTIVATIONS, SqueezeExcite
 from larq_seresnet.precision import PRECISIONS
 from larq_seresnet.weights import load_weights
+
+import tensorflow as tf
 
 ATTENTIONS = ("se", "se_paper", "se_float32", None)
 SHORTCUTS = ("pool", "conv")

@@ -158,6 +158,11 @@ def images():
     return found
 
 
+def only(format):
+    """The content of those of one format, by file name."""
+    return {name: each[1] for name, each in images().items() if each[0].startswith(format)}
+
+
 def _on_white_where(hidden):
     return np.where(hidden[..., np.newaxis], 255, RGB).astype(np.uint8)
 

@@ -3,14 +3,16 @@ import re
 import subprocess
 import sys
 
+import golden
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from larq_seresnet import SEResNet14
 from larq_seresnet.preprocessing import CIFAR10_CLASSES
 from larq_seresnet.weights import read
+
+import tensorflow as tf
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 
@@ -31,6 +33,44 @@ def photograph(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photograph.jpg")
     return tmp_path / "photograph.jpg"
+
+
+@pytest.mark.slow
+def test_what_the_readme_shows_runs(photograph, tmp_path):
+    photograph.rename(tmp_path / "cat.jpg")
+    for number, (name, content) in enumerate(golden.only("JPEG").items()):
+        folder = tmp_path / "flowers" / ("rose", "tulip")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    readme = (EXAMPLES.parent / "README.md").read_text()
+    program = "\n".join(re.findall(r"```python\n(.*?)```", readme, re.DOTALL))
+    assert "read_image" in program
+    assert "data.load" in program
+    command = [sys.executable, "-c", program]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert all(name in CIFAR10_CLASSES for name in re.findall(r"\('(\w+)', ", process.stdout))
+    assert "Epoch 5/5" in process.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "argument", "message"),
+    [
+        ("predict.py", "none.jpg", "No such file or directory: 'none.jpg'"),
+        ("run_in_litert.py", "words.jpg", "words.jpg is no image, or is damaged"),
+        ("fine_tune.py", "cifra10", "`dataset` must be a TFDS name"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(tmp_path, name, argument, message):
+    (tmp_path / "words.jpg").write_text("a cat")
+    command = [sys.executable, str(EXAMPLES / name), argument]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 2
+    (line,) = process.stderr.splitlines()
+    assert line.startswith(f"{name}: error: ")
+    assert message in line
+    assert [path.name for path in tmp_path.iterdir()] == ["words.jpg"]
 
 
 @pytest.mark.slow

@@ -1,9 +1,10 @@
 """BatchNorm's statistics for the network as it is deployed."""
 
 import numpy as np
-import tensorflow as tf
 
 from larq_seresnet.preprocessing import preprocess_input
+
+import tensorflow as tf
 
 #: Training images before a test, and before the last one, whose statistics are saved.
 IMAGES, LAST_IMAGES = 4_000, 20_000

@@ -6,10 +6,11 @@ import pathlib
 import time
 
 import numpy as np
-import tensorflow as tf
 
 from larq_seresnet import files
 from larq_seresnet.layers import FMB, SqueezeExcite
+
+import tensorflow as tf
 
 LOG_FILE = "log.csv"
 LOG_COLUMNS = (

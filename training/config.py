@@ -44,6 +44,7 @@ RECIPES = {
         crop=2,
     ),
 }
+MOST = 2**31 - 1  # what TensorFlow counts with
 SCHEDULES = ("constant", "one_cycle")
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
 
@@ -247,6 +248,8 @@ class Config:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"`{name}` must be positive, received {value}.")
+            if value is not None and value > MOST:
+                raise ValueError(f"`{name}` must be at most {MOST:,}, received {value}.")
         for name in ("kernel_rate", "crop", "teacher_epochs"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` must be 0 or more, received {getattr(self, name)}.")

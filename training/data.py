@@ -7,11 +7,12 @@ import tempfile
 
 import numpy as np
 import psutil
-import tensorflow as tf
 
 from larq_seresnet.preprocessing import preprocess_input
 from larq_seresnet.training import sources
 from larq_seresnet.training.sources import EMBEDDED, SPLIT_SEED, DataUnavailable
+
+import tensorflow as tf
 
 __all__ = ["EMBEDDED", "DataUnavailable", "ImageSet", "describe", "load"]
 #: Share of the free memory that images may take; where they would take more they lie on disk.
@@ -65,7 +66,8 @@ def load(name=None, data_dir=None, size=(32, 32), limit_train=None, limit_test=N
     train, test = (np.arange(len(reader)) for reader in (source.train, source.test))
     readers = [source.train, source.test]
     if held_out is not None:
-        train, test, readers[1] = *_hold_out(train, held_out), source.train
+        train, test = _hold_out(train, held_out)
+        readers[1] = source.train
     train, test = _first(train, limit_train, "limit_train"), _first(test, limit_test, "limit_test")
     pairs, unreadable = [], []
     for reader, chosen, part in zip(readers, (train, test), ("training", "test"), strict=True):

@@ -1,6 +1,7 @@
 """1-bit kernels and inputs that begin as real values and harden over a part of the training."""
 
 import larq as lq
+
 import tensorflow as tf
 
 

@@ -7,7 +7,6 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from larq_seresnet.training import data
 from larq_seresnet.training.study import ablation, goals, paper, runs
 
 RESULTS, RUNS = pathlib.Path("results"), pathlib.Path("runs")
@@ -33,7 +32,7 @@ def main(argv=None):
                 profile.draw(results)
         if not missing:
             profile.draw(results)
-    except (ValueError, OSError, data.DataUnavailable) as problem:
+    except (ValueError, OSError) as problem:
         failed.insert(0, str(problem))
         parser.exit(2, f"{parser.prog}: error: {'; also failed: '.join(failed)}\n")
     if failed:

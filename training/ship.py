@@ -20,7 +20,7 @@ import shlex
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
-from larq_seresnet import SEResNet14, files, preprocess_input, save_weights
+from larq_seresnet import SEResNet14, files, preprocess_input, programs, save_weights
 from larq_seresnet.training import callbacks, config, data, flags, pictures, train
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -65,13 +65,11 @@ def main(argv=None):
     )
     parser.add_argument("run_dir", type=pathlib.Path, nargs="+", metavar="RUN_DIR")
     arguments = parser.parse_args(argv)
-    try:
+    with programs.refusing_bad_input(parser):
         if not PACKAGE.parent.is_dir():
             raise ValueError(f"ship.py is for a checkout, {PACKAGE.parent} does not exist.")
         for run_dir in arguments.run_dir:
             ship(run_dir)
-    except (ValueError, OSError, data.DataUnavailable) as problem:
-        parser.exit(2, f"{parser.prog}: error: {problem}\n")
     described = [json.loads(path.read_text()) for path in sorted(LOGS.glob("*.json"))]
     files.replace(PACKAGE / "README.md", lambda part: part.write_text(card(described)))
     for each in described:

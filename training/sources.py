@@ -10,9 +10,10 @@ import urllib.request
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from larq_seresnet.images import fit, image_files, on_white, read_image
+
+import tensorflow as tf
 
 DEFAULT = "cifar10"
 EMBEDDED = "digits"
@@ -36,7 +37,7 @@ CHARACTERS = (
 )
 
 
-class DataUnavailable(Exception):
+class DataUnavailable(ValueError):
     """The data set is not on this machine nor to be had from it; the message says what to do."""
 
 

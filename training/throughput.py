@@ -23,12 +23,13 @@ import time
 import timeit
 
 import numpy as np
-import tensorflow as tf
-from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from larq_seresnet import SEResNet14
+from larq_seresnet import SEResNet14, programs
 from larq_seresnet.preprocessing import MEAN, STD
 from larq_seresnet.training import batch_norm, callbacks, config, data, machine, train
+
+import tensorflow as tf
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 PLAIN_BATCH_SIZE = 128
 REPEATS = 5
@@ -53,13 +54,11 @@ def main(argv=None):
         parser.error("--epochs must be at least 2, the first warms up, and --turns at least 1")
     if arguments.images < 1:
         parser.error(f"--images must be at least 1, received {arguments.images}")
-    try:
+    with programs.refusing_bad_input(parser):
         images = data.load(arguments.dataset, limit_train=arguments.images, limit_test=TEST_IMAGES)
         model = SEResNet14(
             precision=arguments.precision, num_classes=len(images.class_names), weights=None
         )
-    except (ValueError, OSError, data.DataUnavailable) as problem:
-        parser.exit(2, f"{parser.prog}: error: {problem}\n")
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     rates: dict[str, list[float]] = {
         "plain model.fit": [],

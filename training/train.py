@@ -18,10 +18,8 @@ import subprocess
 import sys
 import zlib
 
-import tensorflow as tf
-
 import larq_seresnet
-from larq_seresnet import SEResNet14, save_weights
+from larq_seresnet import SEResNet14, programs, save_weights
 from larq_seresnet.precision import layers_in
 from larq_seresnet.training import (
     batch_norm,
@@ -35,6 +33,8 @@ from larq_seresnet.training import (
     relaxation,
 )
 from larq_seresnet.weights import load_weights
+
+import tensorflow as tf
 
 PACKAGES = ("tensorflow", "tf-keras", "larq", "tensorflow-datasets", "numpy")
 #: Where in a run directory the run of its teacher is.
@@ -51,7 +51,7 @@ def main(argv=None):
     run_dir, resume, overwrite, stop_after = (
         given.pop(name) for name in ("run_dir", "resume", "overwrite", "stop_after")
     )
-    try:
+    with programs.refusing_bad_input(parser):
         facts = {}
         if resume:
             settings, facts = _resumed(given, run_dir)
@@ -80,24 +80,23 @@ def main(argv=None):
         log = callbacks.ErrorLog(run_dir / callbacks.LOG_FILE, images, first)
         if resume:
             settings.save(run_dir, **facts)
-    except (ValueError, OSError, data.DataUnavailable) as problem:
-        parser.exit(2, f"{parser.prog}: error: {problem}\n")
-    (run_dir / config.WEIGHTS_FILE).unlink(missing_ok=True)  # of before these epochs
-    teacher = _teacher(settings, images, run_dir / TEACHER)
-    gates = _gate_recorder(settings, images, run_dir)
-    board = tf.keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False)
-    last_of_all = None if settings.extendable else settings.epochs
-    statistics = batch_norm.BatchNormEstimator(images, last_of_all)
-    # after the log, whose clock stops before it; the checkpoint last: an epoch is done when all
-    # else of it is written
-    run_callbacks = [log, statistics, gates, board, checkpoint]
-    _fit(model, settings, images, range(first, last), run_callbacks, teacher)
-    save_weights(model, run_dir / config.WEIGHTS_FILE, images.name, images.class_names)
-    pictures.draw_curves(
-        callbacks.read_log(run_dir / callbacks.LOG_FILE),
-        f"{model.name}\n{_data_name(settings)}, {settings.recipe}, seed {settings.seed}",
-        run_dir / "curves.png",
-    )
+    with programs.failing(parser):
+        (run_dir / config.WEIGHTS_FILE).unlink(missing_ok=True)  # of before these epochs
+        teacher = _teacher(settings, images, run_dir / TEACHER)
+        gates = _gate_recorder(settings, images, run_dir)
+        board = tf.keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False)
+        last_of_all = None if settings.extendable else settings.epochs
+        statistics = batch_norm.BatchNormEstimator(images, last_of_all)
+        # after the log, whose clock stops before it; the checkpoint last: an epoch is done when
+        # all else of it is written
+        run_callbacks = [log, statistics, gates, board, checkpoint]
+        _fit(model, settings, images, range(first, last), run_callbacks, teacher)
+        save_weights(model, run_dir / config.WEIGHTS_FILE, images.name, images.class_names)
+        pictures.draw_curves(
+            callbacks.read_log(run_dir / callbacks.LOG_FILE),
+            f"{model.name}\n{_data_name(settings)}, {settings.recipe}, seed {settings.seed}",
+            run_dir / "curves.png",
+        )
     command = [sys.executable, "-m", "larq_seresnet.export.convert", str(run_dir)]
     print(f"wrote {run_dir}; to convert it: {shlex.join(command)}")
     return run_dir

@@ -3,13 +3,14 @@ import shutil
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from larq_seresnet import SEResNet14, save_weights
 from larq_seresnet.export import anatomy, convert, flatbuffer, runtimes, verify
 from larq_seresnet.precision import layers_in
 from larq_seresnet.preprocessing import preprocess_input
 from larq_seresnet.training import data
+
+import tensorflow as tf
 
 TARGETS = [(runtime, weights) for runtime, all in convert.WEIGHTS.items() for weights in all]
 

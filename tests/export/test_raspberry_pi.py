@@ -84,7 +84,7 @@ def _copy_programs(folder):
 
 
 @pytest.mark.slow
-def test_a_device_without_tensorflow_reads_photographs_as_keras_does(tmp_path, stored, trained_model):
+def test_a_device_reads_photographs_as_keras_does(tmp_path, stored, trained_model):
     """A folder as from phones, turned, wide and of many formats: class by class, image by image."""
     images = data.load("digits", limit_test=60).test[0]
     photographs = golden.photographs(images, tmp_path)

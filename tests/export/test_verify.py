@@ -2,12 +2,13 @@ import re
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from larq_seresnet import SEResNet14
 from larq_seresnet.export import anatomy, convert, flatbuffer, report, runtimes, verify
 from larq_seresnet.preprocessing import preprocess_input
 from larq_seresnet.training import data
+
+import tensorflow as tf
 
 FILTERS = (4, 8, 16)
 

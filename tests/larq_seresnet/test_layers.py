@@ -1,9 +1,10 @@
 import larq as lq
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from larq_seresnet import FMB, ScaledSign, SqueezeExcite
+
+import tensorflow as tf
 
 
 @pytest.mark.parametrize(

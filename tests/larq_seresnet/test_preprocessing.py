@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from larq_seresnet import decode_predictions, preprocess_input
 from larq_seresnet.preprocessing import CIFAR10_CLASSES, MEAN, STD
+
+import tensorflow as tf
 
 
 def test_preprocess_input_normalises_each_channel():

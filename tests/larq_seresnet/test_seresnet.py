@@ -4,10 +4,11 @@ import pickle
 import larq as lq
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from larq_seresnet import FMB, SEResNet14, preprocess_input, save_weights
 from larq_seresnet.precision import layers_in
+
+import tensorflow as tf
 
 # Per layer: 1-bit values, 32-bit values. Convolutions k*k*in*out; BatchNorm 4 a channel (gamma,
 # beta, mean, variance); attention C*C twice and C biases; classifier 64*10.

@@ -5,10 +5,11 @@ import pathlib
 import larq as lq
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from larq_seresnet import SEResNet14, SqueezeExcite, preprocess_input, weights
 from larq_seresnet.training import data
+
+import tensorflow as tf
 
 ROOT = pathlib.Path(__file__).parents[2]
 

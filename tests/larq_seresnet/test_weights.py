@@ -5,10 +5,11 @@ import h5py
 import larq as lq
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from larq_seresnet import SEResNet14, load_weights, save_weights
 from larq_seresnet.weights import read
+
+import tensorflow as tf
 
 SMALL = {"filters": (4, 8, 16)}
 

@@ -2,9 +2,10 @@ import json
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from larq_seresnet.training import callbacks, config
+
+import tensorflow as tf
 
 
 @pytest.fixture(scope="session")

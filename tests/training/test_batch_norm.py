@@ -2,10 +2,11 @@ import types
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from larq_seresnet import SEResNet14, preprocess_input
 from larq_seresnet.training import batch_norm, callbacks, data, train
+
+import tensorflow as tf
 
 TINY = (
     "--dataset digits --limit-train 256 --limit-test 50 --batch-size 64 --filters 4 8 16 "

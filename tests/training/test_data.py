@@ -2,10 +2,11 @@ import os
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from larq_seresnet.preprocessing import MEAN, STD, preprocess_input
 from larq_seresnet.training import data
+
+import tensorflow as tf
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from larq_seresnet.training import config, optimizers
+
+import tensorflow as tf
 
 
 @pytest.mark.parametrize("shape", [(144, 16), (16, 144), (8, 8)])

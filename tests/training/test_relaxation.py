@@ -1,10 +1,11 @@
 import larq as lq
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from larq_seresnet import SEResNet14
 from larq_seresnet.training import relaxation
+
+import tensorflow as tf
 
 
 @pytest.fixture

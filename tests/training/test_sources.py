@@ -3,12 +3,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
 from larq_seresnet import read_image
 from larq_seresnet.training import data, sources
+
+import tensorflow as tf
 
 
 @pytest.fixture

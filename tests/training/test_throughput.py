@@ -1,9 +1,10 @@
 import re
 
 import pytest
-import tensorflow as tf
 
 from larq_seresnet.training import throughput
+
+import tensorflow as tf
 
 
 def test_every_convolution_is_timed_forward_and_back(small_model, monkeypatch):

@@ -3,16 +3,18 @@ import hashlib
 import json
 import os
 import pathlib
+import resource
 import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from larq_seresnet import SEResNet14
 from larq_seresnet.training import batch_norm, callbacks, config, data, machine, optimizers, train
+
+import tensorflow as tf
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = (
@@ -259,6 +261,45 @@ def test_the_command_that_began_a_run_resumes_it(folder, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_run_whose_folder_moved_goes_on(folder, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    flags = "--filters 4 8 16 --compute-dtype float32 --epochs 2 --stop-after 1".split()
+    train.main([*flags, "--dataset", str(folder), "--run-dir", str(run_dir)])
+    moved = folder.rename(tmp_path / "elsewhere")
+    resume = ("--resume", "--run-dir", run_dir)
+    message = _fails(capsys, *resume)
+    assert f"{folder} is gone" in message
+    assert "--dataset NEW" in message
+    other = moved / "red" / "1.png"
+    kept = other.read_bytes()
+    other.write_bytes((moved / "blue" / "1.png").read_bytes())
+    assert "the data must be those" in _fails(capsys, *resume, "--dataset", moved)
+    other.write_bytes(kept)
+    train.main([*map(str, resume), "--dataset", str(moved)])
+    assert json.loads((run_dir / "config.json").read_text())["arguments"]["dataset"] == str(moved)
+    assert len(_curve(run_dir)) == 2
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_later(tmp_path, capsys):
+    """No file may grow beyond what the first checkpoint needs, so the second epoch's fails."""
+    run_dir = tmp_path / "run"
+    limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    _train(run_dir, "--epochs", 2, "--stop-after", 1)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most))
+    try:
+        with pytest.raises(SystemExit) as stop:
+            _train(run_dir, "--epochs", 2, "--resume")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    assert stop.value.code == 1
+    assert ": error: " in capsys.readouterr().err.splitlines()[-1]
+    assert not list(run_dir.rglob("*.part"))
+    _train(run_dir, "--epochs", 2, "--resume")
+    assert len(_curve(run_dir)) == 2
+
+
+@pytest.mark.slow
 def test_overwriting_and_beginning_with_weights(trained, tmp_path):
     """Rate so low that nothing moves: what is saved is what it began with, but for BatchNorm."""
     run_dir, weights = tmp_path / "run", trained("w1") / "weights.h5"
@@ -293,6 +334,8 @@ def test_a_run_goes_on_with_the_data_it_began_with(trained, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (f"--batch-size {10**20}", "`batch_size` must be at most 2,147,483,647, received 1000"),
+        ("--input-shape 1000000 1000000 3", "TMPDIR may name another place"),
         ("--epochs 0", "`epochs` must be positive, received 0"),
         ("--reduction-ratio 3", "`reduction_ratio` must be a positive integer that divides"),
         ("--stop-after 11", "`stop_after` must be from 1 to `epochs`, 10, received 11"),

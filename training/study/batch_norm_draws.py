@@ -13,10 +13,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is impor
 import argparse
 
 import numpy as np
-import tensorflow as tf
 
-from larq_seresnet import SEResNet14, files, preprocess_input
+from larq_seresnet import SEResNet14, files, preprocess_input, programs
 from larq_seresnet.training import batch_norm, config, data
+
+import tensorflow as tf
 
 #: As for the weights that ship, in pixels.
 CROP = 4
@@ -36,11 +37,9 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     if arguments.draws < 2:
         parser.error(f"--draws must be at least 2, received {arguments.draws}")
-    try:
+    with programs.refusing_bad_input(parser):
         model = SEResNet14(precision=arguments.precision)
         images = data.load(arguments.dataset, limit_test=arguments.limit_test)
-    except (ValueError, OSError, data.DataUnavailable) as problem:
-        parser.exit(2, f"{parser.prog}: error: {problem}\n")
     found = errors(model, images, arguments.draws)
     print(f"{model.name}, {len(images.test[0]):,} test images of {images.name}, float32\n")
     print(

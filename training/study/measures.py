@@ -4,10 +4,11 @@ import json
 import pathlib
 
 import numpy as np
-import tensorflow as tf
 
 from larq_seresnet import SEResNet14, files, preprocess_input
 from larq_seresnet.training import callbacks, config, data, train
+
+import tensorflow as tf
 
 #: An attention value this close to an end of its range is saturated; the slope of the activation
 #: there is at most 4 % of its greatest.

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from larq_seresnet import SEResNet14, preprocess_input
 from larq_seresnet.training import data
 from larq_seresnet.training.study import batch_norm_draws
+
+import tensorflow as tf
 
 
 @pytest.fixture

@@ -1,0 +1,42 @@
+"""How this package's programs end when something is wrong: with one line, not a traceback."""
+
+import contextlib
+import errno
+
+#: What an operating system says of a machine that has not enough, whatever was asked.
+_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM)
+BAD_INPUT, FAILED = 2, 1
+
+
+@contextlib.contextmanager
+def refusing_bad_input(parser):
+    """Ends the program of an `argparse` parser with exit code 2 where its input is to blame.
+
+    That is a ValueError, or an OSError of a file; what `failing` names ends it as there.
+    """
+    try:
+        with failing(parser):
+            yield
+    except (ValueError, OSError) as problem:
+        end(parser, BAD_INPUT, problem)
+
+
+@contextlib.contextmanager
+def failing(parser):
+    """Ends the program with exit code 1 where disk or memory are full, or TensorFlow gave up."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except (MemoryError, OverflowError, tf.errors.OpError) as problem:
+        end(parser, FAILED, getattr(problem, "message", None) or problem)
+    except OSError as problem:
+        if problem.errno not in _MACHINE:
+            raise
+        end(parser, FAILED, problem)
+
+
+def end(parser, code, problem):
+    """Exits with a code and what the problem says, on standard error."""
+    said = str(problem).strip() or f"there is not enough of something: {type(problem).__name__}"
+    parser.exit(code, f"{parser.prog}: error: {said}\n")
