@@ -309,6 +309,8 @@ def _described(builder):
             f"`dataset` must be an image classification set with the features 'image' and 'label', "
             f"received {builder.name!r} with {sorted(features)}."
         )
+    if label.num_classes < 2:
+        raise ValueError(f"`dataset` must have two classes at least, {builder.name!r} has one.")
     if "train" not in splits:
         raise ValueError(
             f"`dataset` must have a split 'train', received {builder.name!r} with {sorted(splits)}."

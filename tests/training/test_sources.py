@@ -209,6 +209,9 @@ def test_tfds_sets_without_test_images_hold_out_a_fifth():
     assert sources._described(_Prepared(features, *splits, unlabelled=splits[1:]))[1:] == held_out
     with pytest.raises(ValueError, match="must have a split 'train', received 'flowers'"):
         sources._described(_Prepared(features, "test"))
+    one = {"label": tfds.features.ClassLabel(num_classes=1), "image": image}
+    with pytest.raises(ValueError, match="must have two classes at least, 'flowers' has one"):
+        sources._described(_Prepared(tfds.features.FeaturesDict(one), "train"))
     with pytest.raises(ValueError, match="must be an image classification set"):
         sources._described(_Prepared(tfds.features.FeaturesDict({"text": tfds.features.Text()})))
 

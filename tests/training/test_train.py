@@ -250,22 +250,15 @@ def test_nothing_is_overwritten_or_changed_unasked(trained, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_command_that_began_a_run_resumes_it(folder, tmp_path, monkeypatch):
+def test_the_command_that_began_a_run_resumes_it_also_where_its_folder_moved(
+    folder, tmp_path, monkeypatch, capsys
+):
     """Though config.json has the folder's whole path, and what `auto` was."""
     monkeypatch.chdir(folder.parent)
-    flags = f"--dataset {folder.name} --compute-dtype auto --filters 4 8 16 --run-dir".split()
-    command = [*flags, str(tmp_path / "run"), "--epochs", "2"]
-    train.main([*command, "--stop-after", "1"])
-    train.main([*command, "--resume"])
-    assert len(_curve(tmp_path / "run")) == 2
-
-
-@pytest.mark.slow
-def test_a_run_whose_folder_moved_goes_on(folder, tmp_path, capsys):
     run_dir = tmp_path / "run"
-    flags = "--filters 4 8 16 --compute-dtype float32 --epochs 2 --stop-after 1".split()
-    train.main([*flags, "--dataset", str(folder), "--run-dir", str(run_dir)])
-    moved = folder.rename(tmp_path / "elsewhere")
+    flags = f"--compute-dtype auto --filters 4 8 16 --run-dir {run_dir} --epochs 2 --dataset"
+    train.main([*flags.split(), folder.name, "--stop-after", "1"])
+    moved = folder.rename(folder.parent / "elsewhere")
     resume = ("--resume", "--run-dir", run_dir)
     message = _fails(capsys, *resume)
     assert f"{folder} is gone" in message
@@ -275,8 +268,8 @@ def test_a_run_whose_folder_moved_goes_on(folder, tmp_path, capsys):
     other.write_bytes((moved / "blue" / "1.png").read_bytes())
     assert "the data must be those" in _fails(capsys, *resume, "--dataset", moved)
     other.write_bytes(kept)
-    train.main([*map(str, resume), "--dataset", str(moved)])
-    assert json.loads((run_dir / "config.json").read_text())["arguments"]["dataset"] == str(moved)
+    train.main([*flags.split(), moved.name, "--resume"])
+    assert config.load(run_dir)[0].dataset == str(moved)
     assert len(_curve(run_dir)) == 2
 
 
