@@ -103,7 +103,7 @@ def test_scaled_sign_has_one_magnitude_and_the_straight_through_gradient():
     [
         FMB("tanh", "none", name="gates"),
         SqueezeExcite("tanh", 2, "scaled_sign", "weight_clip", 0.5),
-        SqueezeExcite("sigmoid", 1, ScaledSign(0.1), None, None),
+        SqueezeExcite("sigmoid", 1, ScaledSign(0.1), None, None, ["expand"]),
         SqueezeExcite(),
         ScaledSign(np.float32(0.1), clip_value=2.0),
     ],
@@ -127,6 +127,7 @@ def test_layers_are_registered_by_name():
         (lambda: FMB("relu"), r"`activation` must be one of 'sigmoid', 'tanh', received 'relu'"),
         (lambda: FMB(gradient="ste"), r"`gradient` must be .*'straight_through', 'none'.* 'ste'"),
         (lambda: SqueezeExcite("softmax"), r"`activation` must be .* received 'softmax'"),
+        (lambda: SqueezeExcite(frozen=["w0"]), "`frozen` must be one of 'reduce', 'expand', rec"),
         (lambda: SqueezeExcite(reduction_ratio=0), r"`reduction_ratio` .* received 0"),
         (
             lambda: SqueezeExcite(reduction_ratio=3)(np.zeros((1, 2, 2, 4))),
