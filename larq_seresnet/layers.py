@@ -9,6 +9,7 @@ GATE_ACTIVATIONS = ("sigmoid", "tanh")
 FMB_GRADIENTS = ("straight_through", "none")
 
 
+@lq.utils.register_keras_custom_object  # HDF5 files name classes without their package
 @tf.keras.utils.register_keras_serializable(package="larq_seresnet")
 class FMB(tf.keras.layers.Layer):
     r"""Channel Feature Map Binarization: attention values to two-valued gates, Eq. 5 and 6.
@@ -59,6 +60,7 @@ class FMB(tf.keras.layers.Layer):
         return {**super().get_config(), "activation": self.activation, "gradient": self.gradient}
 
 
+@lq.utils.register_keras_custom_object
 @tf.keras.utils.register_keras_serializable(package="larq_seresnet")
 class SqueezeExcite(tf.keras.layers.Layer):
     r"""The channel attention of the paper, Eq. 1-4: one value a channel.

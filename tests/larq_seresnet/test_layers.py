@@ -118,6 +118,7 @@ def test_layers_are_registered_by_name():
     names = tf.keras.utils.get_custom_objects()
     assert names["larq_seresnet>FMB"] is FMB
     assert names["larq_seresnet>SqueezeExcite"] is SqueezeExcite
+    assert (names["FMB"], names["SqueezeExcite"]) == (FMB, SqueezeExcite)
     assert isinstance(lq.quantizers.get("scaled_sign"), ScaledSign)
 
 
