@@ -112,6 +112,8 @@ class SqueezeExcite(tf.keras.layers.Layer):
         self.activation = activation
         self.reduction_ratio = int(reduction_ratio)
         self.kernel_quantizer = lq.quantizers.get(kernel_quantizer)
+        if isinstance(kernel_quantizer, str):  # not in the dtype of the global policy
+            self.kernel_quantizer = type(self.kernel_quantizer)(dtype=self._dtype_policy)
         self.kernel_constraint = tf.keras.constraints.get(kernel_constraint)
         self.gate_bias = gate_bias
         self._frozen = list(frozen)

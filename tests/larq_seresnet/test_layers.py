@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from larq_seresnet import FMB, ScaledSign, SqueezeExcite
+from larq_seresnet.precision import layers_in
 
 
 @pytest.mark.parametrize(
@@ -112,6 +113,16 @@ def test_scaled_sign_has_one_magnitude_and_the_straight_through_gradient():
 def test_config_round_trip(layer):
     config = layer.get_config()
     assert type(layer).from_config(config).get_config() == config
+
+
+def test_a_float32_attention_has_float32_kernels_under_mixed_precision():
+    """32^-1/2 is none of bfloat16's numbers."""
+    with layers_in("bfloat16"):
+        layer = SqueezeExcite("sigmoid", 1, "scaled_sign", dtype="float32")
+    layer.build((1, 2, 2, 32))
+    with lq.context.quantized_scope(True):
+        kernel = tf.convert_to_tensor(layer.reduce.kernel)
+    assert np.unique(np.abs(kernel)) == np.float32(32**-0.5)
 
 
 def test_layers_are_registered_by_name():

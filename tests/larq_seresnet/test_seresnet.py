@@ -180,13 +180,14 @@ def test_input_tensor_is_honoured(inputs):
         SEResNet14(input_tensor=source, input_shape=(16, 16, 3), weights=None)
 
 
-def test_under_mixed_precision_the_weights_and_probabilities_stay_float32(inputs):
-    with layers_in("bfloat16"):
+@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16])
+def test_under_mixed_precision_the_weights_and_probabilities_stay_float32(inputs, dtype):
+    with layers_in(dtype.name):
         model = SEResNet14(filters=(4, 8, 16), weights=None)
     assert tf.keras.mixed_precision.global_policy().name == "float32"
     assert {weight.dtype for weight in model.weights} == {tf.float32}
-    assert model.get_layer("stage3_block2_2_conv").output.dtype == tf.bfloat16
-    assert model.get_layer("stage3_block2_gate").output.dtype == tf.bfloat16
+    assert model.get_layer("stage3_block2_2_conv").output.dtype == dtype
+    assert model.get_layer("stage3_block2_gate").output.dtype == dtype
     assert model(inputs).dtype == tf.float32
 
 
