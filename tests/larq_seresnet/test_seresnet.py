@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from larq_seresnet import FMB, SEResNet14, preprocess_input, save_weights
+from larq_seresnet.export import convert
 from larq_seresnet.precision import layers_in
 
 # Per layer: 1-bit values, 32-bit values. Convolutions k*k*in*out; BatchNorm 4 a channel (gamma,
@@ -192,6 +193,47 @@ def test_under_mixed_precision_the_weights_and_probabilities_stay_float32(inputs
 
 
 @pytest.mark.parametrize(
+    ("setter", "value", "usual", "message"),
+    [
+        (
+            tf.keras.backend.set_image_data_format,
+            "channels_first",
+            "channels_last",
+            "`image_data_format` must be 'channels_last', received 'channels_first'",
+        ),
+        (
+            tf.keras.backend.set_floatx,
+            "float16",
+            "float32",
+            "`floatx` must be 'float32', received 'float16'",
+        ),
+        (
+            tf.keras.backend.set_floatx,
+            "float64",
+            "float32",
+            "`floatx` must be 'float32', received 'float64'",
+        ),
+        (
+            tf.keras.mixed_precision.set_global_policy,
+            "float64",
+            "float32",
+            "`mixed_precision.global_policy` must be 'float32' or .* received 'float64'",
+        ),
+    ],
+)
+def test_keras_settings_that_do_not_fit_are_refused(setter, value, usual, message, small_model):
+    """Where a network is built, and where one of before is converted."""
+    model = small_model()
+    setter(value)
+    try:
+        for use in (lambda: SEResNet14(weights=None), lambda: convert.to_tflite(model, "litert")):
+            with pytest.raises(ValueError, match=f"Keras's setting {message}"):
+                use()
+    finally:
+        setter(usual)
+
+
+@pytest.mark.parametrize(
     "kind", [pytest.param("saved_model", marks=pytest.mark.slow), "model.h5", "model.keras"]
 )
 @pytest.mark.parametrize("precision", ["w1", "w1a1"])
@@ -313,6 +355,7 @@ def test_every_weight_learns(precision, inputs):
         ({"reduction_ratio": True}, "received True"),
         ({"head": None}, "`head` must be one of 'norm', 'bias', received None"),
         ({"num_classes": 0}, "`num_classes` must be a positive integer, received 0"),
+        ({"num_classes": 1}, "`num_classes` must be 2 or more with top, .* received 1"),
         ({"input_shape": (32, 32)}, r"`input_shape` .* received \(32, 32\)"),
         ({"input_shape": (None, None, 3)}, r"received \(None, None, 3\)"),
         ({"input_shape": (None, None, None), "include_top": False}, "height and width may be None"),
