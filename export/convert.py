@@ -13,7 +13,7 @@ import sys
 import warnings
 
 from larq_seresnet import files
-from larq_seresnet.arguments import check_choice
+from larq_seresnet.arguments import check_choice, check_keras_settings
 from larq_seresnet.export import (
     anatomy,
     flatbuffer,
@@ -164,11 +164,13 @@ def convert(model, runtime="lce"):
         A file's bytes.
 
     Raises:
-        ValueError: If there is no such runtime.
+        ValueError: If there is no such runtime, or Keras's global settings are none that
+            `SEResNet14` takes.
         RuntimeError: If LCE's conversion by way of a SavedModel fails. It would then warn and try
             another way, with another result.
     """
     check_choice("runtime", runtime, WEIGHTS)
+    check_keras_settings()
     with layers_in("float32"):
         return (_lce if runtime == "lce" else pack_litert.convert)(in_float32(model))
 

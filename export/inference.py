@@ -8,6 +8,7 @@ import numpy as np
 from larq_seresnet import SEResNet14
 from larq_seresnet.layers import FMB, SqueezeExcite
 from larq_seresnet.precision import layers_in
+from larq_seresnet.weights import copy_weights
 
 import tensorflow as tf
 
@@ -18,7 +19,9 @@ def in_float32(model):
         return model
     with layers_in("float32"):
         copy = SEResNet14(**json.loads(model.configuration), weights=None)
-    copy.set_weights(model.get_weights())
+    for layer in model.layers:
+        if layer.weights:
+            copy_weights(layer, copy.get_layer(layer.name))
     return copy
 
 
@@ -53,7 +56,7 @@ def inference_form(model, binary_operators=True):
     for layer in model.layers:
         copy = rewritten.get_layer(layer.name)
         if type(copy) is type(layer):
-            copy.set_weights(layer.get_weights())
+            copy_weights(layer, copy)
     # LCE cuts names off after 50 characters; without the model's own the layer's always fits.
     return tf.keras.Model(rewritten.input, rewritten.output, name="m")
 
@@ -77,7 +80,7 @@ def eight_bit_form(model):
 
     rounded = tf.keras.models.clone_model(form, clone_function=rewrite)
     for layer in form.layers:
-        rounded.get_layer(layer.name).set_weights(layer.get_weights())
+        copy_weights(layer, rounded.get_layer(layer.name))
     return rounded
 
 

@@ -10,6 +10,7 @@ GATE_ACTIVATIONS = ("sigmoid", "tanh")
 FMB_GRADIENTS = ("straight_through", "none")
 
 
+@lq.utils.register_keras_custom_object  # HDF5 files name classes without their package
 @tf.keras.utils.register_keras_serializable(package="larq_seresnet")
 class FMB(tf.keras.layers.Layer):
     r"""Channel Feature Map Binarization: attention values to two-valued gates, Eq. 5 and 6.
@@ -60,6 +61,7 @@ class FMB(tf.keras.layers.Layer):
         return {**super().get_config(), "activation": self.activation, "gradient": self.gradient}
 
 
+@lq.utils.register_keras_custom_object
 @tf.keras.utils.register_keras_serializable(package="larq_seresnet")
 class SqueezeExcite(tf.keras.layers.Layer):
     r"""The channel attention of the paper, Eq. 1-4: one value a channel.
@@ -81,6 +83,8 @@ class SqueezeExcite(tf.keras.layers.Layer):
             "ste_sign", "magnitude_aware_sign", an instance; None for float weights.
         kernel_constraint: Constraint of W_0 and W_1, such as "weight_clip".
         gate_bias: Initial value of b; above 0 the gates start open. None for no bias.
+        frozen: Which of its parts do not learn, "reduce" (W_0) or "expand" (W_1 and b), as after
+            ``layer.reduce.trainable = False``.
 
     Input: F, (N, H, W, C). Output: M_c, (N, 1, 1, C).
 
@@ -95,6 +99,7 @@ class SqueezeExcite(tf.keras.layers.Layer):
         kernel_quantizer=None,
         kernel_constraint=None,
         gate_bias=1.0,
+        frozen=(),
         **kwargs,
     ):
         check_choice("activation", activation, GATE_ACTIVATIONS)
@@ -102,12 +107,17 @@ class SqueezeExcite(tf.keras.layers.Layer):
             raise ValueError(
                 f"`reduction_ratio` must be a positive integer, received {reduction_ratio!r}."
             )
+        for part in frozen:
+            check_choice("frozen", part, ("reduce", "expand"))
         super().__init__(**kwargs)
         self.activation = activation
         self.reduction_ratio = int(reduction_ratio)
         self.kernel_quantizer = lq.quantizers.get(kernel_quantizer)
+        if isinstance(kernel_quantizer, str):  # not in the dtype of the global policy
+            self.kernel_quantizer = type(self.kernel_quantizer)(dtype=self._dtype_policy)
         self.kernel_constraint = tf.keras.constraints.get(kernel_constraint)
         self.gate_bias = gate_bias
+        self._frozen = list(frozen)
 
     def _dense(self, units, name, **kwargs):
         return lq.layers.QuantDense(
@@ -115,6 +125,7 @@ class SqueezeExcite(tf.keras.layers.Layer):
             kernel_quantizer=self.kernel_quantizer,
             kernel_constraint=self.kernel_constraint,
             name=name,
+            trainable=name not in self._frozen,
             dtype=self._dtype_policy,
             **kwargs,
         )
@@ -140,6 +151,11 @@ class SqueezeExcite(tf.keras.layers.Layer):
                 dense.build((None, units))
         super().build(input_shape)
 
+    @property
+    def weights(self):
+        """In one order, whatever is frozen: Keras's own copying goes by position."""
+        return [*self.reduce.weights, *self.expand.weights] if self.built else super().weights
+
     def call(self, inputs):
         attention = self.expand(self.reduce(tf.reduce_mean(inputs, axis=[1, 2])))
         return tf.reshape(attention, [-1, 1, 1, inputs.shape[-1]])
@@ -148,6 +164,7 @@ class SqueezeExcite(tf.keras.layers.Layer):
         return tf.TensorShape([input_shape[0], 1, 1, input_shape[-1]])
 
     def get_config(self):
+        parts = (self.reduce, self.expand) if self.built else ()
         return {
             **super().get_config(),
             "activation": self.activation,
@@ -155,4 +172,6 @@ class SqueezeExcite(tf.keras.layers.Layer):
             "kernel_quantizer": lq.quantizers.serialize(self.kernel_quantizer),
             "kernel_constraint": tf.keras.constraints.serialize(self.kernel_constraint),
             "gate_bias": self.gate_bias,
+            # Keras's HDF5 goes by position, in an order that depends on it
+            "frozen": [part.name for part in parts if not part.trainable] or list(self._frozen),
         }

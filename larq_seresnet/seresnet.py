@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import larq as lq
 
-from larq_seresnet.arguments import check_choice, is_count
+from larq_seresnet.arguments import check_choice, check_keras_settings, is_count
 from larq_seresnet.layers import FMB, FMB_GRADIENTS, GATE_ACTIVATIONS, SqueezeExcite
 from larq_seresnet.precision import PRECISIONS
 from larq_seresnet.weights import load_weights
@@ -88,7 +88,7 @@ def SEResNet14(
         include_top: Whether to end with average pooling and the classifier.
         pooling: Without top, what becomes of the last feature map: None, it is returned; "avg" or
             "max", its mean or maximum a channel.
-        num_classes: Of the classifier; means nothing without top.
+        num_classes: Of the classifier, 2 or more; means nothing without top.
         precision: "float32"; "w1", where every kernel has two values: stem, shortcuts, attention,
             classifier; or "w1a1", where the inputs of the twelve residual convolutions are +-1 too.
         activation: Of the attention values M_c, "sigmoid" or "tanh".
@@ -113,9 +113,11 @@ def SEResNet14(
         what its layer "predictions" gets.
 
     Raises:
-        ValueError: If an argument is none of the above, or `weights` does not fit; for "cifar10" it
-            lists the configurations that there are.
+        ValueError: If an argument is none of the above, `weights` does not fit (for "cifar10" it
+            lists the configurations that there are), or Keras's global settings are not
+            channels_last, float32 and, at most, a mixed precision.
     """
+    check_keras_settings()
     if attention is None:
         activation, fmb, fmb_gradient, reduction_ratio = "sigmoid", False, "none", 1
     arguments = types.SimpleNamespace(
@@ -368,6 +370,11 @@ def _check_arguments(arguments):
     classes = arguments.num_classes
     if not is_count(classes):
         raise ValueError(f"`num_classes` must be a positive integer, received {classes!r}.")
+    if arguments.include_top and classes == 1:
+        raise ValueError(
+            "`num_classes` must be 2 or more with top, for the softmax of one class is always 1, "
+            "received 1."
+        )
     ratio = arguments.reduction_ratio
     if not is_count(ratio) or any(channels % ratio for channels in filters):
         raise ValueError(

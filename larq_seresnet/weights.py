@@ -9,6 +9,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import tokenize
 import warnings
 import zipfile
@@ -49,13 +50,14 @@ class Contents:
         configuration: The arguments of `SEResNet14`.
         trained_on: Name of the data set, if it was given.
         class_names: In the order of the labels, if they were given.
-        layers: Arrays by layer, in the order of its `get_weights`.
+        layers: Arrays by layer, and by their names as `named_weights` has them. Files that version
+            0.1 packed hold no names: there it is their numbers, from 0.
     """
 
     configuration: dict
     trained_on: str | None
     class_names: list[str] | None
-    layers: dict[str, list[np.ndarray]]
+    layers: dict[str, dict[str | int, np.ndarray]]
 
 
 def save_weights(model, path, trained_on=None, class_names=None, packed=False):
@@ -63,7 +65,9 @@ def save_weights(model, path, trained_on=None, class_names=None, packed=False):
 
     The file is what ``model.save_weights(path, save_format="h5")`` writes, latent weights in
     float32, and besides: the arguments that made the model, what it was trained on, and a SHA-256
-    digest of all of it. An existing file is replaced once the new one is complete.
+    digest of all of it. `load_weights` goes by the names of weights, Keras's own method by their
+    order, which depends on what is frozen. An existing file is replaced once the new one is
+    complete.
 
     Args:
         model: What `SEResNet14` returned.
@@ -77,8 +81,8 @@ def save_weights(model, path, trained_on=None, class_names=None, packed=False):
             are +-0.1.
 
     Raises:
-        ValueError: If `model` does not come from `SEResNet14`, a weight is NaN or infinite, or
-            there are more or fewer names than classes.
+        ValueError: If `model` does not come from `SEResNet14`, a weight is NaN or infinite, two of
+            a layer have one name, or there are more or fewer names than classes.
     """
     classes = _configuration(model)["num_classes"]
     broken = [weight.name for weight in model.weights if not np.isfinite(weight.numpy()).all()]
@@ -90,6 +94,12 @@ def save_weights(model, path, trained_on=None, class_names=None, packed=False):
             raise ValueError(
                 f"`class_names` must be as many as the model's classes, {classes}, received "
                 f"{len(class_names)}."
+            )
+    for layer in model.layers:
+        if len(named_weights(layer)) < len(layer.weights):
+            raise ValueError(
+                f"`model` must have a name for each weight of a layer, received "
+                f"{[weight.name for weight in layer.weights]} in {layer.name}."
             )
 
     def write(part):
@@ -113,13 +123,40 @@ def _configuration(model):
     return json.loads(model.configuration)
 
 
+def named_weights(layer):
+    """A layer's variables by their names within it: "kernel", in the attention "reduce/kernel".
+
+    Names, because Keras orders weights anew where a part of the layer is frozen.
+    """
+    names = _names_within(layer.name, [weight.name for weight in layer.weights])
+    return dict(zip(names, layer.weights, strict=True))
+
+
+def copy_weights(source, target):
+    """Gives a layer the values of another one's weights of the same names."""
+    values = named_weights(source)
+    target.set_weights([values[name].numpy() for name in named_weights(target)])
+
+
+def _names_within(layer, names):
+    """What Keras calls the weights of a layer, less what depends on where and when it was built.
+
+    That is all up to the layer's own name, if it is there, and the numbers of scopes, unless
+    nothing else tells weights apart.
+    """
+    outside = re.compile(rf"(.*/)?{re.escape(layer)}(_\d+)?/")
+    inside = [outside.sub("", name).removesuffix(":0") for name in names]
+    unnumbered = [re.sub(r"_\d+/", "/", name) for name in inside]
+    return unnumbered if len(set(unnumbered)) == len(names) else inside
+
+
 def _write_packed(model, path, trained_on, class_names):
     weights, bits, floats = [], [], []
     for layer in model.layers:
-        for weight in layer.weights:
+        for name, weight in named_weights(layer).items():
             quantizer = getattr(layer, "kernel_quantizer", None)
             one_bit = isinstance(quantizer, lq.quantizers.SteSign) and weight.shape.rank > 1
-            weights.append([layer.name, weight.shape.as_list(), one_bit])
+            weights.append([layer.name, name, weight.shape.as_list(), one_bit])
             values = weight.numpy().ravel()
             bits.append(values >= 0) if one_bit else floats.append(values)
     facts = {
@@ -167,11 +204,11 @@ def load_weights(model, weights):
     unknown = set(layers) - {layer.name for layer in model.layers} - set(_TOP)
     if unknown:
         raise ValueError(f"`weights` {path} has layers that the model lacks: {sorted(unknown)}.")
+    # an `input_tensor` may bring others
     fitting = [layer for layer in model.layers if layer.weights and layer.name in layers]
-    for layer in fitting:  # an `input_tensor` may bring others
-        _check_shapes(layer, layers[layer.name], path)
-    for layer in fitting:
-        layer.set_weights(layers[layer.name])
+    found = [_fitting_values(layer, layers[layer.name], path) for layer in fitting]
+    for layer, values in zip(fitting, found, strict=True):
+        layer.set_weights(values)
 
 
 def _check_arguments(stored, asked, path, hint):
@@ -190,13 +227,17 @@ def _check_arguments(stored, asked, path, hint):
         raise ValueError(f"`weights` {path} is for include_top=False, received include_top=True.")
 
 
-def _check_shapes(layer, values, path):
-    received = [tuple(weight.shape) for weight in layer.weights]
-    allowed = [value.shape for value in values]
+def _fitting_values(layer, values, path):
+    """A file's values for a layer, in the order of its weights; their names and shapes checked."""
+    received = {name: tuple(weight.shape) for name, weight in named_weights(layer).items()}
+    if values.keys() == set(range(len(received))):  # of version 0.1
+        values = dict(zip(received, values.values(), strict=True))
+    allowed = {name: value.shape for name, value in values.items()}
     if received != allowed:
         raise ValueError(
             f"`weights` {path} has the shapes {allowed} for {layer.name}, the model has {received}."
         )
+    return [values[name] for name in received]
 
 
 def shipped_files():
@@ -298,11 +339,19 @@ def _hdf5_contents(file):
         file.attrs["trained_on"] or None,
         json.loads(file.attrs.get("class_names", "null")),
         {
-            name: [group[weight][()] for weight in group.attrs["weight_names"]]
+            name: _hdf5_layer(name, group)
             for name, group in file.items()
             if len(group.attrs.get("weight_names", ()))
         },
     )
+
+
+def _hdf5_layer(name, group):
+    paths = [os.fsdecode(path) for path in group.attrs["weight_names"]]  # bytes, by h5py's version
+    return {
+        weight: group[path][()]
+        for weight, path in zip(_names_within(name, paths), paths, strict=True)
+    }
 
 
 def _read_packed(path):
@@ -319,12 +368,13 @@ def _read_packed(path):
     _check_digest(path, _digest_of_arrays(facts, arrays), facts["sha256"])
     signs = np.where(np.unpackbits(arrays["bits"]), np.float32(LATENT), np.float32(-LATENT))
     taken = {True: 0, False: 0}
-    layers: dict[str, list[np.ndarray]] = {}
-    for layer, shape, one_bit in facts["weights"]:
+    layers: dict[str, dict[str | int, np.ndarray]] = {}
+    for layer, *name, shape, one_bit in facts["weights"]:
         first, count = taken[one_bit], math.prod(shape)
         taken[one_bit] += count
         values = (signs if one_bit else arrays["floats"])[first : first + count]
-        layers.setdefault(layer, []).append(values.reshape(shape))
+        of_layer = layers.setdefault(layer, {})
+        of_layer[name[0] if name else len(of_layer)] = values.reshape(shape)
     return Contents(facts["configuration"], facts["trained_on"], facts.get("class_names"), layers)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14, save_weights
-from larq_seresnet.export import anatomy, convert, flatbuffer, runtimes, verify
+from larq_seresnet.export import anatomy, convert, flatbuffer, inference, runtimes, verify
 from larq_seresnet.precision import layers_in
 from larq_seresnet.preprocessing import preprocess_input
 from larq_seresnet.training import data
@@ -166,6 +166,16 @@ def test_a_model_of_mixed_precision_is_converted_in_float32(images, small_model)
         small_model()(preprocess_input(images)),
         atol=1e-5,
     )
+
+
+def test_copies_in_float32_do_not_depend_on_what_is_frozen():
+    with layers_in("bfloat16"):
+        model = SEResNet14(filters=(4, 8, 16), attention="se_paper", weights=None)
+    attention = model.get_layer("stage1_block1_se")
+    attention.reduce.trainable = False
+    copy = inference.in_float32(model).get_layer(attention.name)
+    np.testing.assert_array_equal(copy.reduce.kernel, attention.reduce.kernel)
+    np.testing.assert_array_equal(copy.expand.kernel, attention.expand.kernel)
 
 
 @pytest.mark.slow

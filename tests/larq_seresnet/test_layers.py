@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from larq_seresnet import FMB, ScaledSign, SqueezeExcite
+from larq_seresnet.precision import layers_in
 
 import tensorflow as tf
 
@@ -104,7 +105,7 @@ def test_scaled_sign_has_one_magnitude_and_the_straight_through_gradient():
     [
         FMB("tanh", "none", name="gates"),
         SqueezeExcite("tanh", 2, "scaled_sign", "weight_clip", 0.5),
-        SqueezeExcite("sigmoid", 1, ScaledSign(0.1), None, None),
+        SqueezeExcite("sigmoid", 1, ScaledSign(0.1), None, None, ["expand"]),
         SqueezeExcite(),
         ScaledSign(np.float32(0.1), clip_value=2.0),
     ],
@@ -115,10 +116,21 @@ def test_config_round_trip(layer):
     assert type(layer).from_config(config).get_config() == config
 
 
+def test_a_float32_attention_has_float32_kernels_under_mixed_precision():
+    """32^-1/2 is none of bfloat16's numbers."""
+    with layers_in("bfloat16"):
+        layer = SqueezeExcite("sigmoid", 1, "scaled_sign", dtype="float32")
+    layer.build((1, 2, 2, 32))
+    with lq.context.quantized_scope(True):
+        kernel = tf.convert_to_tensor(layer.reduce.kernel)
+    assert np.unique(np.abs(kernel)) == np.float32(32**-0.5)
+
+
 def test_layers_are_registered_by_name():
     names = tf.keras.utils.get_custom_objects()
     assert names["larq_seresnet>FMB"] is FMB
     assert names["larq_seresnet>SqueezeExcite"] is SqueezeExcite
+    assert (names["FMB"], names["SqueezeExcite"]) == (FMB, SqueezeExcite)
     assert isinstance(lq.quantizers.get("scaled_sign"), ScaledSign)
 
 
@@ -128,6 +140,7 @@ def test_layers_are_registered_by_name():
         (lambda: FMB("relu"), r"`activation` must be one of 'sigmoid', 'tanh', received 'relu'"),
         (lambda: FMB(gradient="ste"), r"`gradient` must be .*'straight_through', 'none'.* 'ste'"),
         (lambda: SqueezeExcite("softmax"), r"`activation` must be .* received 'softmax'"),
+        (lambda: SqueezeExcite(frozen=["w0"]), "`frozen` must be one of 'reduce', 'expand', rec"),
         (lambda: SqueezeExcite(reduction_ratio=0), r"`reduction_ratio` .* received 0"),
         (
             lambda: SqueezeExcite(reduction_ratio=3)(np.zeros((1, 2, 2, 4))),

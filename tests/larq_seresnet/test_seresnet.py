@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from larq_seresnet import FMB, SEResNet14, preprocess_input, save_weights
+from larq_seresnet.export import convert
 from larq_seresnet.precision import layers_in
 
 import tensorflow as tf
@@ -181,14 +182,56 @@ def test_input_tensor_is_honoured(inputs):
         SEResNet14(input_tensor=source, input_shape=(16, 16, 3), weights=None)
 
 
-def test_under_mixed_precision_the_weights_and_probabilities_stay_float32(inputs):
-    with layers_in("bfloat16"):
+@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16])
+def test_under_mixed_precision_the_weights_and_probabilities_stay_float32(inputs, dtype):
+    with layers_in(dtype.name):
         model = SEResNet14(filters=(4, 8, 16), weights=None)
     assert tf.keras.mixed_precision.global_policy().name == "float32"
     assert {weight.dtype for weight in model.weights} == {tf.float32}
-    assert model.get_layer("stage3_block2_2_conv").output.dtype == tf.bfloat16
-    assert model.get_layer("stage3_block2_gate").output.dtype == tf.bfloat16
+    assert model.get_layer("stage3_block2_2_conv").output.dtype == dtype
+    assert model.get_layer("stage3_block2_gate").output.dtype == dtype
     assert model(inputs).dtype == tf.float32
+
+
+@pytest.mark.parametrize(
+    ("setter", "value", "usual", "message"),
+    [
+        (
+            tf.keras.backend.set_image_data_format,
+            "channels_first",
+            "channels_last",
+            "`image_data_format` must be 'channels_last', received 'channels_first'",
+        ),
+        (
+            tf.keras.backend.set_floatx,
+            "float16",
+            "float32",
+            "`floatx` must be 'float32', received 'float16'",
+        ),
+        (
+            tf.keras.backend.set_floatx,
+            "float64",
+            "float32",
+            "`floatx` must be 'float32', received 'float64'",
+        ),
+        (
+            tf.keras.mixed_precision.set_global_policy,
+            "float64",
+            "float32",
+            "`mixed_precision.global_policy` must be 'float32' or .* received 'float64'",
+        ),
+    ],
+)
+def test_keras_settings_that_do_not_fit_are_refused(setter, value, usual, message, small_model):
+    """Where a network is built, and where one of before is converted."""
+    model = small_model()
+    setter(value)
+    try:
+        for use in (lambda: SEResNet14(weights=None), lambda: convert.to_tflite(model, "litert")):
+            with pytest.raises(ValueError, match=f"Keras's setting {message}"):
+                use()
+    finally:
+        setter(usual)
 
 
 @pytest.mark.parametrize(
@@ -313,6 +356,7 @@ def test_every_weight_learns(precision, inputs):
         ({"reduction_ratio": True}, "received True"),
         ({"head": None}, "`head` must be one of 'norm', 'bias', received None"),
         ({"num_classes": 0}, "`num_classes` must be a positive integer, received 0"),
+        ({"num_classes": 1}, "`num_classes` must be 2 or more with top, .* received 1"),
         ({"input_shape": (32, 32)}, r"`input_shape` .* received \(32, 32\)"),
         ({"input_shape": (None, None, 3)}, r"received \(None, None, 3\)"),
         ({"input_shape": (None, None, None), "include_top": False}, "height and width may be None"),

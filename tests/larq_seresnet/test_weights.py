@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14, load_weights, save_weights
-from larq_seresnet.weights import read
+from larq_seresnet.weights import _digest_of_arrays, _names_within, read
 
 import tensorflow as tf
 
@@ -162,7 +162,7 @@ def test_kernels_of_more_than_one_bit_are_packed_as_floats(tmp_path, inputs):
     model = SEResNet14(**SMALL, input_tensor=before(source), weights=None)
     save_weights(model, tmp_path / "packed", packed=True)
     layers = read(tmp_path / "packed").layers
-    np.testing.assert_array_equal(layers["before"][0], before.get_weights()[0])
+    np.testing.assert_array_equal(layers["before"]["kernel"], before.get_weights()[0])
 
 
 def _flip_a_weight(path):
@@ -299,9 +299,118 @@ def test_no_flipped_bit_passes(saved, packed, tmp_path, kind, least):
             continue
         assert found.configuration == whole.configuration
         for name, arrays in whole.layers.items():
-            for one, other in zip(arrays, found.layers[name], strict=True):
-                np.testing.assert_array_equal(one, other)
+            assert arrays.keys() == found.layers[name].keys()
+            for weight, values in arrays.items():
+                np.testing.assert_array_equal(values, found.layers[name][weight])
     assert refused > least, refused
+
+
+def _model_and_frozen_one(attention="se"):
+    """Two models of other weights; in the second Keras gives the attention's another order."""
+    models = [SEResNet14(**SMALL, attention=attention, weights=None) for _ in range(2)]
+    models[1].get_layer("stage1_block1_se").reduce.trainable = False
+    return models
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("attention", ["se", "se_paper"])
+def test_files_do_not_depend_on_what_is_frozen(attention, packed, inputs, tmp_path):
+    """The matrices of "se_paper" have one shape: their order alone would not show."""
+    whole, frozen = _model_and_frozen_one(attention)
+    for number, (source, target) in enumerate(((frozen, whole), (whole, frozen))):
+        kernel = source.get_layer("stage1_block1_se").reduce.kernel
+        kernel.assign(-kernel)
+        save_weights(source, tmp_path / str(number), packed=packed)
+        load_weights(target, tmp_path / str(number))
+        np.testing.assert_array_equal(target(inputs), source(inputs))
+
+
+def test_files_do_not_depend_on_what_keras_calls_weights(inputs, tmp_path):
+    """Within a clone without the layer's name, in a graph that has it already with a number."""
+    model = SEResNet14(**SMALL, weights=None)
+    clone = tf.keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    names = [each.get_layer("stage1_block1_se").weights[0].name for each in (model, clone)]
+    assert names == ["stage1_block1_se/reduce/kernel:0", "reduce/kernel:0"]
+    save_weights(clone, tmp_path / "clone.h5")
+    np.testing.assert_array_equal(
+        SEResNet14(**SMALL, weights=tmp_path / "clone.h5")(inputs), model(inputs)
+    )
+    layers = read(tmp_path / "clone.h5").layers
+    assert list(layers["stage1_block1_se"]) == ["reduce/kernel", "expand/kernel", "expand/bias"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "names", "expected"),
+    [
+        ("stem_conv", ["outer_1/stem_conv_2/kernel:0"], ["kernel"]),
+        ("stem_conv", ["stem_conv/stem_conv/kernel:0"], ["kernel"]),
+        ("conv1/bn", ["conv1/bn/gamma:0", "conv1/bn/beta:0"], ["gamma", "beta"]),
+        ("front", ["conv2d_3/kernel:0", "dense_7/kernel:0"], ["conv2d/kernel", "dense/kernel"]),
+        ("front", ["dense_3/bias:0", "dense_4/bias:0"], ["dense_3/bias", "dense_4/bias"]),
+    ],
+)
+def test_names_of_weights_within_a_layer(layer, names, expected):
+    assert _names_within(layer, names) == expected
+
+
+def test_weights_of_one_name_are_not_saved(tmp_path):
+    """Such as a layer of the user's own: one of them would be lost."""
+
+    class Nameless(tf.keras.layers.Layer):
+        def build(self, input_shape):
+            self.scales = [tf.Variable(1.0, name="scale") for _ in range(2)]
+
+        def call(self, inputs):
+            return self.scales[0] * self.scales[1] * inputs
+
+    source = tf.keras.layers.Input((32, 32, 3))
+    model = SEResNet14(**SMALL, input_tensor=Nameless(name="own")(source), weights=None)
+    for packed in (True, False):
+        with pytest.raises(ValueError, match=r"a name for each weight .* in own"):
+            save_weights(model, tmp_path / "own", packed=packed)
+    assert not list(tmp_path.iterdir())
+
+
+def _of_version_0_1(path, frozen=False):
+    """Makes a packed file one without names, in Keras's order of a layer with a frozen part."""
+    with np.load(path) as file:
+        arrays = dict(file)
+    facts = json.loads(str(arrays.pop("facts")))
+    weights = facts["weights"] = [[layer, *rest] for layer, _, *rest in facts["weights"]]
+    first = [layer for layer, *_ in weights].index("stage1_block1_se")
+    if frozen:
+        weights[first + 1 : first + 3] = weights[first + 2], weights[first + 1]
+    facts["sha256"] = _digest_of_arrays(facts, arrays)
+    with path.open("wb") as file:
+        np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
+
+
+def test_packed_files_of_version_0_1_are_read(inputs, tmp_path):
+    whole, frozen = _model_and_frozen_one("se_paper")
+    save_weights(whole, tmp_path / "packed", packed=True)
+    _of_version_0_1(tmp_path / "packed")
+    load_weights(frozen, tmp_path / "packed")
+    np.testing.assert_array_equal(frozen(inputs), whole(inputs))
+
+
+def test_packed_files_of_version_0_1_in_another_order_are_refused(tmp_path):
+    model = SEResNet14(**SMALL, weights=None)
+    save_weights(model, tmp_path / "packed", packed=True)
+    _of_version_0_1(tmp_path / "packed", frozen=True)
+    with pytest.raises(ValueError, match=r"shapes .* for stage1_block1_se, the model has"):
+        load_weights(model, tmp_path / "packed")
+
+
+def test_keras_own_copies_do_not_depend_on_what_is_frozen(inputs, tmp_path):
+    whole, frozen = _model_and_frozen_one("se_paper")
+    whole.set_weights(frozen.get_weights())
+    np.testing.assert_array_equal(whole(inputs), frozen(inputs))
+    frozen.save(tmp_path / "frozen.h5")
+    loaded = tf.keras.models.load_model(tmp_path / "frozen.h5")
+    np.testing.assert_array_equal(loaded(inputs), frozen(inputs))
+    assert not loaded.get_layer("stage1_block1_se").reduce.trainable
+    assert loaded.get_layer("stage1_block1_se").expand.trainable
 
 
 def test_only_our_models_are_saved(tmp_path):
