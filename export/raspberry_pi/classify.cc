@@ -95,7 +95,7 @@ int main(int argc, char* argv[]) {
   }
   try {
     Classify(argv[1], argv[2], argv[3]);
-  } catch (const std::runtime_error& problem) {
+  } catch (const std::exception& problem) {
     std::fprintf(stderr, "%s: error: %s\n", argv[0], problem.what());
     return 2;
   }
