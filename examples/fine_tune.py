@@ -11,9 +11,6 @@ Writes fine_tuned.npz, some 34 kB, for `SEResNet14(num_classes=..., weights="fin
 """
 
 import argparse
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow starts without a word
 
 from larq_seresnet import SEResNet14, programs, save_weights
 from larq_seresnet.training import data

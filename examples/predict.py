@@ -4,11 +4,8 @@ python examples/predict.py cat.jpg
 """
 
 import argparse
-import os
 
 import numpy as np
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow starts without a word
 
 from larq_seresnet import SEResNet14, decode_predictions, preprocess_input, programs, read_image
 

@@ -7,13 +7,10 @@ without TensorFlow.
 """
 
 import argparse
-import os
 import pathlib
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow starts without a word
 
 from larq_seresnet import SEResNet14, decode_predictions, programs, read_image
 from larq_seresnet.export import convert

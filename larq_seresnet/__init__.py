@@ -8,11 +8,21 @@ import sys
 import tempfile
 
 
+def _is_program():
+    """Whether a program of this project imports the package, by whichever way it was started."""
+    path = pathlib.Path((sys.argv or [""])[0])
+    root = pathlib.Path(__file__).resolve().parents[1]
+    folders = [root / name for name in ("training", "export", "examples")]
+    return path.name in ("-m", "larq-seresnet") or any(
+        path.resolve().is_relative_to(folder) for folder in folders
+    )
+
+
 @contextlib.contextmanager
 def _quiet_start():
     """Keeps back TensorFlow's first lines where TF_CPP_MIN_LOG_LEVEL asks for it.
 
-    TensorFlow 2.21 writes them to the file of standard error before it reads that variable.
+    TensorFlow 2.21 writes them to standard error before it reads that variable.
     """
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0":
         yield
@@ -57,7 +67,7 @@ def _use_keras_2():
         tf.__path__.insert(0, keras_2)
 
 
-if pathlib.Path((sys.argv or [""])[0]).name in ("-m", "larq-seresnet"):  # as a program
+if _is_program():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Without AVX-512 TensorFlow leaves oneDNN off, and trains more slowly (results/throughput.md). Too
 # late if it is imported already.

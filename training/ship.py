@@ -7,10 +7,6 @@ results/weights, and the card of all that ships, larq_seresnet/weights/README.md
 `SHIPPED` in larq_seresnet/weights.py must say. For a checkout: an installed package is left alone.
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
-
 import argparse
 import hashlib
 import json

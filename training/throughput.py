@@ -8,14 +8,10 @@ alone would allow, each operator by itself in the dtype and batch of train.py: a
 all else in a step cost nothing. Beside them, what BatchNorm's statistics for a test cost.
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # both before TensorFlow is imported
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in train.py, for plain too
-
 import argparse
 import collections
 import functools
+import os
 import pathlib
 import statistics
 import tempfile

@@ -1,15 +1,11 @@
 """The command line of training: arguments in, one run directory out."""
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # both before TensorFlow is imported
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as larq_seresnet does, which comes after it
-
 import argparse
 import dataclasses
 import hashlib
 import importlib.metadata
 import math
+import os
 import pathlib
 import platform
 import shlex

@@ -6,10 +6,6 @@ Each way is tried with several draws of training images; a mean and a spread ove
 is due to the way, and what to chance.
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
-
 import argparse
 
 import numpy as np
