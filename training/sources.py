@@ -87,19 +87,17 @@ def find(name, data_dir):
         return _digits()
 
 
-def _write(images, start, batch):
-    """Writes (N, h, w, 1, 3 or 4), 8 or 16 bits a channel, into uint8 (..., H, W, 3)."""
-    size = images.shape[1:3]
-    if batch.dtype == np.uint16:
-        batch = (batch >> 8).astype(np.uint8)
-    if batch.shape[-1] == 4:
-        batch = on_white(batch)
-    if batch.shape[1:3] != size:
-        # all at once, as so many channels of one image
-        wide = np.moveaxis(batch, 0, -1)
-        fitted = fit(wide.reshape(*wide.shape[:2], -1), size)
-        batch = np.moveaxis(fitted.reshape(*size, *wide.shape[2:]), -1, 0)
-    images[start : start + len(batch)] = batch  # grey is repeated
+def _as_bytes(images, size):
+    """(N, H, W, 1, 3 or 4), 8 or 16 bits a channel, as `read_image` would: uint8, 1 or 3."""
+    if images.dtype == np.uint16:
+        images = (images >> 8).astype(np.uint8)
+    if images.shape[-1] == 4:
+        images = on_white(images)
+    if images.shape[1:3] == size:
+        return images
+    channels = np.moveaxis(images, 0, -1)  # all at once, as so many channels of one image
+    fitted = fit(channels.reshape(*channels.shape[:2], -1), size)
+    return np.moveaxis(fitted.reshape(*size, *channels.shape[2:]), -1, 0)
 
 
 class _Arrays:
@@ -112,7 +110,7 @@ class _Arrays:
         return len(self.images)
 
     def read(self, chosen, images):
-        _write(images, 0, self.images[chosen])
+        images[:] = _as_bytes(self.images[chosen], images.shape[1:3])  # grey is repeated
         return self.labels[chosen]
 
 
@@ -247,24 +245,24 @@ class _Split:
         return self.builder.info.splits[self.split].num_examples
 
     def read(self, chosen, images):
+        import tensorflow_datasets as tfds
+
         places = np.full(len(self), -1)
         places[chosen] = np.arange(len(chosen))
         labels = np.empty(len(chosen), np.int32)
-        import tensorflow_datasets as tfds
-
         uncached = tfds.ReadConfig(try_autocache=False)  # read once
         examples = self.builder.as_dataset(
             split=self.split, shuffle_files=False, read_config=uncached
         )
-        examples = examples.take(int(chosen.max()) + 1)
-        batches = examples.batch(1 if None in self.shape else 1024).prefetch(tf.data.AUTOTUNE)
+        pairs = examples.map(lambda example: (example["image"], example["label"]))
+        pairs = pairs.take(int(chosen.max()) + 1).batch(1 if None in self.shape else 1024)
         start = 0
-        for batch in batches.as_numpy_iterator():
-            at = places[start : start + len(batch["label"])]
+        for pixels, of_batch in pairs.prefetch(tf.data.AUTOTUNE).as_numpy_iterator():
+            at = places[start : start + len(of_batch)]
             start += len(at)
-            pixels = np.empty((len(at), *images.shape[1:]), np.uint8)
-            _write(pixels, 0, batch["image"])
-            images[at[at >= 0]], labels[at[at >= 0]] = pixels[at >= 0], batch["label"][at >= 0]
+            wanted = at >= 0
+            images[at[wanted]] = _as_bytes(pixels[wanted], images.shape[1:3])
+            labels[at[wanted]] = of_batch[wanted]
         return labels
 
 
