@@ -12,7 +12,13 @@ from larq_seresnet.export.flatbuffer import DTYPES, operator_name
 
 #: What is multiplied: signs, INT8 filters, float filters.
 MAC_KINDS = ("binary", "int8", "float32")
-_SIZES = {**DTYPES, schema.TensorType.BOOL: np.bool_}
+_SIZES = {
+    **DTYPES,
+    schema.TensorType.BOOL: np.bool_,
+    schema.TensorType.INT16: np.int16,
+    schema.TensorType.INT64: np.int64,
+    schema.TensorType.FLOAT16: np.float16,
+}
 # LCE's schema knows no type below 4 bits.
 _TYPE_NAMES = {
     code: name for name, code in vars(litert_schema.TensorType).items() if name.isupper()
@@ -35,6 +41,46 @@ class TensorFacts:
         return (values.astype(np.float32) - self.zero_point) * np.float32(self.scale)
 
 
+def check(model):
+    """Checks that a model computes one tensor of one, and that what is said here can be said of it.
+
+    A whole flatbuffer, with all tables in place, may still refer to what is not there.
+
+    Args:
+        model: From `flatbuffer.read`.
+
+    Raises:
+        ValueError: If not; says what is wrong.
+    """
+    for graph in model.subgraphs:
+        _check_indices("buffer", model.buffers, [each.buffer for each in graph.tensors])
+        _check_indices("code", model.operatorCodes, [each.opcodeIndex for each in graph.operators])
+        _check_indices("tensor", graph.tensors, [*graph.inputs, *graph.outputs])
+        for each in graph.operators:
+            _check_indices("tensor", graph.tensors, each.inputs, least=-1)
+            _check_indices("tensor", graph.tensors, each.outputs)
+    ends = [(len(graph.inputs), len(graph.outputs)) for graph in model.subgraphs[:1]]
+    if ends != [(1, 1)]:
+        raise ValueError(f"it must take one tensor and give one, it takes and gives {ends}")
+    try:
+        interface(model)
+    except LookupError as error:
+        raise ValueError("it takes or gives other than float32 or 8-bit integers") from error
+    try:
+        for question in (count_operators, filter_shapes, hybrid_operators, float_activations, macs):
+            question(model)
+        bytes_by_part(model, 0)
+        peak_activations(model)
+    except Exception as error:  # from custom options and shapes, which may be anything
+        raise ValueError(f"it has an operator of an unknown form ({error!r})") from error
+
+
+def _check_indices(kind, items, indices, least=0):
+    for index in indices:
+        if not least <= index < len(items):
+            raise ValueError(f"it refers to {kind} {index} and holds {len(items)}")
+
+
 def interface(model):
     """What a model's graph takes and gives: two `TensorFacts`."""
     graph = model.subgraphs[0]
@@ -43,15 +89,16 @@ def interface(model):
 
 def _facts(tensor):
     shape, dtype = tuple(map(int, tensor.shape)), np.dtype(DTYPES[tensor.type])
-    if tensor.quantization is None or tensor.quantization.scale is None:
-        return TensorFacts(shape, dtype)
     parameters = tensor.quantization
-    return TensorFacts(shape, dtype, float(parameters.scale[0]), int(parameters.zeroPoint[0]))
+    if parameters is None or parameters.scale is None:
+        return TensorFacts(shape, dtype)
+    zero_point = 0 if parameters.zeroPoint is None else int(parameters.zeroPoint[0])
+    return TensorFacts(shape, dtype, float(parameters.scale[0]), zero_point)
 
 
 def tensor_types(model):
     """Names of the types that a model's tensors have, such as "INT2"."""
-    return {_TYPE_NAMES[tensor.type] for tensor in model.subgraphs[0].tensors}
+    return {_TYPE_NAMES.get(tensor.type) for tensor in model.subgraphs[0].tensors}
 
 
 def count_operators(model):
@@ -104,12 +151,13 @@ def bytes_by_part(model, size):
         size: Of the file.
     """
     tensors = model.subgraphs[0].tensors
-    unpacked = {index: each for each in unpacking(model) for index in each.outputs}
+    unpackers = unpacking(model)
 
     def filter_data(index):
-        while index in unpacked:
-            split = operator_name(model, unpacked[index]) == "SPLIT"
-            index = unpacked[index].inputs[1 if split else 0]
+        for operator in reversed(unpackers):
+            if index in operator.outputs:
+                split = operator_name(model, operator) == "SPLIT"
+                index = operator.inputs[1 if split else 0]
         return index
 
     of_filters = {tensors[filter_data(each.inputs[1])].buffer for each in convolutions(model)}

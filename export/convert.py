@@ -43,6 +43,7 @@ def main(argv=None):
     try:
         check_weights(arguments.runtime, arguments.weights)
         model, images, directory = source.load(arguments)
+        _check_types(model, arguments.input_type, arguments.output_type)
         directory = arguments.out_dir or directory
         directory.mkdir(parents=True, exist_ok=True)
         converted, named, left_alone = store(
@@ -196,9 +197,16 @@ def to_tflite(
         ValueError: As `store` does.
     """
     check_weights(runtime, weights)
-    interface.check_types(input_type, output_type)
+    _check_types(model, input_type, output_type)
     tflite = convert(model, runtime)
     return store(tflite, runtime, weights, input_type, output_type, strip)[0]
+
+
+def _check_types(model, input_type, output_type):
+    """What `interface.with_types` would refuse, before anything is converted."""
+    interface.check_types(input_type, output_type)
+    if input_type == "uint8":
+        interface.check_bytes(model.input_shape[1:], model.layers[1].name == "stem_conv")
 
 
 def store(
@@ -225,7 +233,7 @@ def store(
 
     Raises:
         ValueError: If an argument has another value, the runtime does not compute filters stored
-            so, or no filter has two values.
+            so, no filter has two values, or `interface.check_bytes` says no.
     """
     check_weights(runtime, weights)
     left_alone = []

@@ -19,8 +19,23 @@ _TENSOR_TYPES = {np.dtype(dtype): code for code, dtype in DTYPES.items()}
 
 
 def read(tflite):
-    """The object form of a flatbuffer, bytes in, `schema.ModelT` out."""
-    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(tflite, 0))
+    """The object form of a flatbuffer, bytes in, `schema.ModelT` out; no list in it is None."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tflite, 0))
+    _fill(model, "operatorCodes", "subgraphs", "buffers")
+    for graph in model.subgraphs:
+        _fill(graph, "tensors", "inputs", "outputs", "operators")
+        for operator in graph.operators:
+            _fill(operator, "inputs", "outputs")
+        for tensor in graph.tensors:
+            _fill(tensor, "shape")
+    return model
+
+
+def _fill(table, *names):
+    """Makes lists that a file leaves out empty."""
+    for name in names:
+        if getattr(table, name) is None:
+            setattr(table, name, [])
 
 
 def write(model):
@@ -72,7 +87,8 @@ def operator_name(model, operator):
 def _code_name(code):
     if code.customCode:
         return code.customCode.decode()
-    return _BUILTIN_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    return _BUILTIN_NAMES.get(number, f"BUILTIN_{number}")  # LCE's schema is older than LiteRT's
 
 
 def constant(model, index):

@@ -14,11 +14,22 @@ import tensorflow as tf
 
 
 def in_float32(model):
-    """The same SEResNet14, computing in float32 whatever policy it was built under."""
+    """The same SEResNet14, computing in float32 whatever policy it was built under.
+
+    Raises:
+        ValueError: If it was built under another, and has layers that `SEResNet14` does not make.
+    """
     if all(layer.compute_dtype == "float32" for layer in model.layers):
         return model
     with layers_in("float32"):
         copy = SEResNet14(**json.loads(model.configuration), weights=None)
+    ours = {layer.name for layer in copy.layers}
+    others = [layer.name for layer in model.layers[1:] if layer.name not in ours]
+    if others:
+        raise ValueError(
+            f"`model` must be built under the policy float32 where it has layers of its own, "
+            f"received {others}."
+        )
     for layer in model.layers:
         if layer.weights:
             copy_weights(layer, copy.get_layer(layer.name))

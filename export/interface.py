@@ -25,11 +25,15 @@ def with_types(tflite, input_type, output_type):
         The new file's bytes.
 
     Raises:
-        ValueError: If there is no such type.
+        ValueError: If there is no such type, or bytes for other than what `check_bytes` allows.
     """
     check_types(input_type, output_type)
     model = flatbuffer.read(tflite)
     if input_type == "uint8":
+        graph = model.subgraphs[0]
+        readers = [each for each in graph.operators if graph.inputs[0] in each.inputs]
+        names = {flatbuffer.operator_name(model, each) for each in readers}
+        check_bytes(graph.tensors[graph.inputs[0]].shape[1:], names == {"CONV_2D"})
         _take_bytes(model)
     if output_type == "int8":
         _give_bytes(model)
@@ -40,6 +44,25 @@ def check_types(input_type, output_type):
     """Raises ValueError for a type that a file cannot be made to take or to give."""
     check_choice("input_type", input_type, INPUT_TYPES)
     check_choice("output_type", output_type, OUTPUT_TYPES)
+
+
+def check_bytes(shape, begins_with_stem):
+    """Raises ValueError where nobody has said what a network is fed of image bytes.
+
+    Args:
+        shape: Of an image, (H, W, C). Colours are normalised by `preprocess_input`; grey images, or
+            those with a fourth channel, by whoever trained on them.
+        begins_with_stem: Whether the network's own first convolution reads the image. Where other
+            layers do, it was built on an `input_tensor`, of bytes or of what they are.
+    """
+    if shape[-1] != 3 or not begins_with_stem:
+        received = (
+            tuple(map(int, shape)) if shape[-1] != 3 else "layers before the first of its own"
+        )
+        raise ValueError(
+            "`input_type` 'uint8' is for networks that take what preprocess_input returns, "
+            f"(H, W, 3), received {received}: take 'float32' and normalise as in training."
+        )
 
 
 def _take_bytes(model):

@@ -6,7 +6,8 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter as LiteRTInterpreter
 from larq_compute_engine.tflite.python.interpreter import Interpreter as LCEInterpreter
 
-from larq_seresnet.export import anatomy, flatbuffer
+from larq_seresnet import files
+from larq_seresnet.export import anatomy, flatbuffer, trial
 
 RUNTIMES = ("lce", "litert")
 LITERT_TYPES = ("INT2", "INT4")
@@ -99,17 +100,21 @@ def load(path, runtime=None):
         A `Converted`.
 
     Raises:
-        ValueError: If it is no .tflite file, was cut off, or is for the other runtime.
+        ValueError: If it is no .tflite file, was cut off, is for the other runtime, or the runtime
+            refuses it, crashes or never ends.
         OSError: If it cannot be read.
     """
     tflite = path.read_bytes()
-    try:
-        LiteRTInterpreter(model_content=tflite or b"empty")  # proves the flatbuffer whole
-    except ValueError as error:
+    problem = files.trial(trial.__file__, content=tflite)
+    if problem:
         raise ValueError(
-            f"{path} is no .tflite file, or was cut off ({error}): convert.py writes one."
-        ) from error
+            f"{path} is no .tflite file, or was cut off ({problem}): convert.py writes one."
+        )
     content = flatbuffer.read(tflite)
+    try:
+        anatomy.check(content)
+    except ValueError as error:
+        raise ValueError(f"{path} is not of convert.py's kind: {error}.") from error
     custom = [name for name in anatomy.count_operators(content) if name.startswith("Lce")]
     types = anatomy.tensor_types(content) & set(LITERT_TYPES)
     if runtime == "litert" and custom:
@@ -118,10 +123,8 @@ def load(path, runtime=None):
         raise ValueError(
             f"{path} is for LiteRT, it holds {types.pop()} filters: use --runtime litert."
         )
-    try:
-        anatomy.interface(content)
-    except KeyError as error:
-        raise ValueError(
-            f"{path} takes or gives other than float32 or 8-bit integers: not convert.py's."
-        ) from error
-    return Converted(tflite, runtime or ("lce" if custom else "litert"))
+    runtime = runtime or ("lce" if custom else "litert")
+    problem = files.trial(trial.__file__, runtime, content=tflite)
+    if problem:
+        raise ValueError(f"{path} is damaged, or needs another version of {runtime}: {problem}.")
+    return Converted(tflite, runtime)

@@ -53,18 +53,26 @@ def load(arguments, source=None, limit_train=1):
     weights, directory, data_dir = _weights(source or arguments.source)
     contents = read(weights)
     configuration, trained_on = contents.configuration, contents.trained_on
+    arguments_now = inspect.signature(SEResNet14).parameters.keys()
+    differ = configuration.keys() ^ (arguments_now - {"input_tensor", "weights", "name"})
+    if differ:
+        raise ValueError(
+            f"{weights} is of another version, whose arguments differ in {sorted(differ)}."
+        )
     if not configuration["include_top"]:
         raise ValueError(f"{weights} must have a classifier, received include_top=False.")
-    unknown = configuration.keys() - inspect.signature(SEResNet14).parameters.keys()
-    if unknown:
-        raise ValueError(f"{weights} is of another version: it has {', '.join(sorted(unknown))}.")
     if not (arguments.dataset or trained_on):
         raise ValueError(f"--dataset is needed: {weights} does not say what it was trained on.")
     model = SEResNet14(**configuration, weights=weights)
+    if model.input_shape[-1] != 3:
+        raise ValueError(
+            f"{weights} must be of a network of RGB images, as data sets hold, received "
+            f"input_shape={model.input_shape[1:]}: convert.to_tflite converts it, not proved."
+        )
     images = data.load(
         arguments.dataset or trained_on,
         arguments.data_dir or data_dir,
-        configuration["input_shape"][:2],
+        model.input_shape[1:3],
         limit_train=limit_train,
         limit_test=arguments.limit_test,
     )

@@ -101,7 +101,7 @@ def main(argv=None):
         model, images, _ = source.load(arguments)
         check_fits(model, converted, arguments.tflite, arguments.source)
         agreement = compare(model, converted, *images.test)
-    except (ValueError, OSError, data.DataUnavailable) as problem:
+    except (ValueError, OSError, RuntimeError, data.DataUnavailable) as problem:
         parser.exit(2, f"{parser.prog}: error: {problem}\n")
     failed = agreement.failures()
     print(f"# {arguments.tflite}: {'NOT VERIFIED' if failed else 'verified'}\n")
@@ -135,6 +135,11 @@ def _parser():
 def check_fits(model, converted, path, weights):
     """Raises ValueError, in one line, if a file is not of the model's architecture."""
     taken, given = converted.interface()
+    if taken.dtype.name not in interface.INPUT_TYPES:
+        raise ValueError(
+            f"{path} must take {' or '.join(interface.INPUT_TYPES)}, as convert.py writes files, "
+            f"it takes {taken.dtype.name}."
+        )
     remedy = f"give the weights it was made of, not {weights}"
     expected = (1, *model.input_shape[1:])
     if taken.shape != expected:
@@ -181,7 +186,8 @@ def compare(model, converted, images, labels):
     Args:
         model: From `SEResNet14`, float32.
         converted: A `runtimes.Converted` of the same architecture.
-        images: uint8, 0..255, (N, H, W, C).
+        images: uint8, 0..255, (N, H, W, 3). A file that takes bytes gets them as they are, Keras
+            and other files what `preprocess_input` makes of them.
         labels: Integers, (N,); None where they are not the model's classes.
 
     Returns:
@@ -333,7 +339,7 @@ def layer_table(model, converted, image):
 
     Args:
         model, converted: As in `compare`.
-        image: uint8, 0..255, (H, W, C).
+        image: uint8, 0..255, (H, W, 3).
 
     Returns:
         Pairs of a Keras layer's name and the greatest difference, relative to the layer's greatest

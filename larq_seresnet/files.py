@@ -1,9 +1,13 @@
-"""How this package writes files, and tables in them."""
+"""How this package writes files, and tables in them; what files of others must pass."""
 
 import os
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
+
+TRIAL_SECONDS = 20
 
 
 def replace(path, write):
@@ -27,6 +31,42 @@ def save_arrays(path, arrays):
     """Writes arrays by name as NumPy's npz, under this very path: NumPy would add an ending."""
     with open(path, "wb") as file:
         np.savez_compressed(file, **arrays)
+
+
+def load_arrays(path):
+    """What `save_arrays` wrote.
+
+    Raises:
+        OSError: If it cannot be opened.
+        ValueError: If it is no npz, or was damaged.
+    """
+    with open(path, "rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except Exception as error:  # NumPy, zipfile and zlib raise a dozen kinds
+            raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def trial(*arguments, content=None):
+    """Runs Python in a process of its own: some libraries crash or never end on a damaged file.
+
+    Args:
+        arguments: What `python` is given.
+        content: Bytes of its standard input.
+
+    Returns:
+        What it says on standard output, or else how it was ended; "" where all is well, or where
+        an exception is raised, which will be raised here as well.
+    """
+    command = [sys.executable, *map(str, arguments)]
+    try:
+        done = subprocess.run(command, input=content, capture_output=True, timeout=TRIAL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"reading it takes more than {TRIAL_SECONDS} s"
+    said = done.stdout.decode(errors="replace").strip()
+    crashed = done.returncode not in (0, 1)
+    return said or f"reading it crashes a process ({done.returncode})" * crashed
 
 
 def table(header, rows):

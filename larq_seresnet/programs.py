@@ -23,12 +23,12 @@ def refusing_bad_input(parser):
 
 @contextlib.contextmanager
 def failing(parser):
-    """Ends the program with exit code 1 where disk or memory are full, or TensorFlow gave up."""
+    """Ends the program with exit code 1 where disk or memory are full, or a library gave up."""
     import tensorflow as tf
 
     try:
         yield
-    except (MemoryError, OverflowError, tf.errors.OpError) as problem:
+    except (MemoryError, OverflowError, RuntimeError, tf.errors.OpError) as problem:
         end(parser, FAILED, getattr(problem, "message", None) or problem)
     except OSError as problem:
         if problem.errno not in _MACHINE:

@@ -105,12 +105,14 @@ def read_log(path):
     Raises:
         ValueError: If it has other columns, or a row was cut off.
     """
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        columns = tuple(reader.fieldnames or ())
-        if columns != LOG_COLUMNS:
-            raise ValueError(f"{path} must have the columns {LOG_COLUMNS}, received {columns}.")
-        rows = list(reader)
+    try:
+        with open(path, newline="") as file:
+            reader = csv.DictReader(file)
+            columns, rows = tuple(reader.fieldnames or ()), list(reader)
+    except (UnicodeDecodeError, csv.Error) as problem:
+        raise ValueError(f"{path} is no text of rows: {problem}") from problem
+    if columns != LOG_COLUMNS:
+        raise ValueError(f"{path} must have the columns {LOG_COLUMNS}, received {columns}.")
     try:
         return [
             {**row, **{key: float(row[key]) for key in NUMBERS}, "epoch": int(row["epoch"])}
@@ -155,21 +157,25 @@ class GateRecorder(tf.keras.callbacks.Callback):
             return
         records = {"dataset": np.array(self.dataset)}
         if self.path.exists():
-            with np.load(self.path) as file:
-                records = dict(file)
+            records = files.load_arrays(self.path)
         for name, values in self.probe(self.images, training=False).items():
             records[f"epoch{epoch + 1:03d}/{name}"] = tf.cast(values, tf.float32).numpy()[:, 0, 0]
         files.replace(self.path, lambda part: files.save_arrays(part, records))
 
 
 def read_gates(path):
-    """What `GateRecorder` wrote: by epoch, counted from 1, and layer, the values (N, C)."""
+    """What `GateRecorder` wrote: by epoch, counted from 1, and layer, the values (N, C).
+
+    Raises:
+        ValueError: If it did not, or the file was damaged.
+    """
     found: dict[int, dict[str, np.ndarray]] = {}
-    with np.load(path) as records:
-        for key in records.files:
-            epoch, _, layer = key.partition("/")
-            if layer:
-                found.setdefault(int(epoch.removeprefix("epoch")), {})[layer] = records[key]
+    for key, values in files.load_arrays(path).items():
+        epoch, _, layer = key.partition("/")
+        if layer and not epoch.removeprefix("epoch").isdecimal():
+            raise ValueError(f"{path} must have names like epoch001/stage1_block1_se, holds {key}.")
+        if layer:
+            found.setdefault(int(epoch.removeprefix("epoch")), {})[layer] = values
     return found
 
 

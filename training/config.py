@@ -344,7 +344,7 @@ def read(path: pathlib.Path) -> tuple[Config, dict[str, Any]]:
     try:
         facts = json.loads(path.read_text())
         return of_saved(facts.pop("arguments")), facts
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise ValueError(f"{path} was not written by this version of train.py: {error}") from error
 
 

@@ -63,6 +63,64 @@ def test_bytes_in_and_out(base, stored, images, runtime):
     assert {each.tensorIndex for each in signature.inputs} == set(content.subgraphs[0].inputs)
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_than_colours_are_taken_as_numbers_alone(channels, monkeypatch, tmp_path, capsys):
+    """What to normalise grey bytes with, only who trained on them knows."""
+    model = SEResNet14(filters=(4, 8, 16), input_shape=(32, 32, channels), weights=None)
+    tflite = convert.convert(model, "litert")
+    inputs = np.random.default_rng(0).normal(size=(8, 32, 32, channels)).astype(np.float32)
+    converted = convert.store(tflite, "litert")[0]
+    np.testing.assert_allclose(converted.predict(inputs), model(inputs), atol=1e-4)
+    message = rf"preprocess_input returns, \(H, W, 3\), received \(32, 32, {channels}\)"
+    with pytest.raises(ValueError, match=message):
+        convert.store(tflite, "litert", input_type="uint8")
+    save_weights(model, tmp_path / "other.npz", "digits", packed=True)
+    monkeypatch.setattr(convert, "convert", lambda *_: pytest.fail("converted"))
+    for runtime in runtimes.RUNTIMES:
+        with pytest.raises(ValueError, match=message):
+            convert.to_tflite(model, runtime, input_type="uint8")
+    with pytest.raises(SystemExit) as stop:
+        convert.main([str(tmp_path / "other.npz"), "--input-type", "uint8"])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        "must be of a network of RGB images, as data sets hold, received input_shape=(32, 3" in line
+    )
+
+
+def test_layers_before_the_stem_take_no_bytes(monkeypatch):
+    """Whether they expect bytes or what preprocess_input returns, the model does not say."""
+    source = tf.keras.layers.Input((32, 32, 3))
+    rescaled = tf.keras.layers.Rescaling(1 / 127.5, -1)(source)
+    model = SEResNet14(filters=(4, 8, 16), input_tensor=rescaled, weights=None)
+    tflite = convert.convert(model, "litert")
+    inputs = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype(np.float32)
+    converted = convert.store(tflite, "litert")[0]
+    np.testing.assert_allclose(converted.predict(inputs), model(inputs), atol=1e-4)
+    with pytest.raises(ValueError, match="received layers before the first of its own"):
+        convert.store(tflite, "litert", input_type="uint8")
+    monkeypatch.setattr(convert, "convert", lambda *_: pytest.fail("converted"))
+    with pytest.raises(ValueError, match="received layers before the first of its own"):
+        convert.to_tflite(model, input_type="uint8")
+
+
+def test_an_input_of_ones_own_takes_bytes(monkeypatch):
+    monkeypatch.setattr(convert, "convert", lambda *_: b"converted")
+    monkeypatch.setattr(convert, "store", lambda tflite, *_: (tflite,))
+    source = tf.keras.layers.Input((32, 32, 3), name="camera")
+    model = SEResNet14(filters=(4, 8, 16), input_tensor=source, weights=None)
+    assert convert.to_tflite(model, input_type="uint8") == b"converted"
+
+
+def test_layers_of_ones_own_are_not_lost_with_mixed_precision():
+    with layers_in("bfloat16"):
+        source = tf.keras.layers.Input((32, 32, 3))
+        rescaled = tf.keras.layers.Rescaling(1 / 127.5, -1, name="rescaled")(source)
+        model = SEResNet14(filters=(4, 8, 16), input_tensor=rescaled, weights=None)
+    with pytest.raises(ValueError, match=r"under the policy float32 .* received \['rescaled'\]"):
+        convert.to_tflite(model)
+
+
 @pytest.fixture(scope="module")
 def converted(trained, tmp_path_factory):
     """Files that convert.py makes of trained runs, by precision; not to be changed."""
@@ -147,13 +205,20 @@ def test_weights_without_class_names_get_no_labels_of_others(tmp_path, capsys, s
     assert json.loads((tmp_path / "lce_1bit.json").read_text())["keras_error"] is None
 
 
-def test_weights_of_a_later_version_are_refused(tmp_path, capsys, small_model):
+def test_weights_of_another_version_are_refused(tmp_path, capsys, small_model):
     model = tf.keras.models.clone_model(small_model())
-    model.configuration = json.dumps(json.loads(small_model().configuration) | {"later": 1})
-    save_weights(model, tmp_path / "later.npz", "digits", packed=True)
-    with pytest.raises(SystemExit):
-        convert.main([str(tmp_path / "later.npz")])
-    assert "later.npz is of another version: it has later." in capsys.readouterr().err
+    now = json.loads(small_model().configuration)
+    for name, arguments in (
+        ("later", now | {"later": 1}),
+        ("weights", now | {"weights": "cifar10"}),
+        ("include_top", {name: now[name] for name in now if name != "include_top"}),
+    ):
+        model.configuration = json.dumps(arguments)
+        save_weights(model, tmp_path / "other.npz", "digits", packed=True)
+        with pytest.raises(SystemExit):
+            convert.main([str(tmp_path / "other.npz")])
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"other.npz is of another version, whose arguments differ in ['{name}']." in line
 
 
 def test_a_model_of_mixed_precision_is_converted_in_float32(images, small_model):

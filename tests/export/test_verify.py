@@ -3,9 +3,9 @@ import re
 import numpy as np
 import pytest
 
-from larq_seresnet import SEResNet14
+from larq_seresnet import SEResNet14, files
 from larq_seresnet.export import anatomy, convert, flatbuffer, report, runtimes, verify
-from larq_seresnet.preprocessing import preprocess_input
+from larq_seresnet.preprocessing import MEAN, preprocess_input
 from larq_seresnet.training import data
 
 import tensorflow as tf
@@ -62,6 +62,33 @@ def test_bytes_in_and_out_are_verified_too(trained, file, capsys):
     assert f"{path}: verified" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("runtime", runtimes.RUNTIMES)
+def test_files_of_bytes_are_verified_from_bytes(trained_model, stored, runtime, monkeypatch):
+    """So what the file makes of them counts: one that normalises by another mean is found out."""
+    given = []
+    session = runtimes.Converted.session
+
+    def listening(self, threads=1):
+        inner = session(self, threads)
+        feed = inner.feed
+        inner.feed = lambda image: given.append(image.dtype) or feed(image)
+        return inner
+
+    monkeypatch.setattr(runtimes.Converted, "session", listening)
+    converted = stored("w1", runtime, input_type="uint8")
+    images = data.load("digits", limit_test=20).test[0]
+    assert not verify.compare(trained_model(), converted, images, None).failures()
+    assert {dtype.name for dtype in given} == {"uint8"}
+    content = flatbuffer.read(converted.tflite)
+    mean = np.float32(MEAN).tobytes()
+    (buffer,) = [
+        each for each in content.buffers if each.data is not None and bytes(each.data) == mean
+    ]
+    buffer.data = np.frombuffer((np.float32(MEAN) + 9).tobytes(), np.uint8)
+    wrong = runtimes.Converted(flatbuffer.write(content), runtime)
+    assert len(verify.compare(trained_model(), wrong, images, None).unexplained()) > 10
+
+
 def test_the_first_layer_that_differs_is_named(trained, file, tmp_path, capsys):
     """All bits of one filter in the file flipped: exit status 1, and its layer is the first."""
     content = flatbuffer.read(file().read_bytes())
@@ -105,6 +132,113 @@ def test_what_is_no_file_of_ours_is_refused_in_one_line(trained, file, tmp_path,
         model = SEResNet14(filters=FILTERS, **arguments, weights=None)
         with pytest.raises(ValueError, match=re.escape(message)):
             verify.check_fits(model, runtimes.load(file()), file(), tmp_path / name)
+
+
+def _first(content, name):
+    """The first operator of that name."""
+    return next(
+        each
+        for each in content.subgraphs[0].operators
+        if flatbuffer.operator_name(content, each) == name
+    )
+
+
+def _no_such_tensor(content):
+    _first(content, "CONV_2D").outputs = [-2434]  # crashes LiteRT
+
+
+def _no_such_buffer(content):
+    content.subgraphs[0].tensors[0].buffer = 99999
+
+
+def _no_such_code(content):
+    content.subgraphs[0].operators[0].opcodeIndex = 99
+
+
+def _unknown_code(content):
+    content.operatorCodes[0].builtinCode = 9999
+
+
+def _no_options(content):
+    _first(content, "LceBconv2d").customOptions = np.zeros(8, np.uint8)
+
+
+def _other_filter(content):
+    index = _first(content, "FULLY_CONNECTED").inputs[1]
+    content.subgraphs[0].tensors[index].shape = np.array([1, 1], np.int32)
+
+
+def _two_outputs(content):
+    content.subgraphs[0].outputs = [*content.subgraphs[0].outputs] * 2
+
+
+def _no_graph(content):
+    content.subgraphs = []
+
+
+def _other_input(content):
+    graph = content.subgraphs[0]
+    graph.tensors[graph.inputs[0]].type = anatomy.schema.TensorType.INT64
+
+
+def _huge_image(content):
+    graph = content.subgraphs[0]
+    graph.tensors[graph.inputs[0]].shape = np.array([1, 2**30, 2**30, 3], np.int32)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        _no_such_tensor,
+        _no_such_buffer,
+        _no_such_code,
+        _unknown_code,
+        _no_options,
+        _other_filter,
+        _two_outputs,
+        _no_graph,
+        _other_input,
+        _huge_image,
+    ],
+)
+def test_forged_files_are_refused_in_one_line(trained, file, tmp_path, capsys, forge):
+    content = flatbuffer.read(file("w1a1").read_bytes())
+    forge(content)
+    path = tmp_path / "forged.tflite"
+    path.write_bytes(flatbuffer.write(content))
+    assert f"{path} is " in _fails(capsys, path, trained("w1a1"))
+
+
+def test_a_runtime_that_never_ends_is_given_up(trained, file, monkeypatch, capsys):
+    monkeypatch.setattr(files, "TRIAL_SECONDS", 0.01)
+    line = _fails(capsys, file(), trained("w1"))
+    assert "cut off (reading it takes more than 0.01 s)" in line
+
+
+def test_only_files_that_compare_can_feed_are_compared(trained_model, stored):
+    content = flatbuffer.read(stored().tflite)
+    graph = content.subgraphs[0]
+    graph.tensors[graph.inputs[0]].type = anatomy.schema.TensorType.INT8
+    converted = runtimes.Converted(flatbuffer.write(content), "lce")
+    with pytest.raises(ValueError, match=r"file must take float32 or uint8, .* it takes int8"):
+        verify.check_fits(trained_model(), converted, "file", "weights")
+
+
+def test_integers_without_a_zero_point_have_none():
+    tensor = anatomy.schema.TensorT()
+    tensor.shape, tensor.type = [1, 10], anatomy.schema.TensorType.INT8
+    tensor.quantization = flatbuffer.quantization([0.5], [3])
+    assert anatomy._facts(tensor).zero_point == 3
+    tensor.quantization.zeroPoint = None
+    assert anatomy._facts(tensor).zero_point == 0
+
+
+def test_what_a_runtime_says_is_one_line(trained, file, monkeypatch, capsys):
+    def refuse(*arguments):
+        raise RuntimeError("ERROR at interpreter")
+
+    monkeypatch.setattr(verify, "compare", refuse)
+    assert "ERROR at interpreter" in _fails(capsys, file(), trained("w1"))
 
 
 def test_the_first_values_that_tip_are_found():

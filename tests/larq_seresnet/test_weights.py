@@ -1,13 +1,14 @@
 import json
 import shutil
+import zipfile
 
 import h5py
 import larq as lq
 import numpy as np
 import pytest
 
-from larq_seresnet import SEResNet14, load_weights, save_weights
-from larq_seresnet.weights import _digest_of_arrays, _names_within, read
+from larq_seresnet import SEResNet14, files, load_weights, save_weights, weights
+from larq_seresnet.weights import _names_within, read
 
 import tensorflow as tf
 
@@ -276,9 +277,54 @@ def test_damaged_packed_files_are_refused(packed, tmp_path, damage, message):
         SEResNet14(**SMALL, weights=path)
 
 
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"weights": [["stem_conv", [3, 3, 3, 9**9], True]]}, "is damaged: cannot reshape"),
+        ({"weights": 5}, "is damaged: 'int' object is not iterable"),
+        ({"configuration": ["w1"]}, "was not written by larq_seresnet.save_weights"),
+        ({"class_names": 5}, "was not written by larq_seresnet.save_weights"),
+        ({"class_names": ["one"]}, "was not written by larq_seresnet.save_weights"),
+        ({"class_names": [5] * 10}, "was not written by larq_seresnet.save_weights"),
+        ({"trained_on": {}}, "was not written by larq_seresnet.save_weights"),
+    ],
+)
+def test_a_right_digest_of_wrong_facts_is_not_enough(packed, tmp_path, facts, message):
+    arrays = files.load_arrays(packed)
+    facts = json.loads(str(arrays.pop("facts"))) | facts
+    facts["sha256"] = weights._digest_of_arrays(facts, arrays)
+    path = tmp_path / "forged.npz"
+    files.save_arrays(path, {"facts": np.array(json.dumps(facts)), **arrays})
+    with pytest.raises(ValueError, match=f"`weights` {path} {message}"):
+        read(path)
+
+
+def test_hdf5_that_never_ends_is_damage(saved, tmp_path, monkeypatch):
+    """HDF5 steps back for ever where a text's size is minus the 16 bytes of its header."""
+    content = bytearray(saved[1].read_bytes())
+    size = content.index(b"GCOL") + 24
+    content[size : size + 8] = (2**64 - 16).to_bytes(8, "little")
+    path = tmp_path / "forged.h5"
+    path.write_bytes(content)
+    monkeypatch.setattr(files, "TRIAL_SECONDS", 5)
+    with pytest.raises(ValueError, match=r"forged.h5 is damaged: reading it takes more than 5 s"):
+        read(path)
+
+
+def test_an_array_larger_than_any_memory_is_damage(tmp_path):
+    """NumPy believes what stands before an array."""
+    path = tmp_path / "large.npz"
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (%d,), }" % 2**60
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("bits.npy", b"\x93NUMPY\x01\x00v\x00" + header.ljust(117) + b"\n")
+    with pytest.raises(ValueError, match=r"large.npz is damaged: Unable to allocate"):
+        read(path)
+
+
 @pytest.mark.parametrize(("kind", "least"), [("packed", 150), ("hdf5", 100)])
-def test_no_flipped_bit_passes(saved, packed, tmp_path, kind, least):
+def test_no_flipped_bit_passes(saved, packed, tmp_path, kind, least, monkeypatch):
     """Where it makes a difference: both containers have bytes that nothing reads."""
+    monkeypatch.setattr(files, "trial", lambda *_: "")  # of HDF5, which ends on all of these
     original = packed if kind == "packed" else saved[1]
     whole, content = read(original), original.read_bytes()
     path = tmp_path / "damaged"
@@ -381,7 +427,7 @@ def _of_version_0_1(path, frozen=False):
     first = [layer for layer, *_ in weights].index("stage1_block1_se")
     if frozen:
         weights[first + 1 : first + 3] = weights[first + 2], weights[first + 1]
-    facts["sha256"] = _digest_of_arrays(facts, arrays)
+    facts["sha256"] = weights._digest_of_arrays(facts, arrays)
     with path.open("wb") as file:
         np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
 

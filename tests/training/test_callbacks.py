@@ -38,6 +38,31 @@ def test_a_broken_log_is_reported(tmp_path, content, message):
         callbacks.read_log(path)
 
 
+def test_what_is_no_text_is_no_log(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_bytes((HEADER + ROW).encode() + b"\xff\n")
+    with pytest.raises(ValueError, match=r"log.csv is no text of rows: .*0xff"):
+        callbacks.read_log(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: content[:-9], "gates.npz is damaged"),
+        (lambda content: content[:100] + b"\xff" * 9 + content[109:], "gates.npz is damaged"),
+        (lambda content: b"gates", "gates.npz is damaged"),
+        (lambda content: content.replace(b"epoch001", b"epoch0x1"), "names like epoch001/stage1"),
+    ],
+)
+def test_broken_gates_are_reported(tmp_path, damage, message):
+    path = tmp_path / "gates.npz"
+    np.savez_compressed(path, **{"epoch001/stage1_block1_se": np.ones((8, 4), np.float32)})
+    assert callbacks.read_gates(path)[1]["stage1_block1_se"].shape == (8, 4)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=message):
+        callbacks.read_gates(path)
+
+
 def test_a_broken_epoch_is_no_checkpoint():
     assert callbacks.is_finite({"loss": 1.0, "val_loss": 2.0})
     assert not callbacks.is_finite({"loss": 1.0, "val_loss": np.nan})

@@ -131,3 +131,18 @@ def test_a_foreign_config_file_is_refused(tmp_path, content):
 def test_a_folder_without_config_is_no_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a run directory"):
         config.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['"text"', "[]", "[" * 10**5, '{"arguments": []}', '{"arguments": {"input_shape": []}}'],
+)
+def test_a_config_of_another_form_is_refused_by_name(tmp_path, content):
+    config.Config().save(tmp_path)
+    path = tmp_path / config.CONFIG_FILE
+    if content.startswith('{"arguments": {'):
+        arguments = json.loads(path.read_text())["arguments"]
+        content = json.dumps({"arguments": arguments | json.loads(content)["arguments"]})
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"config.json was not written by this version of train"):
+        config.load(tmp_path)

@@ -1,0 +1,145 @@
+"""Damaged files of every kind that is read: each is refused in one line, or read as valid."""
+
+import importlib.util
+import io
+import json
+import pathlib
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+
+from larq_seresnet import SEResNet14, files, save_weights, weights
+
+#: By kind of file: how many damaged ones are read.
+COUNTS = {
+    "lce.tflite": 20,
+    "litert.tflite": 20,
+    "int8.tflite": 20,
+    "weights.npz": 150,
+    "forged.npz": 80,
+    "weights.h5": 30,
+    "config.json": 100,
+    "forged.json": 100,
+    "log.csv": 100,
+    "gates.npz": 100,
+    "labels.txt": 60,
+}
+SECONDS = 30
+
+
+def damaged(content, seed):
+    """Bytes of a file after up to four accidents: bits flipped, bytes cut, repeated, forged."""
+    random = np.random.default_rng(seed)
+    data = bytearray(content)
+    for _ in range(random.integers(1, 5)):
+        at = int(random.integers(len(data)))
+        part = slice(at, at + int(random.choice((1, 2, 4, 8, 64))))
+        accident = random.choice(("flip", "cut", "repeat", "forge"), p=(0.4, 0.1, 0.1, 0.4))
+        if accident == "flip":
+            data[at] ^= 1 << int(random.integers(8))
+        elif accident == "cut":
+            del data[part if at and random.random() < 0.5 else slice(max(at, 1), None)]
+        elif accident == "repeat":
+            data[at:at] = data[part]
+        else:
+            value = random.choice((0, 1, 0x7F, 0x80, 0xFE, 0xFF, ord("9"), ord("[")))
+            data[part] = bytes([value]) * len(data[part])
+    return bytes(data)
+
+
+def forged(value, seed):
+    """What json holds, with one value in place of another, whose type or size nobody expects."""
+    random = np.random.default_rng(seed)
+    value = json.loads(json.dumps(value))
+    parent = value
+    while True:
+        keys = list(parent) if isinstance(parent, dict) else range(len(parent))
+        key = keys[int(random.integers(len(keys)))]
+        if not isinstance(parent[key], (dict, list)) or not parent[key] or random.random() < 0.3:
+            break
+        parent = parent[key]
+    values = (None, True, -1, 0, 10**30, 0.5, float("nan"), "", "x", [], {}, [[]], {"a": 1}, ["x"])
+    if random.random() < 0.1:
+        del parent[key]
+    else:
+        parent[key] = values[int(random.integers(len(values)))]
+    return value
+
+
+@pytest.fixture(scope="module")
+def readers(trained, stored, tmp_path_factory):
+    """By kind of file: what makes a damaged one of a seed, and what reads it."""
+    from larq_seresnet.export import runtimes
+    from larq_seresnet.training import callbacks, config
+
+    run = trained("w1")
+    packed = tmp_path_factory.mktemp("fuzz") / "weights.npz"
+    save_weights(SEResNet14(filters=(4, 8, 16), weights=None), packed, "digits", packed=True)
+    readers = {
+        "lce.tflite": (stored("w1", "lce").tflite, runtimes.load),
+        "litert.tflite": (stored("w1", "litert").tflite, runtimes.load),
+        "int8.tflite": (stored("w1", "litert", "int8").tflite, runtimes.load),
+        "weights.npz": (packed.read_bytes(), weights.read),
+        "weights.h5": ((run / "weights.h5").read_bytes(), weights.read),
+        "config.json": ((run / "config.json").read_bytes(), config.read),
+        "log.csv": ((run / "log.csv").read_bytes(), callbacks.read_log),
+        "gates.npz": ((run / "gates.npz").read_bytes(), callbacks.read_gates),
+        "labels.txt": ("cat\ndög\n".encode(), _classify().load_labels),
+    }
+    saved = json.loads((run / "config.json").read_text())
+    return {
+        **{kind: (partial(damaged, content), read) for kind, (content, read) in readers.items()},
+        "forged.npz": (_forged_weights(packed), weights.read),
+        "forged.json": (lambda seed: json.dumps(forged(saved, seed)).encode(), config.read),
+    }
+
+
+def _forged_weights(path):
+    """Packed weights with other facts, under the digest that they should have."""
+    arrays = files.load_arrays(path)
+    facts = json.loads(str(arrays.pop("facts")))
+
+    def make(seed):
+        other = forged({**facts, "weights": facts["weights"][:9]}, seed)
+        other["sha256"] = weights._digest_of_arrays(other, arrays)
+        file = io.BytesIO()
+        np.savez(file, facts=np.array(json.dumps(other)), **arrays)
+        return file.getvalue()
+
+    return make
+
+
+def _classify():
+    root = pathlib.Path(__file__).parent.parent
+    path = root / "export" / "raspberry_pi" / "classify.py"
+    spec = importlib.util.spec_from_file_location("classify", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", COUNTS)
+def test_damaged_files_are_refused_or_valid(readers, kind, tmp_path):
+    make, read = readers[kind]
+    path = tmp_path / kind
+    refused = 0
+    for seed in range(COUNTS[kind]):
+        path.write_bytes(make(seed))
+        started = time.perf_counter()
+        try:
+            read(path)
+        except ValueError:
+            refused += 1
+        except Exception as error:
+            pytest.fail(f"seed {seed}: {error!r}")
+        assert time.perf_counter() - started < SECONDS, seed
+    assert refused
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_damage_is_the_same_for_a_seed():
+    content = bytes(range(256))
+    assert damaged(content, 3) == damaged(content, 3) != damaged(content, 4)
