@@ -1,13 +1,10 @@
 """What each way to store a model costs and gives: bytes, memory, operators, latency, accuracy."""
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
-
 import argparse
 import collections
 import dataclasses
 import json
+import os
 import pathlib
 import platform
 import time
@@ -15,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from larq_seresnet import files
+from larq_seresnet import files, programs
 from larq_seresnet.export import (
     anatomy,
     convert,
@@ -27,7 +24,7 @@ from larq_seresnet.export import (
     source,
 )
 from larq_seresnet.preprocessing import preprocess_input
-from larq_seresnet.training import data, machine
+from larq_seresnet.training import machine
 
 FULL_INT8 = "full int8"
 AS_GIVEN = "as given"
@@ -70,7 +67,7 @@ def main(argv=None):
     """Measures all targets of the given models; returns the rows."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    try:
+    with programs.refusing_bad_input(parser):
         if arguments.rounds < 1:
             raise ValueError(f"--rounds must be at least 1, received {arguments.rounds}.")
         models, images, directory = _load(arguments)
@@ -86,8 +83,6 @@ def main(argv=None):
         result = {"machine": environment(), "dataset": images.name, "images": len(images.test[0])}
         print(markdown(result, rows))
         _write(directory, result, rows)
-    except (ValueError, OSError, RuntimeError, data.DataUnavailable) as problem:
-        parser.exit(2, f"{parser.prog}: error: {problem}\n")
     print(f"wrote benchmark.json, benchmark.md, benchmark.png, error_by_bytes.png to {directory}")
     return rows
 

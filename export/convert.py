@@ -1,9 +1,5 @@
 """The command line of conversion: a run directory or a weight file in, .tflite and report out."""
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
-
 import argparse
 import importlib.metadata
 import json
@@ -12,7 +8,7 @@ import platform
 import sys
 import warnings
 
-from larq_seresnet import files
+from larq_seresnet import files, programs
 from larq_seresnet.arguments import check_choice, check_keras_settings
 from larq_seresnet.export import (
     anatomy,
@@ -27,7 +23,6 @@ from larq_seresnet.export import (
 )
 from larq_seresnet.export.inference import in_float32, inference_form
 from larq_seresnet.precision import layers_in
-from larq_seresnet.training import data
 
 PACKAGES = ("larq-compute-engine", "ai-edge-litert", "larq", "tensorflow", "tf-keras", "numpy")
 WEIGHTS = {"lce": ("1bit", "float32"), "litert": pack_litert.WEIGHTS}
@@ -40,7 +35,7 @@ def main(argv=None):
     """Converts and verifies one model; returns the file, exits with 1 if it computes another."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    try:
+    with programs.refusing_bad_input(parser):
         check_weights(arguments.runtime, arguments.weights)
         model, images, directory = source.load(arguments)
         _check_types(model, arguments.input_type, arguments.output_type)
@@ -57,8 +52,6 @@ def main(argv=None):
         proof = prove(model, converted, images, named, left_alone)
         stem = _stem(arguments) + UNVERIFIED * bool(proof["failures"])
         written = _write(directory, stem, converted, proof, images.class_names)
-    except (ValueError, OSError, RuntimeError, data.DataUnavailable) as problem:
-        parser.exit(2, f"{parser.prog}: error: {problem}\n")
     target = directory / written[0]
     print(markdown(proof))
     print(f"wrote {target}; {', '.join(written[1:])} beside it")

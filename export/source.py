@@ -47,7 +47,7 @@ def load(arguments, source=None, limit_train=1):
         and where the weights do not know them, there are no names.
 
     Raises:
-        ValueError, OSError, data.DataUnavailable: If there are no weights, none of a classifier, or
+        ValueError, OSError: If there are no weights, none of a classifier, or
             no data that fit them.
     """
     weights, directory, data_dir = _weights(source or arguments.source)

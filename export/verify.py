@@ -10,10 +10,6 @@ bits. Such a file is compared with a Keras model that does the same, to prove th
 rightly, and with the model itself, to see what the rounding costs.
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
-
 import argparse
 import collections
 import dataclasses
@@ -22,11 +18,11 @@ import sys
 
 import numpy as np
 
+from larq_seresnet import programs
 from larq_seresnet.export import anatomy, flatbuffer, interface, report, runtimes, source
 from larq_seresnet.export.inference import eight_bit_form
 from larq_seresnet.layers import FMB
 from larq_seresnet.preprocessing import preprocess_input
-from larq_seresnet.training import data
 
 import tensorflow as tf
 
@@ -96,13 +92,11 @@ def main(argv=None):
     """Verifies one file; exits with 1 if it does not compute what the Keras model computes."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    try:
+    with programs.refusing_bad_input(parser):
         converted = runtimes.load(arguments.tflite, arguments.runtime)
         model, images, _ = source.load(arguments)
         check_fits(model, converted, arguments.tflite, arguments.source)
         agreement = compare(model, converted, *images.test)
-    except (ValueError, OSError, RuntimeError, data.DataUnavailable) as problem:
-        parser.exit(2, f"{parser.prog}: error: {problem}\n")
     failed = agreement.failures()
     print(f"# {arguments.tflite}: {'NOT VERIFIED' if failed else 'verified'}\n")
     print(report.agreement(facts(agreement, images, converted)))

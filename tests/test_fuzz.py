@@ -4,13 +4,18 @@ import importlib.util
 import io
 import json
 import pathlib
+import sys
 import time
 from functools import partial
 
+import golden
 import numpy as np
 import pytest
+from golden import by_pillow
 
-from larq_seresnet import SEResNet14, files, save_weights, weights
+from larq_seresnet import SEResNet14, files, read_image, save_weights, weights
+from larq_seresnet.export import convert, verify
+from larq_seresnet.training import train
 
 #: By kind of file: how many damaged ones are read.
 COUNTS = {
@@ -25,8 +30,15 @@ COUNTS = {
     "log.csv": 100,
     "gates.npz": 100,
     "labels.txt": 60,
+    "image.png": 80,
+    "image.jpg": 80,
+    "image.webp": 40,
+    "image.tif": 40,
+    "image.gif": 40,
+    "without_pillow.png": 80,
 }
 SECONDS = 30
+TRAIN = "--dataset digits --limit-train 64 --limit-test 4 --filters 4 8 16 --epochs 1".split()
 
 
 def damaged(content, seed):
@@ -88,12 +100,22 @@ def readers(trained, stored, tmp_path_factory):
         "gates.npz": ((run / "gates.npz").read_bytes(), callbacks.read_gates),
         "labels.txt": ("cat\ndög\n".encode(), _classify().load_labels),
     }
+    images = {path.rpartition(".")[2]: each[1] for path, each in golden.images().items()}
+    for ending in ("png", "jpg", "webp", "tif", "gif"):
+        readers[f"image.{ending}"] = (images[ending], read_image)
+    readers["without_pillow.png"] = (images["png"], _read_without_pillow)
     saved = json.loads((run / "config.json").read_text())
     return {
         **{kind: (partial(damaged, content), read) for kind, (content, read) in readers.items()},
         "forged.npz": (_forged_weights(packed), weights.read),
         "forged.json": (lambda seed: json.dumps(forged(saved, seed)).encode(), config.read),
     }
+
+
+def _read_without_pillow(path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "PIL", None)
+        read_image(path)
 
 
 def _forged_weights(path):
@@ -138,6 +160,61 @@ def test_damaged_files_are_refused_or_valid(readers, kind, tmp_path):
         assert time.perf_counter() - started < SECONDS, seed
     assert refused
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture(scope="module")
+def programs(trained, stored, tmp_path_factory):
+    """By file: its content, and the program and words that read it, the file for None."""
+    folder = tmp_path_factory.mktemp("programs")
+    run, model = trained("w1"), stored("w1", "litert", input_type="uint8").tflite
+    weights_file, image = run / "weights.h5", by_pillow(golden.RGB, "PNG")
+    (folder / "model.tflite").write_bytes(model)
+    (folder / "labels.txt").write_text("\n".join("0123456789"))
+    (folder / "image.png").write_bytes(image)
+    packed = folder / "weights.npz"
+    save_weights(
+        SEResNet14(filters=(4, 8, 16), weights=weights_file), packed, "digits", packed=True
+    )
+    good = [folder / "model.tflite", folder / "image.png"]
+    labels = ["--labels", folder / "labels.txt"]
+    classify = _classify().main
+    photographs = golden.only("JPEG")
+    return {
+        "model.tflite": (30, model, classify, [None, good[1], *labels]),
+        "image.png": (10, image, classify, [good[0], None, *labels]),
+        "image.jpg": (10, photographs["photograph.jpg"], classify, [good[0], None, *labels]),
+        "labels.txt": (10, b"\n".join(b"0123456789"), classify, [*good, "--labels", None]),
+        "file.tflite": (15, model, verify.main, [None, packed, "--limit-test", 4]),
+        "weights.npz": (10, packed.read_bytes(), verify.main, [good[0], None, "--limit-test", 4]),
+        "weights.h5": (10, weights_file.read_bytes(), convert.main, [None, "--limit-test", 4]),
+        "start.h5": (5, weights_file.read_bytes(), train.main, [*TRAIN, "--weights", None]),
+    }
+
+
+@pytest.mark.slow
+def test_programs_end_in_a_line_whatever_a_file_holds(programs, tmp_path, capsys, monkeypatch):
+    """A hundred damaged files: a result, or exit code 1 or 2, a line and nothing left behind."""
+    monkeypatch.chdir(tmp_path)
+    assert sum(count for count, *_ in programs.values()) == 100
+    for name, (count, content, program, words) in programs.items():
+        path = tmp_path / name
+        refused = 0
+        for seed in range(count):
+            path.write_bytes(damaged(content, seed))
+            try:
+                program([str(path if word is None else word) for word in words])
+            except SystemExit as stop:
+                refused += 1
+                said = capsys.readouterr().err
+                if isinstance(stop.code, str):  # a file that was read, and computes another model
+                    assert stop.code.startswith("not verified: "), (name, seed)
+                else:
+                    assert stop.code in (1, 2), (name, seed)
+                    assert ": error: " in said.splitlines()[-1], (name, seed, said)
+                    assert "Traceback" not in said, (name, seed)
+                    assert not list(tmp_path.rglob("*.part")), (name, seed)
+        assert refused, name
+        path.unlink()
 
 
 def test_damage_is_the_same_for_a_seed():

@@ -9,6 +9,7 @@ PNG and PPM by itself, with Pillow JPEG and others.
 
 import argparse
 import pathlib
+import subprocess
 import sys
 import time
 
@@ -21,6 +22,18 @@ except ImportError:  # in a checkout, where it is the package's
     from larq_seresnet.images import read_image
 
 MOST_THREADS = 256
+TRIAL_SECONDS = 60
+#: Computes an image of zeros in a process of its own, which a damaged file may crash.
+TRIAL = """
+import sys
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+interpreter = Interpreter(model_content=sys.stdin.buffer.read())
+interpreter.allocate_tensors()
+for taken in interpreter.get_input_details():
+    interpreter.set_tensor(taken["index"], np.zeros(taken["shape"], taken["dtype"]))
+interpreter.invoke()
+"""
 
 
 def main(argv=None):
@@ -66,6 +79,7 @@ def load_model(path, threads=1):
         ValueError: If it is no such file, or this version of LiteRT does not take it.
     """
     content = path.read_bytes()
+    _check_alive(path, content)
     try:
         interpreter = Interpreter(model_content=content or b"empty", num_threads=threads)
         interpreter.allocate_tensors()
@@ -82,6 +96,17 @@ def load_model(path, threads=1):
     _check_tensor(path, inputs, "take", (np.uint8,), (1, None, None, 3), "--input-type uint8")
     _check_tensor(path, outputs, "give", (np.float32, np.int8), (1, None), "this project")
     return interpreter
+
+
+def _check_alive(path, content):
+    """Refuses a file that would take this process with it."""
+    command = [sys.executable, "-c", TRIAL]
+    try:
+        done = subprocess.run(command, input=content, capture_output=True, timeout=TRIAL_SECONDS)
+    except subprocess.TimeoutExpired:
+        done = None
+    if done is None or done.returncode < 0:
+        raise ValueError(f"{path} is damaged: LiteRT crashes on it, or never ends.")
 
 
 def _check_tensor(path, details, verb, dtypes, shape, how):
