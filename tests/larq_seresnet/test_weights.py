@@ -420,16 +420,14 @@ def test_weights_of_one_name_are_not_saved(tmp_path):
 
 def _of_version_0_1(path, frozen=False):
     """Makes a packed file one without names, in Keras's order of a layer with a frozen part."""
-    with np.load(path) as file:
-        arrays = dict(file)
+    arrays = files.load_arrays(path)
     facts = json.loads(str(arrays.pop("facts")))
-    weights = facts["weights"] = [[layer, *rest] for layer, _, *rest in facts["weights"]]
-    first = [layer for layer, *_ in weights].index("stage1_block1_se")
+    listed = facts["weights"] = [[layer, *rest] for layer, _, *rest in facts["weights"]]
+    first = [layer for layer, *_ in listed].index("stage1_block1_se")
     if frozen:
-        weights[first + 1 : first + 3] = weights[first + 2], weights[first + 1]
+        listed[first + 1 : first + 3] = listed[first + 2], listed[first + 1]
     facts["sha256"] = weights._digest_of_arrays(facts, arrays)
-    with path.open("wb") as file:
-        np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
+    files.save_arrays(path, {"facts": np.array(json.dumps(facts)), **arrays})
 
 
 def test_packed_files_of_version_0_1_are_read(inputs, tmp_path):
