@@ -27,7 +27,7 @@ SHIPPED: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "w1a1": (
             "seresnet14_w1a1_se_sigmoid_fmb",
-            "2997f0444574966dd7ee6fc5937a0a2a549fdb7605e347e3b2fdeac5f3bf2a6a",
+            "62b334b86059f2e422bb4db1dfa60295fdf749d5d27cc4876cd99485a972cf2c",
         ),
     },
 }
