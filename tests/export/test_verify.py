@@ -315,7 +315,7 @@ def test_a_file_that_gives_nan_is_not_verified(trained_model, stored, images):
 @pytest.mark.slow
 def test_layers_with_float_weights_keep_their_inputs(images):
     """INT8 files of the control with a float32 SE: its inputs are not rounded, here nor there."""
-    tf.keras.utils.set_random_seed(0)
+    tf.keras.utils.set_random_seed(1)  # of other weights, all 0 or 1, an image may lie on a step
     model = SEResNet14(filters=FILTERS, attention="se_float32", fmb=False, weights=None)
     tflite = convert.convert(model, "litert")
     converted, _, left_alone = convert.store(tflite, "litert", "int8")
