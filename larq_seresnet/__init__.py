@@ -24,7 +24,7 @@ def _quiet_start():
 
     TensorFlow 2.21 writes them to standard error before it reads that variable.
     """
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0":
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") == "0" or sys.stderr is None:
         yield
         return
     sys.stderr.flush()

@@ -29,7 +29,7 @@ def failing(parser):
     try:
         yield
     except (MemoryError, OverflowError, RuntimeError, tf.errors.OpError) as problem:
-        end(parser, FAILED, getattr(problem, "message", None) or problem)
+        end(parser, FAILED, str(problem).strip().partition("\n")[0])
     except OSError as problem:
         if problem.errno not in _MACHINE:
             raise
@@ -38,5 +38,5 @@ def failing(parser):
 
 def end(parser, code, problem):
     """Exits with a code and what the problem says, on standard error."""
-    said = str(problem).strip() or f"there is not enough of something: {type(problem).__name__}"
+    said = str(problem) or "there is not enough memory"  # MemoryError says nothing
     parser.exit(code, f"{parser.prog}: error: {said}\n")

@@ -116,9 +116,8 @@ def _room_for(shape):
     free = psutil.virtual_memory().available
     if wanted <= SHARE_OF_MEMORY * free:
         return np.empty(shape, np.uint8)
-    # /tmp is often memory itself
-    folder = os.environ.get("TMPDIR") or next(filter(os.path.isdir, ["/var/tmp"]), None)
-    folder = folder or tempfile.gettempdir()
+    usual = "/var/tmp" if os.path.isdir("/var/tmp") else tempfile.gettempdir()
+    folder = os.environ.get("TMPDIR", usual)  # not /tmp, which is often memory itself
     what = f"{shape[0]:,} images of {shape[1]}x{shape[2]} are {wanted / 1e9:.1f} GB"
     if wanted > shutil.disk_usage(folder).free:
         raise ValueError(
