@@ -122,7 +122,8 @@ def _room_for(shape):
     if wanted > shutil.disk_usage(folder).free:
         raise ValueError(
             f"{what}, more than {SHARE_OF_MEMORY:.0%} of the free memory, {free / 1e9:.1f} GB, and "
-            f"more than is free in {folder}: TMPDIR may name another place."
+            f"more than is free in {folder}: TMPDIR may name another place, smaller images or "
+            f"fewer need less."
         )
     print(f"{what}: they go into a file in {folder}, not into memory")
     return np.memmap(tempfile.TemporaryFile(dir=folder), np.uint8, "w+", shape=shape)
