@@ -6,7 +6,6 @@ import json
 import pathlib
 import platform
 import sys
-import warnings
 
 from larq_seresnet import files, programs
 from larq_seresnet.arguments import check_choice, check_keras_settings
@@ -21,7 +20,7 @@ from larq_seresnet.export import (
     source,
     verify,
 )
-from larq_seresnet.export.inference import in_float32, inference_form
+from larq_seresnet.export.inference import in_float32, inference_form, saved
 from larq_seresnet.precision import layers_in
 
 PACKAGES = ("larq-compute-engine", "ai-edge-litert", "larq", "tensorflow", "tf-keras", "numpy")
@@ -160,8 +159,7 @@ def convert(model, runtime="lce"):
     Raises:
         ValueError: If there is no such runtime, or Keras's global settings are none that
             `SEResNet14` takes.
-        RuntimeError: If LCE's conversion by way of a SavedModel fails. It would then warn and try
-            another way, with another result.
+        RuntimeError: If the runtime's converter fails.
     """
     check_choice("runtime", runtime, WEIGHTS)
     check_keras_settings()
@@ -251,12 +249,8 @@ def store(
 def _lce(model):
     import larq_compute_engine as lce  # touches tf.keras, so not before larq_seresnet
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="Saved-model conversion failed")
-        try:
-            return lce.convert_keras_model(inference_form(model))
-        except UserWarning as warning:
-            raise RuntimeError("LCE could not convert the model's SavedModel.") from warning
+    with saved(inference_form(model)) as folder:
+        return lce.convert_saved_model(folder)  # convert_keras_model falls back without a word
 
 
 def prove(model, converted, images, named, left_alone):

@@ -18,11 +18,13 @@ INT2 read by the layer itself is not offered: LiteRT 2.3.0 loads such a file and
 else. INT4 read so is computed rightly, but slower than float32 and as roughly as INT8.
 """
 
+import contextlib
+
 import numpy as np
 from ai_edge_litert import schema_py_generated as litert_schema
 
 from larq_seresnet.export import anatomy, flatbuffer, pack
-from larq_seresnet.export.inference import inference_form
+from larq_seresnet.export.inference import inference_form, saved
 
 import tensorflow as tf
 
@@ -33,8 +35,8 @@ BYTE = 8
 
 def convert(model):
     """Converts a float32 SEResNet14 to built-in operators; returns the file's bytes."""
-    form = inference_form(model, binary_operators=False)
-    return tf.lite.TFLiteConverter.from_keras_model(form).convert()
+    with _converter(model) as converter:
+        return converter.convert()
 
 
 def full_int8(model, images):
@@ -47,11 +49,16 @@ def full_int8(model, images):
     Returns:
         A file's bytes: INT8 filters and activations, float32 input and output.
     """
-    form = inference_form(model, binary_operators=False)
-    converter = tf.lite.TFLiteConverter.from_keras_model(form)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([image[np.newaxis]] for image in images)
-    return converter.convert()
+    with _converter(model) as converter:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([image[np.newaxis]] for image in images)
+        return converter.convert()
+
+
+@contextlib.contextmanager
+def _converter(model):
+    with saved(inference_form(model, binary_operators=False)) as folder:
+        yield tf.lite.TFLiteConverter.from_saved_model(folder)
 
 
 def store(tflite, weights):

@@ -99,7 +99,7 @@ def test_keras_and_a_device_say_the_same(photograph, tmp_path):
 
 @pytest.mark.slow
 def test_fine_tuning_learns_other_classes(tmp_path):
-    lines = _run(tmp_path, "fine_tune.py", "digits", "--epochs", "5")
+    lines = _run(tmp_path, "fine_tune.py", "digits", "--epochs", "3")
     accuracies = [
         float(value) for line in lines for value in re.findall(r"val_accuracy: ([\d.]+)", line)
     ]

@@ -143,6 +143,7 @@ def _classify():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*(EXIF|Truncated|tag):UserWarning")  # Pillow's, of metadata
 @pytest.mark.parametrize("kind", COUNTS)
 def test_damaged_files_are_refused_or_valid(readers, kind, tmp_path):
     make, read = readers[kind]

@@ -39,6 +39,9 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="throughput.py", description=__doc__)
     parser.add_argument("--dataset", default="cifar10", help="default: cifar10")
     parser.add_argument("--precision", default="w1", help="default: w1")
+    parser.add_argument(
+        "--filters", type=int, nargs=3, default=config.Config().filters, metavar="C"
+    )
     parser.add_argument("--images", type=int, default=8192, help="an epoch, default: 8192")
     parser.add_argument("--epochs", type=int, default=3, help="a turn, default: 3")
     parser.add_argument("--turns", type=int, default=3, help="of each, default: 3")
@@ -53,7 +56,10 @@ def main(argv=None):
     with programs.refusing_bad_input(parser):
         images = data.load(arguments.dataset, limit_train=arguments.images, limit_test=TEST_IMAGES)
         model = SEResNet14(
-            precision=arguments.precision, num_classes=len(images.class_names), weights=None
+            precision=arguments.precision,
+            filters=arguments.filters,
+            num_classes=len(images.class_names),
+            weights=None,
         )
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     rates: dict[str, list[float]] = {
@@ -130,7 +136,10 @@ def _train_epochs(arguments, seed):
             "seed": seed,
             "run-dir": pathlib.Path(folder) / "run",
         }
-        run_dir = train.main([f"--{name}={value}" for name, value in flags.items()])
+        filters = map(str, arguments.filters)
+        run_dir = train.main(
+            [f"--{name}={value}" for name, value in flags.items()] + ["--filters", *filters]
+        )
         log = callbacks.read_log(run_dir / callbacks.LOG_FILE)
         return config.load(run_dir)[0], [row["images_per_second"] for row in log]
 

@@ -63,15 +63,21 @@ def test_peak_counts_what_the_runtime_keeps(base, stored, trained_model):
 
 
 @pytest.fixture(scope="module")
-def folder(trained, stored, tmp_path_factory):
+def folder(trained, base, stored, tmp_path_factory):
     """What benchmark.py writes of two models, and of a file that might be another's."""
+
+    def converted(model, runtime):
+        return base(json.loads(model.configuration)["precision"], runtime)
+
     folder = tmp_path_factory.mktemp("benchmark")
     runs = [str(trained(precision)) for precision in ("w1", "w1a1")]
     (folder / "other.tflite").write_bytes(
         stored("w1", "litert", "int4", input_type="uint8", output_type="int8").tflite
     )
     flags = f"--limit-test 20 --rounds 10 --out-dir {folder} --peer {folder / 'other.tflite'}"
-    benchmark.main([*runs, *flags.split()])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark.convert, "convert", converted)
+        benchmark.main([*runs, *flags.split()])
     return folder
 
 

@@ -244,14 +244,14 @@ def test_copies_in_float32_do_not_depend_on_what_is_frozen():
 
 
 @pytest.mark.slow
-def test_lces_silent_second_way_is_an_error(monkeypatch, small_model):
+def test_lces_converter_is_given_no_second_way(monkeypatch, small_model):
     def broken(*arguments, **options):
         raise RuntimeError("broken")
 
     from larq_compute_engine.mlir.python import converter
 
-    monkeypatch.setattr(converter, "convert_saved_model", broken)
-    with pytest.raises(RuntimeError, match="could not convert the model's SavedModel"):
+    monkeypatch.setattr(converter, "convert_saved_model_to_tflite_flatbuffer", broken)
+    with pytest.raises(RuntimeError, match="broken"):
         convert.convert(small_model())
 
 

@@ -18,7 +18,8 @@ def test_all_three_rates_are_measured(capsys, monkeypatch):
     monkeypatch.setattr(throughput.batch_norm, "IMAGES", 100)
     monkeypatch.setattr(throughput, "REPEATS", 2)
     monkeypatch.setattr(throughput, "PROFILED_STEPS", 3)
-    rates = throughput.main("--dataset digits --images 256 --epochs 2 --turns 1 --profile".split())
+    flags = "--dataset digits --filters 16 32 64 --images 128 --epochs 2 --turns 1 --profile"
+    rates = throughput.main(flags.split())
     assert {name: len(found) for name, found in rates.items()} == {
         "plain model.fit": 1,
         "train.py": 1,
