@@ -153,7 +153,7 @@ def all_targets(model, label, calibration):
     targets = []
     for runtime, ways in convert.WEIGHTS.items():
         tflite = convert.convert(model, runtime)
-        one_bit = bool(pack.two_valued_filters(flatbuffer.read(tflite))[0])
+        one_bit = bool(pack.filters_of(flatbuffer.read(tflite))[0])
         targets += [
             Target(label, way, convert.store(tflite, runtime, way, strip=True)[0])
             for way in ways

@@ -103,7 +103,7 @@ def eight_bit_form(model):
             return _Attention(
                 *layer.constants, layer.activation, eight_bit=two_valued, name=layer.name
             )
-        if getattr(layer, "kernel_quantizer", None):
+        if isinstance(getattr(layer, "kernel_quantizer", None), lq.quantizers.SteSign):
             return _EightBitInput(type(layer).from_config(layer.get_config()), name=layer.name)
         return type(layer).from_config(layer.get_config())
 

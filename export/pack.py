@@ -18,6 +18,7 @@ import numpy as np
 from flatbuffers import flexbuffers
 
 from larq_seresnet.export import anatomy, flatbuffer
+from larq_seresnet.precision import EightBit, SumOfSigns
 
 #: Greatest relative difference of magnitudes within an output channel that counts as rounding.
 TOLERANCE = 1e-5
@@ -45,18 +46,35 @@ class Filter:
         return float(self.scale[0]) if (self.scale == self.scale[0]).all() else None
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Levels:
+    """A filter of whole numbers times one scale an output channel: that of an end of the network.
+
+    Attributes:
+        operator: Whose it is.
+        values: int8, (O, ...).
+        scale: (O,), float32.
+    """
+
+    operator: Any
+    values: np.ndarray
+    scale: np.ndarray
+
+
 def pack(tflite):
-    """Stores every two-valued float filter of a converted model as bits.
+    """Stores every two-valued float filter of a converted model as bits, and `Levels` as INT8.
 
     Args:
         tflite: Bytes of a file that LCE converted.
 
     Returns:
         The packed file's bytes, and the layers whose filters were left alone because they hold
-        more than two values.
+        other values.
     """
     model = flatbuffer.read(tflite)
-    filters, left_alone = two_valued_filters(model)
+    filters, ends, left_alone = filters_of(model)
+    for each in ends:
+        dequantize(model, each)
     half_empty = _half_empty_filters(model)
     for group in grouped(filters):
         _unpack_in_graph(model, group, group)
@@ -68,14 +86,15 @@ def pack(tflite):
     return flatbuffer.write(model), left_alone
 
 
-def two_valued_filters(model):
-    """The float filters of a graph that hold +-s, with one s an output channel.
+def filters_of(model):
+    """The float filters of a graph that can be stored in fewer bits.
 
     Returns:
-        A list of `Filter`, and the names of the layers whose filters hold other values.
+        A list of `Filter`, those that hold +-s with one s an output channel; a list of `Levels`;
+        and the names of the layers whose filters hold other values.
     """
     graph = model.subgraphs[0]
-    filters, left_alone = [], []
+    filters, ends, left_alone = [], [], []
     for operator in graph.operators:
         if flatbuffer.operator_name(model, operator) not in ("CONV_2D", "FULLY_CONNECTED"):
             continue
@@ -86,9 +105,39 @@ def two_valued_filters(model):
         scale = magnitudes.max(axis=1)
         if (magnitudes >= (1 - TOLERANCE) * scale[:, np.newaxis]).all() and scale.all():
             filters.append(Filter(operator, values > 0, scale))
+            continue
+        found = _levels(operator, values, scale)
+        if found:
+            ends.append(found)
         else:
             left_alone.append(anatomy.layer_path(graph, operator)[1])
-    return filters, left_alone
+    return filters, ends, left_alone
+
+
+def _levels(operator, values, greatest):
+    """The whole numbers of a filter of `SumOfSigns` or `EightBit`; None for another one."""
+    greatest = greatest.reshape(-1, *[1] * (values.ndim - 1))
+    for quantizer in (SumOfSigns, EightBit):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            numbers = values * (quantizer.greatest / greatest)
+        rounded = np.round(numbers)
+        odd = quantizer is EightBit or (rounded % 2 == 1).all()
+        if odd and np.allclose(numbers, rounded, rtol=0, atol=TOLERANCE * quantizer.greatest):
+            scale = (greatest / quantizer.greatest).reshape(-1).astype(np.float32)
+            return Levels(operator, rounded.astype(np.int8), scale)
+    return None
+
+
+def dequantize(model, end):
+    """Stores a filter of `Levels` as INT8, and unpacks it in the graph before its operator."""
+    edit = flatbuffer.Edit(model)
+    shape = end.values.shape
+    stored = edit.quantized_constant(
+        end.values, shape, flatbuffer.schema.TensorType.INT8, end.scale
+    )
+    (x,) = edit.operator("DEQUANTIZE", [stored], [shape])
+    connect(edit, [end], x, shape)
+    edit.insert_before([end.operator])
 
 
 def _half_empty_filters(model):

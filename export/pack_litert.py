@@ -14,6 +14,8 @@ int8      INT8 with scales, read by the layer itself: the fastest. LiteRT then r
 float32   as the converter leaves them
 ========  ==================================================================================
 
+Filters of `ends` that are not 1-bit become INT8 and DEQUANTIZE, whatever `weights` but float32.
+
 INT2 read by the layer itself is not offered: LiteRT 2.3.0 loads such a file and computes something
 else. INT4 read so is computed rightly, but slower than float32 and as roughly as INT8.
 """
@@ -73,7 +75,9 @@ def store(tflite, weights):
         than two values.
     """
     model = flatbuffer.read(tflite)
-    filters, left_alone = pack.two_valued_filters(model)
+    filters, ends, left_alone = pack.filters_of(model)
+    for each in ends:
+        pack.dequantize(model, each)
     if weights == "1bit":
         _shift_and_mask(model, filters)
     else:

@@ -63,6 +63,33 @@ class FMB(tf.keras.layers.Layer):
 
 @lq.utils.register_keras_custom_object
 @tf.keras.utils.register_keras_serializable(package="larq_seresnet")
+class RepeatChannels(tf.keras.layers.Layer):
+    """Channels repeated in order until there are so many; what is too much is cut off.
+
+    Args:
+        channels: How many the output has.
+
+    Input: (N, H, W, C). Output: (N, H, W, channels).
+    """
+
+    def __init__(self, channels, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+
+    def call(self, inputs):
+        whole, rest = divmod(self.channels, inputs.shape[-1])
+        parts = [inputs] * whole + ([inputs[..., :rest]] if rest else [])
+        return tf.concat(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+    def compute_output_shape(self, input_shape):
+        return tf.TensorShape([*input_shape[:-1], self.channels])
+
+    def get_config(self):
+        return {**super().get_config(), "channels": self.channels}
+
+
+@lq.utils.register_keras_custom_object
+@tf.keras.utils.register_keras_serializable(package="larq_seresnet")
 class SqueezeExcite(tf.keras.layers.Layer):
     r"""The channel attention of the paper, Eq. 1-4: one value a channel.
 

@@ -20,6 +20,17 @@ def layers_in(dtype):
         tf.keras.mixed_precision.set_global_policy(before)
 
 
+def _check_scale(scale):
+    number = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
+    if scale != "fan_in" and not (number and scale > 0):
+        raise ValueError(f"`scale` must be 'fan_in' or a positive number, received {scale!r}.")
+    return scale if scale == "fan_in" else float(scale)
+
+
+def _factor(scale, kernel):
+    return kernel.shape[:-1].num_elements() ** -0.5 if scale == "fan_in" else scale
+
+
 @lq.utils.register_alias("scaled_sign")
 @lq.utils.register_keras_custom_object  # as larq's own: its layers look quantizers up by class name
 class ScaledSign(lq.quantizers.SteSign):
@@ -43,20 +54,84 @@ class ScaledSign(lq.quantizers.SteSign):
     """
 
     def __init__(self, scale="fan_in", clip_value=1.0, **kwargs):
-        number = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
-        if scale != "fan_in" and not (number and scale > 0):
-            raise ValueError(f"`scale` must be 'fan_in' or a positive number, received {scale!r}.")
         super().__init__(clip_value=clip_value, **kwargs)
-        self.scale = scale if scale == "fan_in" else float(scale)
+        self.scale = _check_scale(scale)
 
     def call(self, inputs):
-        scale = self.scale
-        if scale == "fan_in":
-            scale = inputs.shape[:-1].num_elements() ** -0.5
-        return super().call(inputs) * tf.cast(scale, inputs.dtype)
+        return super().call(inputs) * tf.cast(_factor(self.scale, inputs), inputs.dtype)
 
     def get_config(self):
         return {**super().get_config(), "scale": self.scale}
+
+
+class _Levels(lq.quantizers.Quantizer):
+    """Kernels of whole numbers, +-`greatest` at most, in proportion to each channel's greatest.
+
+    The values are UNIT / greatest * scale times those numbers; the pseudo-gradient is that of the
+    identity times `scale`. To quantize what was quantized changes nothing.
+
+    Args:
+        scale: ``"fan_in"`` for n^-1/2 with n the fan-in, or a positive number.
+
+    Raises:
+        ValueError: If `scale` is neither.
+    """
+
+    #: About how much greater a channel's greatest weight is than their mean magnitude.
+    UNIT = 2.5
+    greatest: int
+
+    def __init__(self, scale=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = _check_scale(scale)
+
+    def levels(self, kernel):
+        """The whole numbers of a kernel, in its dtype and shape."""
+        greatest = tf.reduce_max(tf.abs(kernel), axis=range(kernel.shape.rank - 1), keepdims=True)
+        return self._rounded(tf.math.divide_no_nan(kernel, greatest))
+
+    def call(self, inputs):
+        factor = _factor(self.scale, inputs)
+
+        @tf.custom_gradient
+        def quantize(kernel):
+            values = self.levels(kernel) * tf.cast(self.UNIT / self.greatest * factor, kernel.dtype)
+            return values, lambda upstream: upstream * tf.cast(factor, upstream.dtype)
+
+        return quantize(inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}
+
+
+@lq.utils.register_keras_custom_object
+class SumOfSigns(_Levels):
+    r"""The sum of three 1-bit kernels with the fixed scales 4, 2 and 1: 3 bits a weight.
+
+    That is :math:`4 b_1 + 2 b_2 + b_3` with each b one of +-1, so the odd numbers from -7 to 7, of
+    which the one nearest to :math:`7 w / \max |w|` is taken, the maximum over an output channel.
+    """
+
+    precision = 3
+    greatest = 7
+
+    def _rounded(self, ratio):
+        return tf.clip_by_value(2.0 * tf.floor(4.0 * ratio) + 1.0, -7.0, 7.0)
+
+
+@lq.utils.register_keras_custom_object
+class EightBit(_Levels):
+    r"""8 bits a weight: :math:`\mathrm{round}(127 w / \max |w|)`, an output channel at a time."""
+
+    precision = 8
+    greatest = 127
+
+    def _rounded(self, ratio):
+        return tf.round(127.0 * ratio)
+
+
+#: What the stem and the classifier may have in place of one bit, by the argument `ends`.
+ENDS = {None: None, "sum3": SumOfSigns, "int8": EightBit}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,13 +2,12 @@
 
 import json
 import types
-from itertools import pairwise
 
 import larq as lq
 
 from larq_seresnet.arguments import check_choice, check_keras_settings, is_count
-from larq_seresnet.layers import FMB, FMB_GRADIENTS, GATE_ACTIVATIONS, SqueezeExcite
-from larq_seresnet.precision import PRECISIONS
+from larq_seresnet.layers import FMB, FMB_GRADIENTS, GATE_ACTIVATIONS, RepeatChannels, SqueezeExcite
+from larq_seresnet.precision import ENDS, PRECISIONS
 from larq_seresnet.weights import load_weights
 
 import tensorflow as tf
@@ -66,6 +65,7 @@ def SEResNet14(
     reduction_ratio=1,
     shortcut="pool",
     head="norm",
+    ends=None,
     filters=FILTERS,
     name=None,
 ):
@@ -103,7 +103,10 @@ def SEResNet14(
             weights; or "conv": He's 1x1 convolution with stride 2.
         head: What follows the classifier's weights: "norm", a BatchNorm of the logits, which a
             device gets as scale and bias; or "bias" alone, as He's network has it.
-        filters: Channels of the three stages; for "pool" each a multiple of the one before.
+        ends: What the kernels of the stem and the classifier are in "w1" and "w1a1": None, one bit
+            as all others; "sum3", sums of three 1-bit kernels with the scales 4, 2 and 1; "int8", 8
+            bits. Means nothing for "float32".
+        filters: Channels of the three stages.
         name: Of the model, default its configuration.
 
     Returns:
@@ -118,6 +121,8 @@ def SEResNet14(
             channels_last, float32 and, at most, a mixed precision.
     """
     check_keras_settings()
+    if precision == "float32":
+        ends = None
     if attention is None:
         activation, fmb, fmb_gradient, reduction_ratio = "sigmoid", False, "none", 1
     arguments = types.SimpleNamespace(
@@ -129,6 +134,7 @@ def SEResNet14(
         reduction_ratio=reduction_ratio,
         shortcut=shortcut,
         head=head,
+        ends=ends,
         filters=filters,
         num_classes=num_classes,
         include_top=include_top,
@@ -156,7 +162,8 @@ def _features(x, arguments):
     quantizers = PRECISIONS[arguments.precision]
     block = _binary_block if quantizers.input_quantizer else _float_block
     gate, skip = _gate(arguments, quantizers), _skip(arguments, quantizers)
-    x = _conv(x, arguments.filters[0], 3, 1, quantizers, "stem")
+    stem = _end(arguments, 1.0) or quantizers.kernel_quantizer
+    x = _conv(x, arguments.filters[0], 3, 1, quantizers, "stem", stem)
     x = _batch_norm(x, "stem")
     if not quantizers.input_quantizer:  # the sign of what ReLU returns is always +1
         x = _relu(x, "stem")
@@ -248,7 +255,7 @@ def _top(x, arguments, quantizers):
     x = tf.keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
     x = lq.layers.QuantDense(
         arguments.num_classes,
-        kernel_quantizer=quantizers.scaled_kernel_quantizer,
+        kernel_quantizer=_end(arguments, "fan_in") or quantizers.scaled_kernel_quantizer,
         kernel_constraint=quantizers.kernel_constraint,
         use_bias=arguments.head == "bias",
         name="classifier",
@@ -258,15 +265,19 @@ def _top(x, arguments, quantizers):
     return tf.keras.layers.Activation("softmax", dtype="float32", name="predictions")(x)
 
 
+def _end(arguments, scale):
+    """The quantizer of a kernel at an end of the network; None where it is that of all others."""
+    return ENDS[arguments.ends](scale) if arguments.ends else None
+
+
 def _pool_shortcut(x, channels, strides, name):
     """The mean of the pixels that become one, and its channels as often as there is room."""
     if strides > 1:
         x = tf.keras.layers.AveragePooling2D(strides, padding="same", name=f"{name}_pool")(x)
-    repeats = channels // x.shape[-1]
-    return tf.keras.layers.Concatenate(name=name)([x] * repeats) if repeats > 1 else x
+    return x if x.shape[-1] == channels else RepeatChannels(channels, name=name)(x)
 
 
-def _conv(x, channels, kernel_size, strides, quantizers, name, binary_input=False):
+def _conv(x, channels, kernel_size, strides, quantizers, name, kernel=None, binary_input=False):
     return lq.layers.QuantConv2D(
         channels,
         kernel_size,
@@ -275,7 +286,7 @@ def _conv(x, channels, kernel_size, strides, quantizers, name, binary_input=Fals
         pad_values=quantizers.pad_values if binary_input else 0.0,
         use_bias=False,
         input_quantizer=quantizers.input_quantizer if binary_input else None,
-        kernel_quantizer=quantizers.kernel_quantizer,
+        kernel_quantizer=kernel or quantizers.kernel_quantizer,
         kernel_constraint=quantizers.kernel_constraint,
         name=f"{name}_conv",
     )(x)
@@ -306,6 +317,8 @@ def _name(arguments):
         parts.append(f"{arguments.shortcut}_shortcut")
     if arguments.head != "norm":
         parts.append(f"{arguments.head}_head")
+    if arguments.ends:
+        parts.append(f"{arguments.ends}_ends")
     if tuple(arguments.filters) != FILTERS:
         parts.append("-".join(map(str, arguments.filters)))
     if not arguments.include_top:
@@ -348,6 +361,7 @@ def _check_arguments(arguments):
         ("include_top", (True, False)),
         ("shortcut", SHORTCUTS),
         ("head", HEADS),
+        ("ends", ENDS),
         ("pooling", POOLINGS),
     ):
         check_choice(name, getattr(arguments, name), allowed)
@@ -362,11 +376,6 @@ def _check_arguments(arguments):
         or not all(is_count(channels) for channels in filters)
     ):
         raise ValueError(f"`filters` must be three positive integers, received {filters!r}.")
-    if arguments.shortcut == "pool" and any(after % before for before, after in pairwise(filters)):
-        raise ValueError(
-            f"`filters` must each be a multiple of the one before for shortcut='pool', "
-            f"received {filters!r}."
-        )
     classes = arguments.num_classes
     if not is_count(classes):
         raise ValueError(f"`num_classes` must be a positive integer, received {classes!r}.")

@@ -17,6 +17,7 @@ import larq as lq
 import numpy as np
 
 from larq_seresnet import files
+from larq_seresnet.precision import EightBit, SumOfSigns
 
 #: The weights that ship, by data set and precision: the configuration's name, its file's SHA-256.
 SHIPPED: dict[str, dict[str, tuple[str, str]]] = {
@@ -35,6 +36,8 @@ SHIPPED: dict[str, dict[str, tuple[str, str]]] = {
 #: fine-tuning may still turn them.
 LATENT = 0.1
 _TOP = ("classifier", "classifier_bn")
+#: Arguments that files of before lack, and what they were.
+_NEWER_ARGUMENTS = {"ends": None}
 #: Arguments that may differ from the file's; shapes and top are checked by themselves.
 _FREE_ARGUMENTS = ("fmb_gradient", "input_shape", "num_classes", "include_top", "pooling")
 
@@ -148,14 +151,13 @@ def _names_within(layer, names):
 
 
 def _write_packed(model, path, trained_on, class_names):
-    weights, bits, floats = [], [], []
+    weights: list[list] = []
+    packed: dict[bool | str, list[np.ndarray]] = {kind: [] for kind in _STORED_AS}
     for layer in model.layers:
         for name, weight in named_weights(layer).items():
-            quantizer = getattr(layer, "kernel_quantizer", None)
-            one_bit = isinstance(quantizer, lq.quantizers.SteSign) and weight.shape.rank > 1
-            weights.append([layer.name, name, weight.shape.as_list(), one_bit])
-            values = weight.numpy().ravel()
-            bits.append(values >= 0) if one_bit else floats.append(values)
+            kind, values = _as_packed(layer, weight)
+            weights.append([layer.name, name, weight.shape.as_list(), kind])
+            packed[kind].append(values.ravel())
     facts = {
         "configuration": _configuration(model),
         "trained_on": trained_on,
@@ -163,11 +165,28 @@ def _write_packed(model, path, trained_on, class_names):
         "weights": weights,
     }
     arrays = {
-        "bits": np.packbits(np.concatenate(bits or [[]]).astype(bool)),
-        "floats": np.concatenate(floats).astype(np.float32),
+        name: np.concatenate(packed[kind]).astype(dtype)
+        for kind, (name, dtype) in _STORED_AS.items()
+        if packed[kind]
     }
+    if "bits" in arrays:
+        arrays["bits"] = np.packbits(arrays["bits"])
     facts["sha256"] = _digest_of_arrays(facts, arrays)
     files.save_arrays(path, {"facts": np.array(json.dumps(facts)), **arrays})
+
+
+#: The kinds of packed weights, as files have them: which array holds them, in which dtype.
+_STORED_AS = {True: ("bits", bool), False: ("floats", np.float32), "int8": ("levels", np.int8)}
+
+
+def _as_packed(layer, weight):
+    """What is kept of a weight, and its kind: its bits, its levels, or its values."""
+    quantizer = getattr(layer, "kernel_quantizer", None) if weight.shape.rank > 1 else None
+    if isinstance(quantizer, lq.quantizers.SteSign):
+        return True, weight.numpy() >= 0
+    if isinstance(quantizer, (SumOfSigns, EightBit)):
+        return "int8", quantizer.levels(weight).numpy()
+    return False, weight.numpy()
 
 
 def load_weights(model, weights):
@@ -210,6 +229,7 @@ def load_weights(model, weights):
 
 def _check_arguments(stored, asked, path, hint):
     """Checks that weights for the arguments `stored` are weights for `asked`."""
+    stored, asked = _NEWER_ARGUMENTS | stored, _NEWER_ARGUMENTS | asked
     if stored.keys() != asked.keys():
         raise ValueError(
             f"`weights` {path} is of another version, whose arguments differ in "
@@ -371,13 +391,20 @@ def _read_packed(path):
 
 
 def _packed_contents(facts, arrays):
-    signs = np.where(np.unpackbits(arrays["bits"]), np.float32(LATENT), np.float32(-LATENT))
-    taken = {True: 0, False: 0}
+    bits, floats, levels = (
+        arrays.get(name, np.zeros(0, np.uint8)) for name, _ in _STORED_AS.values()
+    )
+    unpacked = {
+        True: np.where(np.unpackbits(bits), np.float32(LATENT), np.float32(-LATENT)),
+        False: floats,
+        "int8": np.float32(LATENT) * levels / np.abs(levels).max(initial=1),
+    }
+    taken = dict.fromkeys(_STORED_AS, 0)
     layers: dict[str, dict[str | int, np.ndarray]] = {}
-    for layer, *name, shape, one_bit in facts["weights"]:
-        first, count = taken[one_bit], math.prod(shape)
-        taken[one_bit] += count
-        values = (signs if one_bit else arrays["floats"])[first : first + count]
+    for layer, *name, shape, kind in facts["weights"]:
+        first, count = taken[kind], math.prod(shape)
+        taken[kind] += count
+        values = unpacked[kind][first : first + count]
         of_layer = layers.setdefault(layer, {})
         of_layer[name[0] if name else len(of_layer)] = values.reshape(shape)
     return Contents(facts["configuration"], facts["trained_on"], facts.get("class_names"), layers)

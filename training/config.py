@@ -12,7 +12,7 @@ from typing import Any
 from larq_seresnet import files
 from larq_seresnet.arguments import check_choice
 from larq_seresnet.layers import FMB_GRADIENTS, GATE_ACTIVATIONS
-from larq_seresnet.precision import PRECISIONS
+from larq_seresnet.precision import ENDS, PRECISIONS
 from larq_seresnet.seresnet import ATTENTIONS, HEADS, SHORTCUTS
 
 CONFIG_FILE = "config.json"
@@ -108,6 +108,16 @@ class Config:
         "after the classifier; norm: BatchNorm of the logits; bias: a bias alone",
         choices=list(HEADS),
     )
+    ends: str | None = _flag(
+        "model",
+        None,
+        "kernels of stem and classifier; none: as all others; sum3: sums of three 1-bit kernels; "
+        "int8: 8 bits",
+        before=None,
+        type=_none_or_name,
+        choices=list(ENDS),
+        metavar="{none,sum3,int8}",
+    )
     filters: tuple[int, ...] = _flag(
         "model", (16, 32, 64), "channels of the three stages", type=int, nargs=3, metavar="C"
     )
@@ -192,14 +202,13 @@ class Config:
     crop: int = _recipe_flag(
         "shift training images by up to so many pixels", type=int, metavar="PIXELS"
     )
-    teacher_epochs: int = _flag(
+    teacher: str | None = _flag(
         "optimisation",
-        0,
-        "train a float32 network without FMB for so many epochs first, in teacher/ of the run "
-        "directory, and learn from its probabilities too; 0: from the labels alone",
-        before=0,
-        type=int,
-        metavar="N",
+        None,
+        "directory of a finished run whose probabilities are learnt from, too: of a larger float32 "
+        "network, say; default: from the labels alone",
+        before=None,
+        metavar="DIR",
     )
     teacher_share: float = _flag(
         "optimisation",
@@ -208,6 +217,14 @@ class Config:
         before=0.45,
         type=float,
         metavar="SHARE",
+    )
+    teacher_temperature: float = _flag(
+        "optimisation",
+        1.0,
+        "above 1 the teacher's probabilities become more even",
+        before=1.0,
+        type=float,
+        metavar="T",
     )
     seed: int = _flag(
         "optimisation", 0, "of weights, data order and augmentation", type=int, metavar="N"
@@ -244,13 +261,13 @@ class Config:
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
         positive = ("epochs", "batch_size", "limit_train", "limit_test", "held_out")
-        for name in (*positive, "learning_rate"):
+        for name in (*positive, "learning_rate", "teacher_temperature"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"`{name}` must be positive, received {value}.")
             if value is not None and value > MOST:
                 raise ValueError(f"`{name}` must be at most {MOST:,}, received {value}.")
-        for name in ("kernel_rate", "crop", "teacher_epochs"):
+        for name in ("kernel_rate", "crop"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` must be 0 or more, received {getattr(self, name)}.")
         for name in ("relaxation", "teacher_share"):
@@ -274,18 +291,6 @@ class Config:
     def model_arguments(self) -> dict[str, Any]:
         """The arguments of `SEResNet14`, but for `num_classes`, which the data decide."""
         return {name: getattr(self, name) for name in FLAG_GROUPS["model"] if name != "weights"}
-
-    def teacher(self) -> "Config":
-        """The run from which this one learns: float32, its gates not rounded, else alike."""
-        return dataclasses.replace(
-            self,
-            precision="float32",
-            fmb=False,
-            weights=None,
-            epochs=self.teacher_epochs,
-            teacher_epochs=0,
-            gate_epochs=(),
-        )
 
     @property
     def extendable(self) -> bool:
@@ -355,6 +360,8 @@ def of_saved(arguments: dict[str, Any]) -> Config:
         ValueError: If it lacks anything else.
     """
     arguments = {**_BEFORE, **arguments}
+    if arguments.pop("teacher_epochs", 0):  # of 0.1: a teacher of its own
+        raise ValueError("`teacher_epochs` is no more: see `teacher`")
     lacking = {field.name for field in dataclasses.fields(Config)} - set(arguments)
     if lacking:
         raise ValueError(f"it lacks {', '.join(sorted(lacking))}")

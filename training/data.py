@@ -144,15 +144,19 @@ def _gather(pair, chosen):
     return tf.ensure_shape(found, [None, *images.shape[1:]]), tf.gather(labels, chosen)
 
 
-def training_batches(data, batch_size, seed, epochs, initial_epoch=0, *, flip, crop):
+def training_batches(data, batch_size, seed, epochs, initial_epoch=0, *, flip, crop, said=None):
     """The batches of epochs `initial_epoch` to `epochs`, one after another, shuffled and augmented.
 
     Order and augmentation of an epoch depend on `seed` and the epoch's number alone, so that a
     resumed run sees what an unbroken one would have seen. Every image comes once an epoch; the
     last batch of an epoch may be smaller. `flip` and `crop` are those of `augment`.
 
+    Args:
+        said: What a teacher says of them, a `teacher.Said`; None for no teacher.
+
     Returns:
-        A tf.data.Dataset of (images, labels): float32 (N, H, W, 3), normalised, and int32 (N,).
+        A tf.data.Dataset of (images, labels): float32 (N, H, W, 3), normalised, and int32 (N,);
+        with `said` also its probabilities.
     """
 
     def epoch_batches(epoch):
@@ -162,7 +166,9 @@ def training_batches(data, batch_size, seed, epochs, initial_epoch=0, *, flip, c
         def batch(step, chosen):
             step_seed = tf.random.experimental.stateless_fold_in(epoch_seed, step)
             images, labels = _gather(data.train, chosen)
-            return preprocess_input(augment(images, step_seed, flip, crop)), labels
+            shift, mirrored = drawn(tf.size(chosen), step_seed, flip, crop)
+            batch = preprocess_input(moved(images, shift, mirrored)), labels
+            return batch if said is None else (*batch, said.of(chosen, shift, mirrored))
 
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate().map(batch)
 
@@ -179,22 +185,28 @@ def test_batches(data, batch_size=500):
     return tf.data.Dataset.range(len(data.test[0])).batch(batch_size).map(batch).prefetch(2)
 
 
-def with_targets(batches, classes, teacher=None, share=0.0):
-    """Batches with what is to be predicted, (N, classes), in place of the labels.
+def with_targets(batches, classes, share=0.0, temperature=1.0):
+    r"""Batches with what is to be predicted, (N, classes), in place of the labels.
+
+    With 1 at the label and 0 elsewhere as y, and what a teacher said as p, that is
+
+    .. math:: (1 - \texttt{share})\,y + \texttt{share}\,p^{1/T} / \textstyle\sum p^{1/T}
+
+    (G. Hinton et al., 2015; the temperature T is the teacher's alone).
 
     Args:
-        batches: Of `training_batches` or `test_batches`.
+        batches: Of `training_batches` or `test_batches`; y alone where no teacher said anything.
         classes: How many.
-        teacher: A model whose probabilities for the same images, augmented alike, are mixed in
-            (G. Hinton et al., 2015, at temperature 1); None for 1 at the label, 0 elsewhere.
         share: Of the teacher.
+        temperature: T.
     """
 
-    def with_target(images, labels):
+    def with_target(images, labels, said=None):
         target = tf.one_hot(labels, classes)
-        if teacher is not None:
-            taught = tf.cast(teacher(images, training=False), tf.float32)
-            target = (1.0 - share) * target + share * taught
+        if said is not None:
+            said = tf.cast(said, tf.float32) ** (1.0 / temperature)
+            said /= tf.reduce_sum(said, axis=1, keepdims=True)
+            target = (1.0 - share) * target + share * said
         return images, target
 
     return batches.map(with_target).prefetch(2)
@@ -212,13 +224,24 @@ def augment(images, seed, flip, crop):
     Returns:
         uint8, (N, H, W, 3).
     """
-    count, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
+    return moved(images, *drawn(tf.shape(images)[0], seed, flip, crop))
+
+
+def drawn(count, seed, flip, crop):
+    """How so many images are augmented: pixels of shift, int32 (2, N), and mirrored, bool (N,)."""
     shift_seed, mirror_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    shift = tf.random.stateless_uniform([2, count, 1], shift_seed, -crop, crop + 1, dtype=tf.int32)
+    shift = tf.random.stateless_uniform([2, count], shift_seed, -crop, crop + 1, dtype=tf.int32)
+    if not flip:
+        return shift, tf.zeros([count], tf.bool)
+    return shift, tf.random.stateless_uniform([count], mirror_seed, 0, 2, dtype=tf.int32) == 1
+
+
+def moved(images, shift, mirrored):
+    """Images, uint8 (N, H, W, 3), augmented as `drawn` says."""
+    height, width = images.shape[1:3]
+    shift = shift[..., tf.newaxis]
     columns = tf.range(width)[tf.newaxis]
-    if flip:
-        mirrored = tf.random.stateless_uniform([count, 1], mirror_seed, 0, 2, dtype=tf.int32) == 1
-        columns = tf.where(mirrored, width - 1 - columns, columns)
+    columns = tf.where(mirrored[:, tf.newaxis], width - 1 - columns, columns)
     rows = _reflect(tf.range(height)[tf.newaxis] + shift[0], height)
     columns = _reflect(columns + shift[1], width)
     columns = tf.tile(columns[:, tf.newaxis], [1, height, 1])

@@ -8,6 +8,7 @@ results/weights, and the card of all that ships, larq_seresnet/weights/README.md
 """
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -22,6 +23,8 @@ from larq_seresnet.training import callbacks, config, data, flags, pictures, tra
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "larq_seresnet" / "weights"
 LOGS = ROOT / "results" / "weights"
+#: What the card calls the run directory of a teacher.
+TEACHER = "runs/teacher"
 CARD = """\
 # Weights that ship
 
@@ -95,6 +98,9 @@ def ship(run_dir):
     probabilities = packed.predict(preprocess_input(images.test[0]), batch_size=500, verbose=0)
     matrix = confusion_matrix(images.test[1], probabilities.argmax(axis=1))
     pictures.draw_confusion(matrix, images.class_names, model.name, LOGS / f"{stem}.png")
+    taught = pathlib.Path(settings.teacher) if settings.teacher else None
+    if taught:
+        settings = dataclasses.replace(settings, teacher=TEACHER)
     shipped = {
         "name": model.name,
         "file": target.name,
@@ -102,25 +108,27 @@ def ship(run_dir):
         "sha256": hashlib.sha256(target.read_bytes()).hexdigest(),
         "images": int(matrix.sum()),
         "wrong": int(matrix.sum() - np.trace(matrix)),
-        "run": json.loads((run_dir / config.CONFIG_FILE).read_text()),
-        "command": shlex.join(["python", "training/train.py", *flags.words(settings.changed())]),
+        "run": {"arguments": dataclasses.asdict(settings), **facts},
+        "command": _command(settings),
     }
-    texts = {
-        f"{stem}.json": json.dumps(shipped, indent=1) + "\n",
-        f"{stem}.csv": (run_dir / callbacks.LOG_FILE).read_text(),
-    }
-    if settings.teacher_epochs:
-        texts[f"{stem}.teacher.csv"] = (run_dir / train.TEACHER / callbacks.LOG_FILE).read_text()
+    texts = {f"{stem}.csv": (run_dir / callbacks.LOG_FILE).read_text()}
+    if taught:
+        shipped["teacher_command"] = _command(config.load(taught)[0], run_dir=TEACHER)
+        texts[f"{stem}.teacher.csv"] = (taught / callbacks.LOG_FILE).read_text()
+    texts[f"{stem}.json"] = json.dumps(shipped, indent=1) + "\n"
     for name, content in texts.items():
         files.replace(LOGS / name, lambda part, content=content: part.write_text(content))
 
 
-def _check(run_dir, settings, facts):
-    """Checks that a run is whole, on all images, and of code that one can go back to."""
+def _check(run_dir, settings, facts, limits=("limit_train", "limit_test", "held_out")):
+    """Checks that a run is whole, on all images, and of code that one can go back to.
+
+    A teacher may hold some images out: it is not what ships.
+    """
     epochs = len(callbacks.read_log(run_dir / callbacks.LOG_FILE))
     if not (run_dir / config.WEIGHTS_FILE).exists() or epochs < settings.epochs:
         raise ValueError(f"{run_dir} must be a finished run, received {epochs} epochs.")
-    for name in ("limit_train", "limit_test", "held_out"):
+    for name in limits:
         if getattr(settings, name) is not None:
             raise ValueError(
                 f"{run_dir} must be a run on all images, received `{name}` "
@@ -131,8 +139,8 @@ def _check(run_dir, settings, facts):
             raise ValueError(
                 f"{run_dir} must be of code that was committed, received {part['commit']}."
             )
-    if settings.teacher_epochs:
-        _check(run_dir / train.TEACHER, *config.load(run_dir / train.TEACHER))
+    if settings.teacher:
+        _check(pathlib.Path(settings.teacher), *config.load(settings.teacher), limits=())
 
 
 def card(shipped):
@@ -155,8 +163,8 @@ def card(shipped):
         f"`{each['name']}`: recipe `{each['run']['arguments']['recipe']}`, "
         f"{each['run']['arguments']['epochs']} epochs, seed {each['run']['arguments']['seed']}, "
         f"{_code(each['run'])}\n([log](../../results/weights/{_stem(each)}.csv), "
-        f"[config](../../results/weights/{_stem(each)}.json){_teacher_log(each)}):\n\n"
-        f"    {each['command']}\n\n"
+        f"[config](../../results/weights/{_stem(each)}.json)):\n\n"
+        f"    {each['command']}\n\n{_teacher(each)}"
         for each in shipped
     )
     pictures = "".join(
@@ -166,9 +174,18 @@ def card(shipped):
     return CARD.format(table=table, training=training, pictures=pictures, data=described)
 
 
-def _teacher_log(shipped):
-    taught = shipped["run"]["arguments"].get("teacher_epochs")
-    return f", [teacher](../../results/weights/{_stem(shipped)}.teacher.csv)" if taught else ""
+def _teacher(shipped):
+    if "teacher_command" not in shipped:
+        return ""
+    return (
+        f"Its teacher ([log](../../results/weights/{_stem(shipped)}.teacher.csv)):\n\n"
+        f"    {shipped['teacher_command']}\n\n"
+    )
+
+
+def _command(settings, **others):
+    words = flags.words(settings.changed() | others)
+    return shlex.join(["python", "training/train.py", *words])
 
 
 def _code(run):

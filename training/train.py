@@ -27,14 +27,13 @@ from larq_seresnet.training import (
     optimizers,
     pictures,
     relaxation,
+    teacher,
 )
 from larq_seresnet.weights import load_weights
 
 import tensorflow as tf
 
 PACKAGES = ("tensorflow", "tf-keras", "larq", "tensorflow-datasets", "numpy")
-#: Where in a run directory the run of its teacher is.
-TEACHER = "teacher"
 #: What decides on a run besides its arguments: two packages, without the study.
 CODE = (pathlib.Path(larq_seresnet.__path__[0]), pathlib.Path(__file__).parent)
 NOT_CODE = pathlib.Path(__file__).with_name("study")
@@ -69,7 +68,7 @@ def main(argv=None):
         first = _epochs_done(checkpoint, last, run_dir) if resume else 0
         if not first and settings.weights is not None:
             load_weights(model, settings.weights)
-        facts = _facts(images, first, facts)
+        facts = _facts(settings, images, first, facts)
         if not resume:
             _claim(run_dir, overwrite)
             settings.save(run_dir, **facts)  # first of all: what makes it a run directory
@@ -78,7 +77,6 @@ def main(argv=None):
             settings.save(run_dir, **facts)
     with programs.failing(parser):
         (run_dir / config.WEIGHTS_FILE).unlink(missing_ok=True)  # of before these epochs
-        teacher = _teacher(settings, images, run_dir / TEACHER)
         gates = _gate_recorder(settings, images, run_dir)
         board = tf.keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False)
         last_of_all = None if settings.extendable else settings.epochs
@@ -86,7 +84,7 @@ def main(argv=None):
         # after the log, whose clock stops before it; the checkpoint last: an epoch is done when
         # all else of it is written
         run_callbacks = [log, statistics, gates, board, checkpoint]
-        _fit(model, settings, images, range(first, last), run_callbacks, teacher)
+        _fit(model, settings, images, range(first, last), run_callbacks)
         save_weights(model, run_dir / config.WEIGHTS_FILE, images.name, images.class_names)
         pictures.draw_curves(
             callbacks.read_log(run_dir / callbacks.LOG_FILE),
@@ -137,7 +135,8 @@ def _resumed(given, run_dir):
         for name, value in given.items()
         if _as_saved(name, value) != getattr(settings, name)
     }
-    changeable = {*config.ASIDE, "dataset"}  # `check_data` sees to it that it is the same one
+    # `_facts` sees to it that they are the same ones elsewhere
+    changeable = {*config.ASIDE, "dataset", "teacher"}
     if settings.extendable:
         changeable.add("epochs")
     fixed = sorted(set(changed) - changeable)
@@ -170,15 +169,12 @@ def _last_epoch(settings, stop_after):
 
 def going_on(run_dir):
     """The flags with which a training goes on in `run_dir`, or begins anew if it had not begun."""
-    for begun in (run_dir, run_dir / TEACHER):
-        if (begun / "checkpoint" / "checkpoint").exists():
-            return ["--resume"]
+    if (run_dir / "checkpoint" / "checkpoint").exists():
+        return ["--resume"]
     return ["--overwrite"] if run_dir.exists() else []
 
 
 def _epochs_done(checkpoint, last, run_dir):
-    if (run_dir / TEACHER).exists() and not checkpoint.manager.latest_checkpoint:
-        return 0  # cut off while the teacher was trained
     done = checkpoint.restore()
     if done > last:
         raise ValueError(
@@ -224,7 +220,7 @@ def _resolved(settings, images):
     return dataclasses.replace(settings, dataset=images.name, compute_dtype=dtype, flip=flip)
 
 
-def _facts(images, first, earlier):
+def _facts(settings, images, first, earlier):
     """What config.json says of a run besides its arguments: `earlier` facts stay, if it goes on."""
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
     code = {
@@ -232,9 +228,15 @@ def _facts(images, first, earlier):
         "versions": {"python": platform.python_version(), **versions},
         "processor": f"{os.cpu_count()} cores of {machine.processor()}",
     }
+    taught = {}
+    if settings.teacher:
+        teacher.check(pathlib.Path(settings.teacher), images)
+        taught = {"teacher_sha256": teacher.digest(settings.teacher)}
     if not earlier:
-        return {**_data_facts(images), **code}
+        return {**_data_facts(images), **taught, **code}
     check_data(earlier, images)
+    if earlier.get("teacher_sha256") != taught.get("teacher_sha256"):
+        raise ValueError(f"`teacher` {settings.teacher} has other weights than the run began with.")
     resumed = [*earlier.get("resumed", []), {"after_epoch": first, **code}]
     return {**earlier, "resumed": resumed}
 
@@ -327,25 +329,6 @@ def _steps(settings, images):
     return math.ceil(len(images.train[0]) / settings.batch_size)
 
 
-def _teacher(settings, images, run_dir):
-    """The network from which a run learns, trained first where that was not done; None for none."""
-    if not settings.teacher_epochs:
-        return None
-    taught_by = settings.teacher()
-    if not (run_dir / config.WEIGHTS_FILE).exists():
-        print(f"first the teacher, {settings.teacher_epochs} epochs", flush=True)
-        data_dir = {"data_dir": taught_by.data_dir} if taught_by.data_dir else {}
-        changed = taught_by.changed() | data_dir
-        main([*flags.words(changed), "--run-dir", str(run_dir), *going_on(run_dir)])
-    # tf.data, which asks it, computes on the CPU
-    with layers_in(settings.compute_dtype), tf.device("CPU:0"):
-        return SEResNet14(
-            num_classes=len(images.class_names),
-            weights=run_dir / config.WEIGHTS_FILE,
-            **taught_by.model_arguments(),
-        )
-
-
 def hardening(model, settings, images):
     """What lets a compiled model harden as the settings say: callbacks, or none."""
     if not settings.relaxation:
@@ -363,13 +346,16 @@ def _gate_recorder(settings, images, run_dir):
     )
 
 
-def _fit(model, settings, images, epochs, run_callbacks, teacher):
+def _fit(model, settings, images, epochs, run_callbacks):
     """Trains the epochs of a range, counted from 0.
 
     Raises:
         SystemExit: If the loss became NaN or infinite; the last good checkpoint stays.
     """
     classes = len(images.class_names)
+    said = settings.teacher and teacher.ask(
+        settings.teacher, images, settings.flip, settings.crop, settings.compute_dtype
+    )
     batches = data.training_batches(
         images,
         settings.batch_size,
@@ -378,9 +364,10 @@ def _fit(model, settings, images, epochs, run_callbacks, teacher):
         epochs.start,
         flip=settings.flip,
         crop=settings.crop,
+        said=said,
     )
     history = model.fit(
-        data.with_targets(batches, classes, teacher, settings.teacher_share),
+        data.with_targets(batches, classes, settings.teacher_share, settings.teacher_temperature),
         initial_epoch=epochs.start,
         epochs=epochs.stop,
         steps_per_epoch=_steps(settings, images),

@@ -299,12 +299,15 @@ def test_weights_that_cannot_be_proved_are_refused(tmp_path, capsys, name, argum
         {"attention": "se_paper", "fmb": False, "reduction_ratio": 2},
         {"attention": None},
         {"precision": "float32", "activation": "tanh", "fmb": False},
+        {"ends": "int8", "filters": (4, 6, 10)},
+        {"ends": "sum3", "filters": (6, 8, 6), "precision": "w1a1"},
     ],
-    ids=["tanh", "paper", "no_se", "float32"],
+    ids=["tanh", "paper", "no_se", "float32", "int8", "sum3"],
 )
 def test_other_configurations_convert_too(arguments, images):
-    """Every file agrees with its Keras model, and with no other."""
-    model, other = (SEResNet14(filters=(4, 8, 16), **arguments, weights=None) for _ in range(2))
+    """Every file agrees with its Keras model, and with no other; no filter is left as it was."""
+    arguments = {"filters": (4, 8, 16), "weights": None, **arguments}
+    model, other = (SEResNet14(**arguments) for _ in range(2))
     labels = np.zeros(len(images), int)
     for each in (model, other):
         for _ in range(20):  # until BatchNorm knows these maps: probabilities far from 0 and 1
@@ -312,7 +315,8 @@ def test_other_configurations_convert_too(arguments, images):
     weights = "float32" if arguments.get("precision") == "float32" else "1bit"
     for runtime in runtimes.RUNTIMES:
         tflite = convert.convert(model, runtime)
-        converted, named, _ = convert.store(tflite, runtime, weights, strip=True)
+        converted, named, left_alone = convert.store(tflite, runtime, weights, strip=True)
+        assert not left_alone
         assert not verify.compare(model, converted, images, labels).unexplained()
         assert len(verify.compare(other, converted, images, labels).unexplained()) > 4
         operators = anatomy.count_operators(flatbuffer.read(named))

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from larq_seresnet import FMB, ScaledSign, SqueezeExcite
-from larq_seresnet.precision import layers_in
+from larq_seresnet.precision import EightBit, SumOfSigns, layers_in
 
 import tensorflow as tf
 
@@ -89,6 +89,35 @@ def test_squeeze_excite_computes_the_papers_equations(
     expected = _by_hand(features, w0, w1, bias, activation)
     np.testing.assert_allclose(received.numpy()[:, 0, 0], expected, atol=1e-6)
     assert len(layer.weights) == (2 if gate_bias is None else 3)
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "levels"),
+    [
+        (SumOfSigns, [[7, -1, 3, 7], [-3, 7, 1, 5], [1, -7, -7, 1]]),
+        (EightBit, [[127, -1, 42, 127], [-38, 127, 0, 79], [0, -127, -127, 16]]),
+    ],
+)
+def test_levels_are_in_proportion_to_each_channels_greatest_weight(quantizer, levels):
+    """By hand, of three weights in each of four channels; the gradient is that of the identity."""
+    kernel = tf.constant([[0.5, -0.01, 0.1, 0.08], [-0.15, 1.0, 0.0, 0.05], [0, -1.0, -0.3, 0.01]])
+    expected = np.array(levels, np.float32)
+    np.testing.assert_array_equal(quantizer().levels(kernel), expected)
+    scale = 0.2
+    with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        values = quantizer(scale)(kernel)
+    np.testing.assert_allclose(values, 2.5 / quantizer.greatest * scale * expected, rtol=1e-6)
+    np.testing.assert_allclose(tape.gradient(values, kernel), np.full((3, 4), scale), rtol=1e-6)
+    np.testing.assert_allclose(quantizer("fan_in")(kernel), values / scale / 3**0.5, rtol=1e-6)
+    np.testing.assert_array_equal(quantizer().levels(values), expected)  # idempotent
+    assert np.isfinite(quantizer()(0 * kernel)).all()
+
+
+def test_a_sum_of_signs_is_one_of_three_1_bit_kernels():
+    found = SumOfSigns().levels(tf.linspace(-1.0, 1.0, 200)[:, tf.newaxis])
+    sums = {4 * a + 2 * b + c for a in (-1, 1) for b in (-1, 1) for c in (-1, 1)}
+    assert set(found.numpy().ravel()) == sums
 
 
 def test_scaled_sign_has_one_magnitude_and_the_straight_through_gradient():

@@ -349,7 +349,7 @@ def test_every_weight_learns(precision, inputs):
         ({"reduction_ratio": 32}, "received 32"),
         ({"filters": (16, 32)}, r"`filters` must be three positive integers, received \(16, 32\)"),
         ({"filters": 16}, "received 16"),
-        ({"filters": (4, 8, 12)}, r"multiple of the one before .* received \(4, 8, 12\)"),
+        ({"ends": "int4"}, "`ends` must be one of None, 'sum3', 'int8', received 'int4'"),
         ({"shortcut": "max"}, "`shortcut` must be one of 'pool', 'conv', received 'max'"),
         ({"pooling": "sum", "include_top": False}, "`pooling` must be one of None, 'avg', 'max'"),
         ({"pooling": "avg"}, "`pooling` is for include_top=False, received 'avg' with top"),
@@ -376,15 +376,17 @@ def test_wrong_arguments_are_refused(arguments, message):
 
 
 def test_shortcuts_by_hand():
-    """2x2 pixels become their mean, its channels twice; a 1x1 convolution has weights instead."""
-    model = SEResNet14(filters=(4, 8, 8), weights=None)
-    pooled = tf.keras.Model(
-        model.get_layer("stage1_block2_relu").output,
-        model.get_layer("stage2_block1_shortcut").output,
-    )
+    """2x2 pixels become their mean, its channels are repeated; a 1x1 convolution has weights."""
     maps = np.random.default_rng(0).normal(size=(2, 32, 32, 4)).astype(np.float32)
     mean = maps.reshape(2, 16, 2, 16, 2, 4).mean(axis=(2, 4))
-    np.testing.assert_allclose(pooled(maps), np.concatenate([mean, mean], axis=-1), atol=1e-6)
+    for channels in (3, 6, 8, 11):
+        model = SEResNet14(filters=(4, channels, channels), weights=None)
+        pooled = tf.keras.Model(
+            model.get_layer("stage1_block2_relu").output,
+            model.get_layer("stage2_block1_shortcut").output,
+        )
+        expected = np.concatenate([mean] * 3, axis=-1)[..., :channels]
+        np.testing.assert_allclose(pooled(maps), expected, atol=1e-6)
     names = {layer.name for layer in model.layers}
     assert "stage3_block1_shortcut_pool" in names  # channels stay, so nothing is repeated
     assert "stage3_block1_shortcut" not in names

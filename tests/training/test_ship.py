@@ -57,20 +57,24 @@ def test_what_is_shipped_is_what_the_run_computes(finished, tmp_path, capsys):
 
 
 def test_a_teacher_is_checked_and_its_log_kept(finished, capsys):
-    teacher = finished / "teacher"
+    """It may hold images out, and the card does not say where it was."""
+    teacher = finished.parent / "mine"
     shutil.copytree(finished, teacher)
-    _change(finished, {}, teacher_epochs=1)
+    _change(finished, {}, teacher=str(teacher))
     _change(teacher, {"commit": "b-dirty"})
     with pytest.raises(SystemExit):
         ship.main([str(finished)])
     assert "code that was committed, received b-dirty" in capsys.readouterr().err
-    _change(teacher, {"commit": "abc1234"})
+    _change(teacher, {"commit": "abc1234"}, held_out=60)
     ship.main([str(finished)])
     (log,) = ship.LOGS.glob("*.teacher.csv")
     assert log.read_text() == (teacher / "log.csv").read_text()
-    assert (
-        f"[teacher](../../results/weights/{log.name})" in (ship.PACKAGE / "README.md").read_text()
-    )
+    card = (ship.PACKAGE / "README.md").read_text()
+    assert f"Its teacher ([log](../../results/weights/{log.name}))" in card
+    assert "--teacher runs/teacher" in card
+    assert "--held-out 60" in card
+    assert "--run-dir runs/teacher" in card
+    assert str(teacher) not in "".join(path.read_text() for path in ship.LOGS.glob("*.json"))
 
 
 @pytest.mark.parametrize(

@@ -179,27 +179,6 @@ def test_a_run_cut_off_while_its_directory_was_made_is_overwritten(tmp_path, mon
     assert len(_curve(run_dir)) == 1
 
 
-@pytest.mark.slow
-def test_a_teacher_is_trained_first_and_goes_on_where_it_was_cut_off(
-    trained, tmp_path, monkeypatch
-):
-    """And what the run itself begins with is not forgotten meanwhile."""
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    flags = ("--deterministic", "--precision", "w1a1", "--weights", trained("w1a1") / "weights.h5")
-    flags += ("--epochs", 2, "--teacher-epochs", 2)
-    _train(whole, *flags)
-    settings, _ = config.load(whole / "teacher")
-    assert (settings.precision, settings.fmb, settings.epochs) == ("float32", False, 2)
-    untaught = _train(tmp_path / "untaught", *flags[:-1], 0)
-    assert _curve(whole) != _curve(untaught)
-    _cut_off_in_the_second_epoch(monkeypatch, callbacks.ErrorLog, "on_epoch_begin", parts, *flags)
-    assert not (parts / "log.csv").read_text().splitlines()[1:]
-    assert train.going_on(parts) == ["--resume"]
-    train.main(["--resume", "--run-dir", str(parts)])
-    assert _curve(parts / "teacher") == _curve(whole / "teacher")
-    assert _curve(parts) == _curve(whole)
-
-
 def test_only_changed_code_makes_a_commit_dirty(tmp_path):
     """A report that is drawn anew between two runs does not."""
     (tmp_path / "training").mkdir()

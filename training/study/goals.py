@@ -25,8 +25,6 @@ from larq_seresnet.training.study.grid import (
 )
 from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_run
 
-#: For many epochs, over which `w1` learns crops of 2 pixels by heart.
-_TAUGHT = {"teacher_epochs": 25, "crop": 4}
 #: By name, the arguments in which an arm differs from the defaults: `w1`, sigmoid + FMB.
 ARMS: dict[str, dict[str, Any]] = {
     "fmb": {},
@@ -34,8 +32,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "no_se": {"attention": None},
     "no_gradient": {"fmb_gradient": "none"},
     "w1a1": {"precision": "w1a1"},
-    "taught": _TAUGHT,
-    "w1a1_taught": _TAUGHT | {"precision": "w1a1"},
 }
 LABELS = {
     "fmb": "w1, SE + FMB",
@@ -43,8 +39,6 @@ LABELS = {
     "no_se": "w1, no SE",
     "no_gradient": "w1, SE + FMB, gates that never learn",
     "w1a1": "w1a1, SE + FMB",
-    "taught": "w1, SE + FMB, taught",
-    "w1a1_taught": "w1a1, SE + FMB, taught",
 }
 #: Arms, their budget in epochs, and how many seeds.
 PLAN = (
@@ -54,7 +48,6 @@ PLAN = (
     (("no_gradient",), 6, 5),
     (("w1a1",), 6, 3),
     (("fmb", "soft", "no_se"), 25, 3),
-    (("taught", "w1a1_taught"), 100, 1),
 )
 
 
@@ -127,9 +120,7 @@ GOALS = (
         seeds=5,
     ),
     Goal("error, 6 epochs (paper: 36.3 %)", _error("fmb", 6), 0.20, 0.17, seeds=5),
-    Goal("error, 100 epochs (paper: about 12 %)", _error("taught", 100), 0.10, 0.09),
     Goal("`w1a1`: error, 6 epochs", _error("w1a1", 6), 0.32, 0.28, seeds=3),
-    Goal("`w1a1`: error, 100 epochs", _error("w1a1_taught", 100), 0.17, 0.15),
     *(
         goal
         for budget, seeds in ((6, 5), (25, 3))
@@ -194,9 +185,7 @@ def write_report(results):
         "of which must lie below 0 for SE + FMB to beat no SE at 6 epochs. With fewer seeds than "
         "were planned the verdict is that it cannot be told.\n"
         "- Differences: points of error, below 0 SE + FMB is better. The recipe was found with "
-        "SE + FMB: if that favours an arm, it is this one.\n"
-        f"- Taught: crops of {_TAUGHT['crop']} pixels, and a float32 network, trained for "
-        f"{_TAUGHT['teacher_epochs']} epochs first, says what it sees (`--teacher-epochs`).\n\n"
+        "SE + FMB: if that favours an arm, it is this one.\n\n"
         + files.table(("", "goal", "stretch", "measured", ""), rows)
         + "\n"
         + files.table(

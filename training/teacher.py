@@ -1,0 +1,135 @@
+"""What a trained network says of the training images, stored once for all runs that learn from it.
+
+A run shifts and mirrors its images at random; asking the teacher about every image anew would cost
+a third of the training. It is asked about a few views of each instead, and a run takes what was
+said of the view that is nearest to its own.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+
+import numpy as np
+
+from larq_seresnet import SEResNet14, files
+from larq_seresnet.precision import layers_in
+from larq_seresnet.preprocessing import preprocess_input
+from larq_seresnet.training import config, data
+
+import tensorflow as tf
+
+
+def views(flip, crop):
+    """How an image may look: (rows, columns) of shift in pixels, and whether it is mirrored.
+
+    Args:
+        flip, crop: Those of `data.augment`.
+
+    Returns:
+        A list in the order of `Said.nearest`: shifts of -crop, 0 and crop, upright, then mirrored.
+    """
+    shifts = (-crop, 0, crop) if crop else (0,)
+    mirrored = (False, True) if flip else (False,)
+    return [(row, column, each) for each in mirrored for row in shifts for column in shifts]
+
+
+@dataclasses.dataclass(frozen=True)
+class Said:
+    """A teacher's probabilities for the views of all training images.
+
+    Attributes:
+        probabilities: float16, (N, views, classes), in memory or mapped from a file.
+        crop: That of `views`.
+    """
+
+    probabilities: np.ndarray
+    crop: int
+
+    def nearest(self, shift, mirrored):
+        """The numbers of the views nearest to how images were augmented, int32 (N,).
+
+        Args:
+            shift, mirrored: As `data.drawn` returns them.
+        """
+        upright = tf.zeros_like(shift[0])
+        if self.crop:
+            steps = tf.cast(tf.round(shift / self.crop), tf.int32) + 1
+            upright = 3 * steps[0] + steps[1]
+        return upright + tf.cast(mirrored, tf.int32) * (9 if self.crop else 1)
+
+    def of(self, chosen, shift, mirrored):
+        """The probabilities for images by their numbers, float16 (n, classes)."""
+        said = self.probabilities
+        places = [chosen, self.nearest(shift, mirrored)]
+        rows = tf.numpy_function(lambda *place: said[place], places, said.dtype)
+        return tf.ensure_shape(rows, [None, said.shape[-1]])
+
+
+def ask(run_dir, images, flip, crop, compute_dtype):
+    """What a teacher says, a `Said`, computed once and stored in the teacher's run directory.
+
+    Args:
+        run_dir: Of the teacher, finished.
+        images: A `data.ImageSet`.
+        flip, crop: See `views`.
+        compute_dtype: Of the teacher's layers.
+
+    Raises:
+        ValueError: If `run_dir` is no finished run of the same classes and shape of images.
+    """
+    run_dir = pathlib.Path(run_dir)
+    settings = check(run_dir, images)
+    of_what = hashlib.sha256(images.train[0])
+    of_what.update(digest(run_dir).encode())
+    path = run_dir / f"said_{of_what.hexdigest()[:12]}_{'flip' if flip else 'upright'}{crop}.npy"
+    if not path.exists():
+        with layers_in(compute_dtype):
+            model = SEResNet14(
+                num_classes=len(images.class_names),
+                weights=run_dir / config.WEIGHTS_FILE,
+                **settings.model_arguments(),
+            )
+        chosen = views(flip, crop)
+        print(f"asking the teacher about {len(chosen)} views of every image", flush=True)
+        files.replace(path, lambda part: _write(part, model, images.train[0], chosen))
+    return Said(np.load(path, mmap_mode="r"), crop)
+
+
+def check(run_dir, images):
+    """The `Config` of a teacher that fits some images; raises ValueError for another."""
+    if not (run_dir / config.WEIGHTS_FILE).exists():
+        raise ValueError(f"`teacher` must be the directory of a finished run, received {run_dir}.")
+    settings, facts = config.load(run_dir)
+    shape = images.train[0].shape[1:]
+    if settings.input_shape != shape:
+        raise ValueError(
+            f"`teacher` {run_dir} must take images of {shape}, it takes {settings.input_shape}."
+        )
+    if facts["class_names"] != list(images.class_names):
+        raise ValueError(
+            f"`teacher` {run_dir} must know the same classes, it knows {facts['class_names']}."
+        )
+    return settings
+
+
+def digest(run_dir):
+    """The SHA-256 of a teacher's weights."""
+    return hashlib.sha256((pathlib.Path(run_dir) / config.WEIGHTS_FILE).read_bytes()).hexdigest()
+
+
+def _write(part, model, images, chosen, batch_size=500):
+    shape = (len(images), len(chosen), model.output_shape[-1])
+    with open(part, "wb") as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(images), batch_size):
+            batch = tf.constant(images[start : start + batch_size])
+            said = [model.predict_on_batch(_seen(batch, view)) for view in chosen]
+            file.write(np.stack(said, axis=1).astype("<f2").tobytes())
+
+
+def _seen(batch, view):
+    """Images as a model takes them, all in one view."""
+    row, column, mirrored = view
+    shift = tf.repeat([[row], [column]], len(batch), axis=1)
+    return preprocess_input(data.moved(batch, shift, tf.fill([len(batch)], mirrored)))
