@@ -90,6 +90,22 @@ class RepeatChannels(tf.keras.layers.Layer):
 
 @lq.utils.register_keras_custom_object
 @tf.keras.utils.register_keras_serializable(package="larq_seresnet")
+class Shift(tf.keras.layers.Layer):
+    """x + b, with one trained b a channel that begins at 0: where the sign after it turns.
+
+    After Z. Liu et al., "ReActNet", ECCV 2020. Input and output: (N, H, W, C).
+    """
+
+    def build(self, input_shape):
+        self.shift = self.add_weight("shift", [input_shape[-1]], initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs):
+        return inputs + self.shift
+
+
+@lq.utils.register_keras_custom_object
+@tf.keras.utils.register_keras_serializable(package="larq_seresnet")
 class SqueezeExcite(tf.keras.layers.Layer):
     r"""The channel attention of the paper, Eq. 1-4: one value a channel.
 

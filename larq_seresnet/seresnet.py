@@ -1,12 +1,20 @@
 """SEResNet14: the architecture, one run from image to class."""
 
+import functools
 import json
 import types
 
 import larq as lq
 
 from larq_seresnet.arguments import check_choice, check_keras_settings, is_count
-from larq_seresnet.layers import FMB, FMB_GRADIENTS, GATE_ACTIVATIONS, RepeatChannels, SqueezeExcite
+from larq_seresnet.layers import (
+    FMB,
+    FMB_GRADIENTS,
+    GATE_ACTIVATIONS,
+    RepeatChannels,
+    Shift,
+    SqueezeExcite,
+)
 from larq_seresnet.precision import ENDS, PRECISIONS
 from larq_seresnet.weights import load_weights
 
@@ -66,6 +74,7 @@ def SEResNet14(
     shortcut="pool",
     head="norm",
     ends=None,
+    shift=False,
     filters=FILTERS,
     name=None,
 ):
@@ -106,6 +115,8 @@ def SEResNet14(
         ends: What the kernels of the stem and the classifier are in "w1" and "w1a1": None, one bit
             as all others; "sum3", sums of three 1-bit kernels with the scales 4, 2 and 1; "int8", 8
             bits. Means nothing for "float32".
+        shift: Whether each channel of a 1-bit input gets a trained shift before its sign (`Shift`).
+            Means nothing where inputs are not 1-bit.
         filters: Channels of the three stages.
         name: Of the model, default its configuration.
 
@@ -121,8 +132,8 @@ def SEResNet14(
             channels_last, float32 and, at most, a mixed precision.
     """
     check_keras_settings()
-    if precision == "float32":
-        ends = None
+    ends = None if precision == "float32" else ends
+    shift = shift if precision == "w1a1" else False
     if attention is None:
         activation, fmb, fmb_gradient, reduction_ratio = "sigmoid", False, "none", 1
     arguments = types.SimpleNamespace(
@@ -135,6 +146,7 @@ def SEResNet14(
         shortcut=shortcut,
         head=head,
         ends=ends,
+        shift=shift,
         filters=filters,
         num_classes=num_classes,
         include_top=include_top,
@@ -160,8 +172,10 @@ def SEResNet14(
 def _features(x, arguments):
     """The stem and the three stages."""
     quantizers = PRECISIONS[arguments.precision]
-    block = _binary_block if quantizers.input_quantizer else _float_block
+    block = _float_block
     gate, skip = _gate(arguments, quantizers), _skip(arguments, quantizers)
+    if quantizers.input_quantizer:
+        block = functools.partial(_binary_block, shift=arguments.shift)
     stem = _end(arguments, 1.0) or quantizers.kernel_quantizer
     x = _conv(x, arguments.filters[0], 3, 1, quantizers, "stem", stem)
     x = _batch_norm(x, "stem")
@@ -186,7 +200,7 @@ def _float_block(x, channels, strides, quantizers, gate, skip, name):
     return _relu(x, name)
 
 
-def _binary_block(x, channels, strides, quantizers, gate, skip, name):
+def _binary_block(x, channels, strides, quantizers, gate, skip, name, shift):
     """Convolutions on +-1: a shortcut around each carries what their sign loses.
 
     ReLU stands before BatchNorm because LCE fuses them into the convolution in this order only.
@@ -194,6 +208,8 @@ def _binary_block(x, channels, strides, quantizers, gate, skip, name):
     for i in (1, 2):
         strides = strides if i == 1 else 1
         shortcut = skip(x, channels, strides, name) if i == 1 else x
+        if shift:
+            x = Shift(name=f"{name}_{i}_shift")(x)
         x = _conv(x, channels, 3, strides, quantizers, f"{name}_{i}", binary_input=True)
         x = _relu(x, f"{name}_{i}")
         x = _batch_norm(x, f"{name}_{i}")
@@ -317,6 +333,8 @@ def _name(arguments):
         parts.append(f"{arguments.shortcut}_shortcut")
     if arguments.head != "norm":
         parts.append(f"{arguments.head}_head")
+    if arguments.shift:
+        parts.append("shift")
     if arguments.ends:
         parts.append(f"{arguments.ends}_ends")
     if tuple(arguments.filters) != FILTERS:
@@ -362,6 +380,7 @@ def _check_arguments(arguments):
         ("shortcut", SHORTCUTS),
         ("head", HEADS),
         ("ends", ENDS),
+        ("shift", (True, False)),
         ("pooling", POOLINGS),
     ):
         check_choice(name, getattr(arguments, name), allowed)

@@ -37,7 +37,7 @@ SHIPPED: dict[str, dict[str, tuple[str, str]]] = {
 LATENT = 0.1
 _TOP = ("classifier", "classifier_bn")
 #: Arguments that files of before lack, and what they were.
-_NEWER_ARGUMENTS = {"ends": None}
+_NEWER_ARGUMENTS = {"ends": None, "shift": False}
 #: Arguments that may differ from the file's; shapes and top are checked by themselves.
 _FREE_ARGUMENTS = ("fmb_gradient", "input_shape", "num_classes", "include_top", "pooling")
 
@@ -203,7 +203,7 @@ def load_weights(model, weights):
         ValueError: If `model` does not come from `SEResNet14`, or `weights` is neither, was
             damaged, or is for other arguments or shapes.
     """
-    asked = _configuration(model)
+    asked = _NEWER_ARGUMENTS | _configuration(model)
     shipped = isinstance(weights, str) and weights in SHIPPED
     path = _shipped_file(weights, asked["precision"]) if shipped else weights
     contents = read(path)
@@ -229,7 +229,6 @@ def load_weights(model, weights):
 
 def _check_arguments(stored, asked, path, hint):
     """Checks that weights for the arguments `stored` are weights for `asked`."""
-    stored, asked = _NEWER_ARGUMENTS | stored, _NEWER_ARGUMENTS | asked
     if stored.keys() != asked.keys():
         raise ValueError(
             f"`weights` {path} is of another version, whose arguments differ in "
@@ -305,7 +304,8 @@ def read(path):
             f"larq_seresnet.save_weights, received {str(path)!r}"
             f"{'' if not is_path or os.path.exists(path) else ', which does not exist'}."
         )
-    return kind(path)
+    contents = kind(path)
+    return dataclasses.replace(contents, configuration=_NEWER_ARGUMENTS | contents.configuration)
 
 
 def _is_zip(path):

@@ -118,6 +118,9 @@ class Config:
         choices=list(ENDS),
         metavar="{none,sum3,int8}",
     )
+    shift: bool = _flag(
+        "model", False, "w1a1: a trained shift of each channel before its sign", before=False
+    )
     filters: tuple[int, ...] = _flag(
         "model", (16, 32, 64), "channels of the three stages", type=int, nargs=3, metavar="C"
     )

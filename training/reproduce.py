@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from larq_seresnet.training.study import ablation, goals, paper, runs
+from larq_seresnet.training.study import ablation, frontier, goals, paper, runs
 
 RESULTS, RUNS = pathlib.Path("results"), pathlib.Path("runs")
 
@@ -88,6 +88,12 @@ PROFILES = {
         results=RESULTS / "recipe",
         folder=RUNS / "ablation",
     ),
+    "frontier": Profile(
+        frontier.runs(),
+        frontier.write_report,
+        results=RESULTS / "frontier",
+        folder=RUNS / "frontier",
+    ),
     "goals": Profile(
         goals.runs(),
         goals.write_report,
@@ -104,7 +110,7 @@ def _parser():
         choices=list(PROFILES),
         default="short",
         help="tuning, smoke, short, full: how much of the paper's grid; ablation: the steps to "
-        "recipe fast; goals: what it reaches (default: short)",
+        "recipe fast; frontier: shapes of one size; goals: what it reaches (default: short)",
     )
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms")
     parser.add_argument(

@@ -300,7 +300,7 @@ def test_weights_that_cannot_be_proved_are_refused(tmp_path, capsys, name, argum
         {"attention": None},
         {"precision": "float32", "activation": "tanh", "fmb": False},
         {"ends": "int8", "filters": (4, 6, 10)},
-        {"ends": "sum3", "filters": (6, 8, 6), "precision": "w1a1"},
+        {"ends": "sum3", "shift": True, "filters": (6, 8, 6), "precision": "w1a1"},
     ],
     ids=["tanh", "paper", "no_se", "float32", "int8", "sum3"],
 )

@@ -85,6 +85,24 @@ def draw_budgets(points, paper, path):
     _save(figure, path)
 
 
+def draw_frontier(points, path):
+    """Draws error against the memory of activations; a larger dot computes more.
+
+    Args:
+        points: By name, the `frontier.Cost` of a network and the errors of its seeds.
+        path: Where to, without ending: written as .png and .svg.
+    """
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    for (name, (cost, errors)), colour in zip(points.items(), cycle(COLOURS), strict=False):
+        place = cost.memory / 1000, 100 * errors.mean()
+        axes.scatter(*place, s=cost.macs / 400_000, color=colour, alpha=0.7, lw=0)
+        axes.annotate(name, place, xytext=(5, 4), textcoords="offset points", fontsize=7)
+    axes.set(xlabel="activations in LiteRT, kB", ylabel="error, %")
+    axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
 def draw_gate_values(values, gates, title, path):
     """Draws the attention values of each channel of a module, and their gates, for many images.
 

@@ -1,0 +1,140 @@
+"""The shapes that S might have: what a file of 40 kB gives, by widths, gates and ends."""
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+
+from larq_seresnet import SEResNet14, files
+from larq_seresnet.export import anatomy, convert, flatbuffer
+from larq_seresnet.training import data
+from larq_seresnet.training.study import document, figures
+from larq_seresnet.training.study.ablation import HELD_OUT
+from larq_seresnet.training.study.grid import Grid, each_seed
+from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_run
+
+BUDGET, SEEDS = 6, (0, 1)
+_EVEN = {"filters": (24, 40, 56)}
+#: By name, the arguments of `Config` of `w1` networks with some 200,000 weights.
+SHAPES: dict[str, dict[str, Any]] = {
+    "he": {},
+    "he_int8": {"ends": "int8"},
+    "he_sum3": {"ends": "sum3"},
+    "he_no_se": {"attention": None},
+    "16_48_56": {"filters": (16, 48, 56)},
+    "16_40_60": {"filters": (16, 40, 60)},
+    "20_44_56": {"filters": (20, 44, 56)},
+    "24_40_56": _EVEN,
+    "24_40_56_int8": _EVEN | {"ends": "int8"},
+    "24_40_56_sum3": _EVEN | {"ends": "sum3"},
+    "24_40_56_r2": _EVEN | {"reduction_ratio": 2},
+    "24_40_56_r4": _EVEN | {"reduction_ratio": 4},
+    "24_40_56_r8": _EVEN | {"reduction_ratio": 8},
+    "24_40_56_no_se": _EVEN | {"attention": None},
+    "24_44_60_no_se": {"filters": (24, 44, 60), "attention": None},
+    "28_44_48": {"filters": (28, 44, 48)},
+    "32_40_48": {"filters": (32, 40, 48)},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a network takes on a device.
+
+    Attributes:
+        bits: Weights of kernels.
+        file: Bytes of LCE's file, filters in bits, without names.
+        macs: Multiply-accumulates of one image.
+        largest: Values of the largest feature map.
+        memory: Bytes of activations that live at once in LiteRT at most, filters not unpacked.
+    """
+
+    bits: int
+    file: int
+    macs: int
+    largest: int
+    memory: int
+
+
+def cost(arguments):
+    """The `Cost` of a network, from its converted files; weights do not matter."""
+    model = SEResNet14(weights=None, **arguments)
+    plain = convert.convert(model, "litert")
+    content = flatbuffer.read(plain)
+    return Cost(
+        bits=sum(int(np.prod(each.shape)) for each in model.weights if each.shape.rank > 1),
+        file=len(convert.to_tflite(model, strip=True).tflite),
+        macs=sum(anatomy.macs(content).values()),
+        largest=max(int(np.prod(layer.output_shape[1:])) for layer in model.layers[1:]),
+        memory=anatomy.peak_activations(content),
+    )
+
+
+def runs():
+    """All shapes with the first seed, then with the next one."""
+    return [
+        budget_run(name, arguments | {"held_out": HELD_OUT}, BUDGET, seed)
+        for seed in SEEDS
+        for name, arguments in SHAPES.items()
+    ]
+
+
+def write_report(results):
+    """Draws README.md and frontier.png of a folder from the logs it holds."""
+    grid = Grid(results / "logs", arms_of(runs()))
+    costs = _costs(results / "costs.json")
+    found = {name: grid.at(BUDGET, budget_arm(name, BUDGET))[0] for name in SHAPES}
+    rows = [
+        (
+            f"`{name}`",
+            _described(arguments),
+            *(f"{getattr(costs[name], part):,}" for part in ("bits", "file", "macs", "memory")),
+            each_seed(found[name]),
+        )
+        for name, arguments in SHAPES.items()
+    ]
+    header = (
+        "",
+        "differs from He's widths, 1-bit ends, r = 1 in",
+        "weights",
+        "file, bytes",
+        "multiply-accumulates",
+        "activations, bytes",
+        "error",
+    )
+    text = (
+        "# Shapes of one size\n\n"
+        f"`python training/reproduce.py --profile frontier`: `w1`, sigmoid + FMB, {BUDGET} epochs "
+        f"of recipe `fast`. {data.describe(*grid.data())} Mean and the seeds' values. File: LCE, "
+        "filters in bits; activations: those that live at once in LiteRT at most.\n\n"
+        + files.table(header, rows)
+        + f"\n![error against memory](frontier.png)\n\nFrom {grid.provenance()}\n"
+    )
+    document.write(results / "README.md", text)
+    drawn = {name: (costs[name], errors) for name, errors in found.items() if errors.size}
+    figures.draw_frontier(drawn, results / "frontier")
+
+
+def _costs(path):
+    """The costs of all shapes, kept beside the report: to convert takes longer than to draw."""
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    wanted = {name: json.dumps(arguments) for name, arguments in SHAPES.items()}
+    for name, arguments in SHAPES.items():
+        if kept.get(name, {}).get("arguments") != wanted[name]:
+            kept[name] = {"arguments": wanted[name], **vars(cost(arguments))}
+    kept = {name: kept[name] for name in SHAPES}
+    text = json.dumps(kept, indent=1) + "\n"
+    files.replace(path, lambda part: part.write_text(text))
+    return {
+        name: Cost(**{part: value for part, value in each.items() if part != "arguments"})
+        for name, each in kept.items()
+    }
+
+
+def _described(arguments):
+    return ", ".join(f"{name} {_value(value)}" for name, value in arguments.items()) or "-"
+
+
+def _value(value):
+    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
