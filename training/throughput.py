@@ -80,7 +80,8 @@ def main(argv=None):
             f"{name}: median {statistics.median(found):.0f} images/s, {min(found):.0f} to "
             f"{max(found):.0f} in {len(found)}; {statistics.median(found) / base:.2f} times plain"
         )
-    seconds = statistics_seconds(settings, images)
+    model = train.compiled_model(settings, images)
+    seconds = statistics_seconds(model, images)
     epoch = CIFAR10_IMAGES / statistics.median(rates["train.py"])
     print(
         f"BatchNorm's statistics before a test, of {batch_norm.IMAGES:,} images: {seconds:.2f} s, "
@@ -88,7 +89,7 @@ def main(argv=None):
     )
     print(f"on {os.cpu_count()} cores, {machine.processor()}, computing in {dtype.name}")
     if arguments.profile:
-        found = profile(settings, images)
+        found = profile(model, settings, images)
         print(f"a step of {settings.batch_size} images, milliseconds of all cores together:")
         for operator, milliseconds in found.most_common():
             if milliseconds >= 0.01 * found.total():
@@ -189,13 +190,13 @@ def convolution_seconds(model, batch_size, dtype):
     return seconds
 
 
-def statistics_seconds(settings, images):
+def statistics_seconds(model, images):
     """The median time of estimating BatchNorm's statistics before a test.
 
     Of as many images as before any but the last test, though there may be fewer to take them from.
     """
     estimator = batch_norm.BatchNormEstimator(images)
-    estimator.set_model(train.compiled_model(settings, images))
+    estimator.set_model(model)
     chosen = np.resize(images.train[0], (batch_norm.IMAGES, *images.train[0].shape[1:]))
     estimator.estimate(chosen)  # traces
     return statistics.median(
@@ -203,17 +204,17 @@ def statistics_seconds(settings, images):
     )
 
 
-def profile(settings, images):
+def profile(model, settings, images):
     """Where a step of train.py goes, by TensorFlow's profiler.
 
     Args:
+        model: What is trained, compiled.
         settings: The `Config` of a run, nothing left to the machine.
         images: A `data.ImageSet`.
 
     Returns:
         A Counter: by type of operator, milliseconds a step, those of all threads added.
     """
-    model = train.compiled_model(settings, images)
     train.hardening(model, settings, images)
     batches = data.training_batches(
         images, settings.batch_size, 0, epochs=1000, flip=settings.flip, crop=settings.crop

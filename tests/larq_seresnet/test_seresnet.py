@@ -235,9 +235,16 @@ def test_keras_settings_that_do_not_fit_are_refused(setter, value, usual, messag
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param("saved_model", marks=pytest.mark.slow), "model.h5", "model.keras"]
+    ("kind", "precision"),
+    [
+        pytest.param("saved_model", "w1a1", marks=pytest.mark.slow),  # of w1: test_saved_models
+        *(
+            (kind, precision)
+            for kind in ("model.h5", "model.keras")
+            for precision in ("w1", "w1a1")
+        ),
+    ],
 )
-@pytest.mark.parametrize("precision", ["w1", "w1a1"])
 def test_save_and_load(tmp_path, inputs, kind, precision, small_model):
     model = small_model(precision=precision)
     model.save(tmp_path / kind)

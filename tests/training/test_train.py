@@ -341,7 +341,7 @@ def test_a_diverged_run_fails_and_keeps_no_broken_checkpoint(tmp_path, monkeypat
 def test_the_readmes_command_on_a_piece_of_cifar10(tmp_path):
     """In a process of its own, as a user starts it: data set found, bfloat16 where it pays."""
     command = [sys.executable, "training/train.py", "--fmb", "--activation", "sigmoid"]
-    flags = "--limit-train 2000 --limit-test 500 --epochs 3 --batch-size 50 --run-dir".split()
+    flags = "--limit-train 1000 --limit-test 250 --epochs 3 --batch-size 25 --run-dir".split()
     process = subprocess.run(
         [*command, *flags, str(tmp_path / "run")], cwd=ROOT, capture_output=True, text=True
     )
@@ -349,7 +349,7 @@ def test_the_readmes_command_on_a_piece_of_cifar10(tmp_path):
     rows = callbacks.read_log(tmp_path / "run" / "log.csv")
     assert {row["dataset"] for row in rows} == {"cifar10"}
     assert rows[-1]["train_error"] < 0.75
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["train_images"] == 2000
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["train_images"] == 1000
 
 
 def test_models_that_differ_in_a_layer_begin_with_the_same_weights_elsewhere():

@@ -186,7 +186,12 @@ def _errors(path):
 
 
 def estimate(statistic: Callable, samples) -> Estimate:
-    """A statistic of paired samples, (arms, seeds), with its intervals."""
+    """A statistic of paired samples, (arms, seeds), with its intervals.
+
+    Args:
+        statistic: Of the arms, each an array, along `axis`, the last one unless it is given.
+        samples: Array-like.
+    """
     samples = np.atleast_2d(samples)
     seeds = samples.shape[1]
     if not seeds:
@@ -198,7 +203,7 @@ def estimate(statistic: Callable, samples) -> Estimate:
         tuple(samples),
         statistic,
         paired=True,
-        vectorized=False,
+        vectorized=True,
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
@@ -227,12 +232,16 @@ def mean_error(grid, arm, epochs):
 
 def reduction(grid, arm, base, epochs):
     """By which part of itself the mean error of `base` falls with `arm`, seeds paired."""
-    return estimate(lambda a, b: 1 - np.mean(a) / np.mean(b), grid.at(epochs, arm, base))
+    return estimate(
+        lambda a, b, axis=-1: 1 - np.mean(a, axis) / np.mean(b, axis), grid.at(epochs, arm, base)
+    )
 
 
 def difference(grid, arm, other, epochs):
     """How much greater the error of `arm` is than that of `other`, seeds paired."""
-    return estimate(lambda a, b: np.mean(a) - np.mean(b), grid.at(epochs, arm, other))
+    return estimate(
+        lambda a, b, axis=-1: np.mean(a, axis) - np.mean(b, axis), grid.at(epochs, arm, other)
+    )
 
 
 def mean_share(modules, key):
@@ -269,8 +278,8 @@ def fewer_epochs(grid, arm, base):
         for each in (arm, base)
     }
 
-    def fewer(own, others):
-        return 1 - np.median(own) / np.median(others)
+    def fewer(own, others, axis=-1):
+        return 1 - np.median(own, axis) / np.median(others, axis)
 
     (soon, late), (base_soon, base_late) = bounds[arm], bounds[base]
     return estimate(fewer, [late, base_soon]), estimate(fewer, [soon, base_late])
