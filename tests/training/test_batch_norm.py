@@ -90,7 +90,8 @@ def test_training_goes_on_as_if_nothing_had_been_estimated(tmp_path, monkeypatch
     """To the last bit, in all but what is tested and BatchNorm's statistics."""
 
     def trained(name):
-        run_dir = train.main([*TINY, "--precision", "w1a1", "--run-dir", str(tmp_path / name)])
+        flags = ["--precision", "w1a1", "--attention", "none", "--run-dir", str(tmp_path / name)]
+        run_dir = train.main([*TINY, *flags])
         images = data.load("digits", limit_train=256, limit_test=50)
         model = train.compiled_model(train.config.load(run_dir)[0], images)
         callbacks.Checkpoint(run_dir / "checkpoint", model).restore()

@@ -253,15 +253,19 @@ def test_the_command_that_began_a_run_resumes_it_also_where_its_folder_moved(
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_later(tmp_path, capsys):
-    """No file may grow beyond what the first checkpoint needs, so the second epoch's fails."""
+def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_later(tmp_path, capsys, monkeypatch):
+    """From the second epoch on no file may grow beyond what a checkpoint needs."""
     run_dir = tmp_path / "run"
     limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    _train(run_dir, "--epochs", 2, "--stop-after", 1)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most))
+
+    def fill(self, epoch, logs=None):
+        if epoch == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most))
+
     try:
-        with pytest.raises(SystemExit) as stop:
-            _train(run_dir, "--epochs", 2, "--resume")
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+            patch.setattr(callbacks.Checkpoint, "on_epoch_begin", fill)
+            _train(run_dir, "--epochs", 2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
     assert stop.value.code == 1
