@@ -4,6 +4,40 @@ import numbers
 
 import tensorflow as tf
 
+#: Channels of the stages in He et al.'s network for CIFAR-10.
+FILTERS = (16, 32, 64)
+
+
+def configuration_name(configuration):
+    """What of the arguments of `SEResNet14` is not the default, after what always matters.
+
+    Args:
+        configuration: All of them but `input_tensor`, `weights` and `name`: a dict.
+    """
+    parts = ["seresnet14", configuration["precision"]]
+    if configuration["attention"] is None:
+        parts.append("no_se")
+    else:
+        parts += [configuration["attention"], configuration["activation"]]
+        if configuration["fmb"]:
+            through = configuration["fmb_gradient"] == "straight_through"
+            parts.append("fmb" if through else "fmb_no_gradient")
+        if configuration["reduction_ratio"] != 1:
+            parts.append(f"r{configuration['reduction_ratio']}")
+    if configuration["shortcut"] != "pool":
+        parts.append(f"{configuration['shortcut']}_shortcut")
+    if configuration["head"] != "norm":
+        parts.append(f"{configuration['head']}_head")
+    if configuration["shift"]:
+        parts.append("shift")
+    if configuration["ends"]:
+        parts.append(f"{configuration['ends']}_ends")
+    if tuple(configuration["filters"]) != FILTERS:
+        parts.append("-".join(map(str, configuration["filters"])))
+    if not configuration["include_top"]:
+        parts.append("no_top")
+    return "_".join(parts)
+
 
 def check_choice(name, value, allowed):
     """Raises ValueError naming the argument, what is allowed and what was received."""

@@ -6,7 +6,13 @@ import types
 
 import larq as lq
 
-from larq_seresnet.arguments import check_choice, check_keras_settings, is_count
+from larq_seresnet.arguments import (
+    FILTERS,
+    check_choice,
+    check_keras_settings,
+    configuration_name,
+    is_count,
+)
 from larq_seresnet.layers import (
     FMB,
     FMB_GRADIENTS,
@@ -28,7 +34,6 @@ POOLINGS = {
     "avg": tf.keras.layers.GlobalAveragePooling2D,
     "max": tf.keras.layers.GlobalMaxPooling2D,
 }
-FILTERS = (16, 32, 64)
 
 
 @lq.utils.register_keras_custom_object  # HDF5 files name a model's class without its package
@@ -162,7 +167,7 @@ def SEResNet14(
         x = POOLINGS[pooling](name=f"{pooling}_pool")(x)
 
     inputs = image if input_tensor is None else tf.keras.utils.get_source_inputs(input_tensor)
-    model = SEResNet(inputs, x, name=name or _name(arguments))
+    model = SEResNet(inputs, x, name=name or configuration_name(vars(arguments)))
     model.configuration = json.dumps(vars(arguments), default=int)  # numpy's integers, if need be
     if weights is not None:
         load_weights(model, weights)
@@ -314,34 +319,6 @@ def _batch_norm(x, name):
 
 def _relu(x, name):
     return tf.keras.layers.ReLU(name=f"{name}_relu")(x)
-
-
-def _name(arguments):
-    """The model's name: what of its configuration is not the default, after what always matters."""
-    parts = ["seresnet14", arguments.precision]
-    if arguments.attention is None:
-        parts.append("no_se")
-    else:
-        parts += [arguments.attention, arguments.activation]
-        if arguments.fmb:
-            parts.append(
-                "fmb" if arguments.fmb_gradient == "straight_through" else "fmb_no_gradient"
-            )
-        if arguments.reduction_ratio != 1:
-            parts.append(f"r{arguments.reduction_ratio}")
-    if arguments.shortcut != "pool":
-        parts.append(f"{arguments.shortcut}_shortcut")
-    if arguments.head != "norm":
-        parts.append(f"{arguments.head}_head")
-    if arguments.shift:
-        parts.append("shift")
-    if arguments.ends:
-        parts.append(f"{arguments.ends}_ends")
-    if tuple(arguments.filters) != FILTERS:
-        parts.append("-".join(map(str, arguments.filters)))
-    if not arguments.include_top:
-        parts.append("no_top")
-    return "_".join(parts)
 
 
 def _image_input(input_shape, input_tensor, include_top):

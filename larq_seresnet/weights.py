@@ -17,18 +17,17 @@ import larq as lq
 import numpy as np
 
 from larq_seresnet import files
+from larq_seresnet.arguments import configuration_name
 from larq_seresnet.precision import EightBit, SumOfSigns
 
-#: The weights that ship, by data set and precision: the configuration's name, its file's SHA-256.
-SHIPPED: dict[str, dict[str, tuple[str, str]]] = {
+#: The weights that ship, by data set: the SHA-256 of each file, by the configuration's name.
+SHIPPED: dict[str, dict[str, str]] = {
     "cifar10": {
-        "w1": (
-            "seresnet14_w1_se_sigmoid_fmb",
-            "c6a98cae5c0b5bbc57c90d63622c2f5243549410d6dbc2a6f052672a0830a4da",
+        "seresnet14_w1_se_sigmoid_fmb": (
+            "c6a98cae5c0b5bbc57c90d63622c2f5243549410d6dbc2a6f052672a0830a4da"
         ),
-        "w1a1": (
-            "seresnet14_w1a1_se_sigmoid_fmb",
-            "62b334b86059f2e422bb4db1dfa60295fdf749d5d27cc4876cd99485a972cf2c",
+        "seresnet14_w1a1_se_sigmoid_fmb": (
+            "62b334b86059f2e422bb4db1dfa60295fdf749d5d27cc4876cd99485a972cf2c"
         ),
     },
 }
@@ -205,9 +204,9 @@ def load_weights(model, weights):
     """
     asked = _NEWER_ARGUMENTS | _configuration(model)
     shipped = isinstance(weights, str) and weights in SHIPPED
-    path = _shipped_file(weights, asked["precision"]) if shipped else weights
+    path = _shipped_file(weights, asked) if shipped else weights
     contents = read(path)
-    _check_arguments(contents.configuration, asked, path, _what_ships(weights) if shipped else "")
+    _check_arguments(contents.configuration, asked, path)
     layers, classes = contents.layers, contents.configuration["num_classes"]
     if asked["num_classes"] != classes:
         layers = {name: layers[name] for name in layers if name not in _TOP}
@@ -227,7 +226,7 @@ def load_weights(model, weights):
         layer.set_weights(values)
 
 
-def _check_arguments(stored, asked, path, hint):
+def _check_arguments(stored, asked, path):
     """Checks that weights for the arguments `stored` are weights for `asked`."""
     if stored.keys() != asked.keys():
         raise ValueError(
@@ -237,7 +236,7 @@ def _check_arguments(stored, asked, path, hint):
     for name, value in stored.items():
         if asked[name] != value and name not in _FREE_ARGUMENTS:
             raise ValueError(
-                f"`weights` {path} is for {name}={value!r}, received {name}={asked[name]!r}.{hint}"
+                f"`weights` {path} is for {name}={value!r}, received {name}={asked[name]!r}."
             )
     if asked["include_top"] and not stored["include_top"]:
         raise ValueError(f"`weights` {path} is for include_top=False, received include_top=True.")
@@ -262,25 +261,20 @@ def shipped_files():
     return {
         f"{name}_{dataset}": folder / f"{name}_{dataset}.npz"
         for dataset, shipped in SHIPPED.items()
-        for name, _ in shipped.values()
+        for name in shipped
     }
 
 
-def _what_ships(dataset):
-    there_are = ", ".join(name for name, _ in SHIPPED[dataset].values())
-    return f" What ships: {there_are}; weights=None starts from initial ones."
-
-
-def _shipped_file(dataset, precision):
-    """The file that ships for a precision, its SHA-256 checked."""
-    if precision not in SHIPPED[dataset]:
-        allowed = " or ".join(map(repr, SHIPPED[dataset]))
+def _shipped_file(dataset, configuration):
+    """The file that ships for a configuration, its SHA-256 checked."""
+    whole = {"include_top": True, "fmb_gradient": "straight_through"}
+    name = configuration_name(configuration | whole)
+    if name not in SHIPPED[dataset]:
         raise ValueError(
-            f"`weights` {dataset!r} is for precision {allowed}, received precision={precision!r}."
-            f"{_what_ships(dataset)}"
+            f"`weights` {dataset!r} are not there for {name}. What ships: "
+            f"{', '.join(SHIPPED[dataset])}; weights=None starts from initial ones."
         )
-    name, digest = SHIPPED[dataset][precision]
-    path = shipped_files()[f"{name}_{dataset}"]
+    path, digest = shipped_files()[f"{name}_{dataset}"], SHIPPED[dataset][name]
     received = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "no file"
     if received != digest:
         raise ValueError(f"{path} is damaged: its SHA-256 must be {digest}, is {received}.")

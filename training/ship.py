@@ -72,8 +72,7 @@ def main(argv=None):
     described = [json.loads(path.read_text()) for path in sorted(LOGS.glob("*.json"))]
     files.replace(PACKAGE / "README.md", lambda part: part.write_text(card(described)))
     for each in described:
-        print(f'        "{each["run"]["arguments"]["precision"]}": (')
-        print(f'            "{each["name"]}",\n            "{each["sha256"]}",\n        ),')
+        print(f'        "{each["name"]}": (\n            "{each["sha256"]}"\n        ),')
 
 
 def ship(run_dir):

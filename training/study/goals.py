@@ -26,8 +26,8 @@ from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_run
 _LONG: dict[str, Any] = {
     "crop": 4,
     "teacher": "runs/teacher",
-    "teacher_share": 0.9,
-    "teacher_temperature": 2.0,
+    "teacher_share": 0.5,
+    "teacher_temperature": 4.0,
 }
 LONG_EPOCHS = 100
 TEACHER_COMMAND = (
