@@ -153,11 +153,12 @@ def all_targets(model, label, calibration):
     targets = []
     for runtime, ways in convert.WEIGHTS.items():
         tflite = convert.convert(model, runtime)
-        one_bit = bool(pack.filters_of(flatbuffer.read(tflite))[0])
+        filters, ends, _ = pack.filters_of(flatbuffer.read(tflite))
+        smaller = bool(filters or ends)
         targets += [
             Target(label, way, convert.store(tflite, runtime, way, strip=True)[0])
             for way in ways
-            if one_bit or way == "float32"
+            if smaller or way == "float32"
         ]
     quantized = flatbuffer.stripped(pack_litert.full_int8(model, calibration))
     return [*targets, Target(label, FULL_INT8, runtimes.Converted(quantized, "litert"))]

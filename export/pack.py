@@ -119,11 +119,11 @@ def _levels(operator, values, greatest):
     greatest = greatest.reshape(-1, *[1] * (values.ndim - 1))
     for quantizer in (SumOfSigns, EightBit):
         with np.errstate(divide="ignore", invalid="ignore"):
-            numbers = values * (quantizer.greatest / greatest)
+            numbers = values * (quantizer.top / greatest)
         rounded = np.round(numbers)
         odd = quantizer is EightBit or (rounded % 2 == 1).all()
-        if odd and np.allclose(numbers, rounded, rtol=0, atol=TOLERANCE * quantizer.greatest):
-            scale = (greatest / quantizer.greatest).reshape(-1).astype(np.float32)
+        if odd and np.allclose(numbers, rounded, rtol=0, atol=TOLERANCE * quantizer.top):
+            scale = (greatest / quantizer.top).reshape(-1).astype(np.float32)
             return Levels(operator, rounded.astype(np.int8), scale)
     return None
 

@@ -18,7 +18,7 @@ def replace(path, write):
         write: Called with the path of the file beside it, which it must write.
     """
     path = pathlib.Path(path)
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # another process may write it, too
     try:
         write(part)
         os.replace(part, path)

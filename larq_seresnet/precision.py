@@ -65,10 +65,11 @@ class ScaledSign(lq.quantizers.SteSign):
 
 
 class _Levels(lq.quantizers.Quantizer):
-    """Kernels of whole numbers, +-`greatest` at most, in proportion to each channel's greatest.
+    """Kernels of whole numbers: the weights of each output channel in proportion to its largest.
 
-    The values are UNIT / greatest * scale times those numbers; the pseudo-gradient is that of the
-    identity times `scale`. To quantize what was quantized changes nothing.
+    The largest becomes `top` or -`top`. A kernel's values are UNIT / top * scale times those
+    numbers; the pseudo-gradient is that of the identity times `scale`. To quantize what was
+    quantized changes nothing.
 
     Args:
         scale: ``"fan_in"`` for n^-1/2 with n the fan-in, or a positive number.
@@ -77,9 +78,12 @@ class _Levels(lq.quantizers.Quantizer):
         ValueError: If `scale` is neither.
     """
 
-    #: About how much greater a channel's greatest weight is than their mean magnitude.
+    #: A channel's largest weight is about so many times its mean magnitude: with it kernels that
+    #: harden (`training.relaxation`) are of one size from beginning to end.
     UNIT = 2.5
-    greatest: int
+    top: int
+    #: In proportion to the largest, what weights of a channel count as that are all 0.
+    of_zeros = 0.0
 
     def __init__(self, scale=1.0, **kwargs):
         super().__init__(**kwargs)
@@ -87,15 +91,19 @@ class _Levels(lq.quantizers.Quantizer):
 
     def levels(self, kernel):
         """The whole numbers of a kernel, in its dtype and shape."""
-        greatest = tf.reduce_max(tf.abs(kernel), axis=range(kernel.shape.rank - 1), keepdims=True)
-        return self._rounded(tf.math.divide_no_nan(kernel, greatest))
+        axes = range(kernel.shape.rank - 1)
+        largest = tf.reduce_max(tf.abs(kernel), axis=axes, keepdims=True)
+        of_zeros = tf.cast(self.of_zeros, kernel.dtype)
+        return self._rounded(
+            tf.where(largest > 0, tf.math.divide_no_nan(kernel, largest), of_zeros)
+        )
 
     def call(self, inputs):
         factor = _factor(self.scale, inputs)
 
         @tf.custom_gradient
         def quantize(kernel):
-            values = self.levels(kernel) * tf.cast(self.UNIT / self.greatest * factor, kernel.dtype)
+            values = self.levels(kernel) * tf.cast(self.UNIT / self.top * factor, kernel.dtype)
             return values, lambda upstream: upstream * tf.cast(factor, upstream.dtype)
 
         return quantize(inputs)
@@ -113,10 +121,11 @@ class SumOfSigns(_Levels):
     """
 
     precision = 3
-    greatest = 7
+    top = 7
+    of_zeros = 1.0  # 0 is no sum of signs
 
     def _rounded(self, ratio):
-        return tf.clip_by_value(2.0 * tf.floor(4.0 * ratio) + 1.0, -7.0, 7.0)
+        return 2.0 * tf.floor(self.top / 2 * ratio) + 1.0
 
 
 @lq.utils.register_keras_custom_object
@@ -124,10 +133,10 @@ class EightBit(_Levels):
     r"""8 bits a weight: :math:`\mathrm{round}(127 w / \max |w|)`, an output channel at a time."""
 
     precision = 8
-    greatest = 127
+    top = 127
 
     def _rounded(self, ratio):
-        return tf.round(127.0 * ratio)
+        return tf.round(self.top * ratio)
 
 
 #: What the stem and the classifier may have in place of one bit, by the argument `ends`.

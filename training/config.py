@@ -208,15 +208,16 @@ class Config:
     teacher: str | None = _flag(
         "optimisation",
         None,
-        "directory of a finished run whose probabilities are learnt from, too: of a larger float32 "
-        "network, say; default: from the labels alone",
+        "directory of a finished run whose probabilities are learnt from, too, such as that of a "
+        "larger float32 network; where images are held out, they must be held out of its training "
+        "as well; default: from the labels alone",
         before=None,
         metavar="DIR",
     )
     teacher_share: float = _flag(
         "optimisation",
         0.45,
-        "of the teacher in what is learnt; less than half keeps the label's probability greatest",
+        "of the teacher in what is learnt, less than half: the label's probability stays greatest",
         before=0.45,
         type=float,
         metavar="SHARE",
@@ -273,9 +274,12 @@ class Config:
         for name in ("kernel_rate", "crop"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` must be 0 or more, received {getattr(self, name)}.")
-        for name in ("relaxation", "teacher_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` must be from 0 to 1, received {getattr(self, name)}.")
+        if not 0 <= self.relaxation <= 1:
+            raise ValueError(f"`relaxation` must be from 0 to 1, received {self.relaxation}.")
+        if not 0 <= self.teacher_share < 0.5:  # so that errors in training are against the labels
+            raise ValueError(
+                f"`teacher_share` must be from 0 to less than 0.5, received {self.teacher_share}."
+            )
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"`seed` must be from 0 to 2**31 - 1, received {self.seed}.")
         for epoch in self.gate_epochs:

@@ -14,7 +14,7 @@ import numpy as np
 from larq_seresnet import SEResNet14, files
 from larq_seresnet.precision import layers_in
 from larq_seresnet.preprocessing import preprocess_input
-from larq_seresnet.training import config, data
+from larq_seresnet.training import callbacks, config, data
 
 import tensorflow as tf
 
@@ -81,7 +81,8 @@ def ask(run_dir, images, flip, crop, compute_dtype):
     settings = check(run_dir, images)
     of_what = hashlib.sha256(images.train[0])
     of_what.update(digest(run_dir).encode())
-    path = run_dir / f"said_{of_what.hexdigest()[:12]}_{'flip' if flip else 'upright'}{crop}.npy"
+    mirrored = "flip" if flip else "upright"
+    path = run_dir / f"said_{of_what.hexdigest()[:12]}_{mirrored}{crop}_{compute_dtype}.npy"
     if not path.exists():
         with layers_in(compute_dtype):
             model = SEResNet14(
@@ -100,14 +101,20 @@ def check(run_dir, images):
     if not (run_dir / config.WEIGHTS_FILE).exists():
         raise ValueError(f"`teacher` must be the directory of a finished run, received {run_dir}.")
     settings, facts = config.load(run_dir)
+    epochs = len(callbacks.read_log(run_dir / callbacks.LOG_FILE))
+    if epochs < settings.epochs:
+        raise ValueError(
+            f"`teacher` must be the directory of a finished run, received {run_dir} after "
+            f"{epochs} of {settings.epochs} epochs."
+        )
     shape = images.train[0].shape[1:]
     if settings.input_shape != shape:
         raise ValueError(
             f"`teacher` {run_dir} must take images of {shape}, it takes {settings.input_shape}."
         )
-    if facts["class_names"] != list(images.class_names):
+    if facts.get("class_names") != list(images.class_names):
         raise ValueError(
-            f"`teacher` {run_dir} must know the same classes, it knows {facts['class_names']}."
+            f"`teacher` {run_dir} must know the same classes, it knows {facts.get('class_names')}."
         )
     return settings
 

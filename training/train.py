@@ -69,6 +69,11 @@ def main(argv=None):
         if not first and settings.weights is not None:
             load_weights(model, settings.weights)
         facts = _facts(settings, images, first, facts)
+        said = None
+        if settings.teacher is not None:
+            said = teacher.ask(
+                settings.teacher, images, settings.flip, settings.crop, settings.compute_dtype
+            )
         if not resume:
             _claim(run_dir, overwrite)
             settings.save(run_dir, **facts)  # first of all: what makes it a run directory
@@ -84,7 +89,7 @@ def main(argv=None):
         # after the log, whose clock stops before it; the checkpoint last: an epoch is done when
         # all else of it is written
         run_callbacks = [log, statistics, gates, board, checkpoint]
-        _fit(model, settings, images, range(first, last), run_callbacks)
+        _fit(model, settings, images, range(first, last), run_callbacks, said)
         save_weights(model, run_dir / config.WEIGHTS_FILE, images.name, images.class_names)
         pictures.draw_curves(
             callbacks.read_log(run_dir / callbacks.LOG_FILE),
@@ -229,7 +234,7 @@ def _facts(settings, images, first, earlier):
         "processor": f"{os.cpu_count()} cores of {machine.processor()}",
     }
     taught = {}
-    if settings.teacher:
+    if settings.teacher is not None:
         teacher.check(pathlib.Path(settings.teacher), images)
         taught = {"teacher_sha256": teacher.digest(settings.teacher)}
     if not earlier:
@@ -346,16 +351,13 @@ def _gate_recorder(settings, images, run_dir):
     )
 
 
-def _fit(model, settings, images, epochs, run_callbacks):
-    """Trains the epochs of a range, counted from 0.
+def _fit(model, settings, images, epochs, run_callbacks, said):
+    """Trains the epochs of a range, counted from 0; `said` is what a teacher says, or None.
 
     Raises:
         SystemExit: If the loss became NaN or infinite; the last good checkpoint stays.
     """
     classes = len(images.class_names)
-    said = settings.teacher and teacher.ask(
-        settings.teacher, images, settings.flip, settings.crop, settings.compute_dtype
-    )
     batches = data.training_batches(
         images,
         settings.batch_size,

@@ -7,7 +7,7 @@ import pytest
 
 from larq_seresnet import FMB, SEResNet14, preprocess_input, save_weights
 from larq_seresnet.export import convert
-from larq_seresnet.precision import layers_in
+from larq_seresnet.precision import EightBit, layers_in
 
 import tensorflow as tf
 
@@ -256,6 +256,34 @@ def test_save_and_load(tmp_path, inputs, kind, precision, small_model):
     save_weights(loaded, tmp_path / "again.npz", packed=True)
     again = SEResNet14(precision=precision, filters=(4, 8, 16), weights=tmp_path / "again.npz")
     np.testing.assert_array_equal(again(inputs), model(inputs))
+
+
+@pytest.mark.parametrize("kind", ["model.h5", "model.keras", "weights.npz", "weights.h5"])
+@pytest.mark.parametrize("ends", ["sum3", "int8"])
+def test_other_ends_shifts_and_widths_come_back(tmp_path, inputs, kind, ends, small_model):
+    arguments = {"precision": "w1a1", "ends": ends, "shift": True, "filters": (4, 6, 10)}
+    model = small_model(**arguments)
+    path = tmp_path / kind
+    if kind.startswith("model"):
+        model.save(path)
+        loaded = tf.keras.models.load_model(path)
+    else:
+        save_weights(model, path, packed=kind.endswith("npz"))
+        loaded = SEResNet14(**arguments, weights=path)
+    np.testing.assert_array_equal(loaded(inputs), model(inputs))
+
+
+def test_ends_compute_in_float32_under_any_policy():
+    """Where a fifth of 8-bit levels were others in bfloat16."""
+    with layers_in("bfloat16"):
+        model = SEResNet14(filters=(4, 8, 16), ends="int8", weights=None)
+    assert model.get_layer("stem_bn").compute_dtype == "bfloat16"
+    kernel = model.get_layer("stem_conv").kernel
+    with lq.context.quantized_scope(True):
+        used = tf.convert_to_tensor(kernel)
+    latent = model.get_layer("stem_conv").get_weights()[0]
+    np.testing.assert_array_equal(used, EightBit()(latent))
+    assert used.dtype == tf.float32
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 import types
 
@@ -104,11 +105,11 @@ def test_a_taught_run_goes_on_with_its_own_teacher_alone(
     flags = (
         "--dataset digits --limit-train 128 --limit-test 50 --batch-size 64 --filters 4 8 16 "
         f"--compute-dtype float32 --deterministic --epochs 2 --teacher {taught_by} "
-        "--teacher-share 0.7 --teacher-temperature 3"
+        "--teacher-share 0.4 --teacher-temperature 3"
     ).split()
     train.main([*flags, "--stop-after", "1", "--run-dir", str(run_dir)])
     (spec, *words), _ = given
-    assert words == [10, 0.7, 3.0]
+    assert words == [10, 0.4, 3.0]
     assert spec[2].shape == (None, 10)  # what the teacher said
     moved = taught_by.rename(taught_by.with_name("moved"))
     weights = (moved / "weights.h5").read_bytes()
@@ -126,6 +127,28 @@ def test_a_taught_run_goes_on_with_its_own_teacher_alone(
     assert len(callbacks.read_log(run_dir / "log.csv")) == 2
     assert (moved / "weights.h5").read_bytes() == weights
     moved.rename(taught_by)
+
+
+def test_a_teacher_that_cannot_be_asked_costs_no_earlier_run(taught_by, tmp_path, capsys):
+    run_dir, damaged, begun = (tmp_path / name for name in ("run", "damaged", "begun"))
+    for copy in (run_dir, damaged, begun):
+        shutil.copytree(taught_by, copy, ignore=shutil.ignore_patterns("said_*"))
+    content = bytearray((damaged / "weights.h5").read_bytes())
+    content[len(content) // 2 :: 64] = bytes(len(content[len(content) // 2 :: 64]))
+    (damaged / "weights.h5").write_bytes(content)
+    settings = config.load(begun)[0]
+    dataclasses.replace(settings, epochs=2).save(begun, **config.load(begun)[1])
+    flags = "--dataset digits --limit-train 64 --limit-test 50 --filters 4 8 16 --overwrite".split()
+    for given, message in (
+        (damaged, "damaged"),
+        (begun, "after 1 of 2 epochs"),
+        ("", "must be the directory of a finished run"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            train.main([*flags, "--run-dir", str(run_dir), "--teacher", str(given)])
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]
+    assert (run_dir / "log.csv").exists()
 
 
 def test_a_teacher_of_other_images_is_refused(taught_by, images):

@@ -26,7 +26,7 @@ from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_run
 _LONG: dict[str, Any] = {
     "crop": 4,
     "teacher": "runs/teacher",
-    "teacher_share": 0.5,
+    "teacher_share": 0.45,
     "teacher_temperature": 4.0,
 }
 LONG_EPOCHS = 100
