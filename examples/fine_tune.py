@@ -1,6 +1,6 @@
 """From CIFAR-10 to other classes: the weights that ship go on learning.
 
-The classifier's begin anew, unless the other set has ten classes, too.
+The classifier begins anew, but for a set of ten classes, which begins with that of CIFAR-10.
 
     python examples/fine_tune.py svhn_cropped
     python examples/fine_tune.py path/to/class/folders --epochs 10

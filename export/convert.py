@@ -69,8 +69,9 @@ def _write(directory, stem, converted, proof, class_names):
     if class_names:
         contents[LABELS_FILE] = "".join(f"{name}\n" for name in class_names).encode()
     other = stem.removesuffix(UNVERIFIED) if stem.endswith(UNVERIFIED) else stem + UNVERIFIED
-    for ending in (".tflite", ".json", ".md"):
-        (directory / (other + ending)).unlink(missing_ok=True)  # of what was there before
+    before = [other + ending for ending in (".tflite", ".json", ".md")]
+    for name in before if class_names else [*before, LABELS_FILE]:
+        (directory / name).unlink(missing_ok=True)  # it would pass for what belongs to this file
     for name, content in contents.items():
         files.replace(directory / name, lambda part, content=content: part.write_bytes(content))
     return list(contents)
@@ -220,11 +221,11 @@ def store(
 
     Returns:
         A `runtimes.Converted`, the same file's bytes with the names of layers, and the layers whose
-        filters were left alone because they hold more than two values.
+        filters were left alone because they are neither bits nor `pack.Levels`.
 
     Raises:
         ValueError: If an argument has another value, the runtime does not compute filters stored
-            so, no filter has two values, or `interface.check_bytes` says no.
+            so, all filters were left alone, or `interface.check_bytes` says no.
     """
     check_weights(runtime, weights)
     left_alone = []

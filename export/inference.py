@@ -21,10 +21,13 @@ def in_float32(model):
     Raises:
         ValueError: If it was built under another, and has layers that `SEResNet14` does not make.
     """
-    if all(layer.compute_dtype == "float32" for layer in model.layers):
+    computing = [
+        layer for layer in model.layers if not isinstance(layer, tf.keras.layers.InputLayer)
+    ]
+    if all(layer.compute_dtype == "float32" for layer in computing):
         return model
     with layers_in("float32"):
-        copy = SEResNet14(**json.loads(model.configuration), weights=None)
+        copy = SEResNet14(**json.loads(model.configuration), weights=None, name=model.name)
     ours = {layer.name for layer in copy.layers}
     others = [layer.name for layer in model.layers[1:] if layer.name not in ours]
     if others:
@@ -45,7 +48,7 @@ def saved(form):
     `Model.save` would trace every layer of its own, too, which takes three times as long.
     """
     (given,), (output,) = form.input_names, form.output_names
-    taken = tf.TensorSpec(form.input_shape, tf.float32, name=given)
+    taken = tf.TensorSpec(form.input_shape, form.inputs[0].dtype, name=given)
     module = tf.Module()
     module.variables_of_form = form.variables
     module.serve = tf.function(lambda images: {output: form(images, training=False)}, [taken])

@@ -71,8 +71,8 @@ def store(tflite, weights):
         weights: One of `WEIGHTS`.
 
     Returns:
-        The new file's bytes, and the layers whose filters were left alone because they hold more
-        than two values.
+        The new file's bytes, and the layers whose filters were left alone because they are neither
+        bits nor `pack.Levels`.
     """
     model = flatbuffer.read(tflite)
     filters, ends, left_alone = pack.filters_of(model)

@@ -28,6 +28,7 @@ ENDINGS = tuple(ending for endings in FORMATS.values() for ending in endings)
 _PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type: grey, RGB, both with alpha
 _PNG_GREY, _PNG_RGB = 0, 2
 _EXIF_ORIENTATION = 0x0112
+_EXIF_SHORT = 3  # the type of a number of 16 bits; others have 32
 _TIFF_BITS = 258
 
 
@@ -179,7 +180,8 @@ def _decode_png(content):
     header = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
     width, height, depth, colours, _, _, interlaced = header
     text = b"".join(chunks.get(kind, b"") for kind in (b"tEXt", b"zTXt", b"iTXt"))
-    oriented = b"Raw profile type exif" in text or b"Orientation" in text
+    hints = (b"Raw profile type exif", b"Orientation", b"XML:com.adobe.xmp\0\1")  # or compressed
+    oriented = any(hint in text for hint in hints)
     if depth != 8 or colours not in _PNG_CHANNELS or interlaced or b"tRNS" in chunks or oriented:
         raise _Refused(
             "must have 8 bits a channel, no palette, no transparent colour, no orientation in its "
@@ -241,15 +243,17 @@ def _unfilter(kind, line, pixels, row):
 
 def _exif_orientation(exif):
     """1 to 8; 1, upright, where it is not noted."""
+    exif = exif.removeprefix(b"Exif\0\0")
     if not exif:
         return 1
     order = {b"II": "<", b"MM": ">"}[exif[:2]]
     (start,) = struct.unpack_from(f"{order}I", exif, 4)
     (count,) = struct.unpack_from(f"{order}H", exif, start)
     for entry in range(start + 2, start + 2 + 12 * count, 12):
-        tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, entry)
+        tag, kind = struct.unpack_from(f"{order}HH", exif, entry)
         if tag == _EXIF_ORIENTATION:
-            return value
+            form = "H" if kind == _EXIF_SHORT else "I"
+            return struct.unpack_from(f"{order}{form}", exif, entry + 8)[0]
     return 1
 
 

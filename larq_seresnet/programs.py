@@ -12,7 +12,8 @@ BAD_INPUT, FAILED = 2, 1
 def refusing_bad_input(parser):
     """Ends the program of an `argparse` parser with exit code 2 where its input is to blame.
 
-    That is a ValueError, or an OSError of a file; what `failing` names ends it as there.
+    That is a ValueError, or an OSError of a file. A full disk and the like end it with 1, as in
+    `failing`.
     """
     try:
         with failing(parser):

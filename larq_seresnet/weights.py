@@ -75,9 +75,9 @@ def save_weights(model, path, trained_on=None, class_names=None, packed=False):
         trained_on: Name of the data set, to be kept with the weights.
         class_names: One name a class, in the order of the labels, likewise;
             `larq_seresnet.weights.read` returns both.
-        packed: Whether to keep but one bit of each weight of a 1-bit kernel, in NumPy's npz: some
-            34 kB instead of 0.9 MB. The model read from it computes the same; its latent weights
-            are +-0.1.
+        packed: Whether to keep but one bit of each weight of a 1-bit kernel, and a byte of one of
+            other `ends`, in NumPy's npz: some 34 kB instead of 0.9 MB. The model read from it
+            computes the same; its latent weights lie within +-0.1.
 
     Raises:
         ValueError: If `model` does not come from `SEResNet14`, a weight is NaN or infinite, two of
@@ -271,7 +271,7 @@ def _shipped_file(dataset, configuration):
     name = configuration_name(configuration | whole)
     if name not in SHIPPED[dataset]:
         raise ValueError(
-            f"`weights` {dataset!r} are not there for {name}. What ships: "
+            f"`weights` {dataset!r} do not ship for {name}. What ships: "
             f"{', '.join(SHIPPED[dataset])}; weights=None starts from initial ones."
         )
     path, digest = shipped_files()[f"{name}_{dataset}"], SHIPPED[dataset][name]

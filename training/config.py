@@ -287,13 +287,15 @@ class Config:
                 raise ValueError(
                     f"`gate_epochs` must be from 1 to `epochs`, {self.epochs}, received {epoch}."
                 )
+        if min(self.input_shape) < 1 or self.input_shape[-1] != 3:
+            raise ValueError(
+                f"`input_shape` must be height, width and 3 (RGB), received {self.input_shape}."
+            )
         if self.crop >= min(self.input_shape[:2]):
             raise ValueError(
                 f"`crop` must be less than the sides of `input_shape`, {self.input_shape}, "
                 f"received {self.crop}."
             )
-        if self.input_shape[-1] != 3:
-            raise ValueError(f"`input_shape` must end in 3 (RGB), received {self.input_shape}.")
 
     def model_arguments(self) -> dict[str, Any]:
         """The arguments of `SEResNet14`, but for `num_classes`, which the data decide."""

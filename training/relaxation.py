@@ -21,7 +21,8 @@ class Relaxation(tf.keras.callbacks.Callback):
     straight-through estimator throughout. On test images and after training signs alone count.
 
     Args:
-        model: Compiled; its kernels and inputs that are not 1-bit stay as they are.
+        model: Compiled; kernels and inputs that have no quantizer stay as they are. Where that of
+            a kernel is another (`ends`), its values take the place of the signs.
         steps: How many of the optimizer's until h is 1.
         inputs: Whether inputs harden too; otherwise they are signs from the first step.
     """

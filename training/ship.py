@@ -28,9 +28,9 @@ TEACHER = "runs/teacher"
 CARD = """\
 # Weights that ship
 
-`SEResNet14(precision=...)` loads them; `weights=None` does without. Kernels are packed, one bit a
-weight; the rest is float32. The container is NumPy's npz, read without pickle; the SHA-256 of every
-file stands in `larq_seresnet/weights.py`.
+`SEResNet14` loads them by its arguments; `weights=None` does without. Kernels are packed, one bit
+a weight, or a byte where `ends` are not 1-bit; the rest is float32. The container is NumPy's npz,
+read without pickle; the SHA-256 of every file stands in `larq_seresnet/weights.py`.
 
 {table}
 Errors are of the last epoch, top-1, on all test images, computed in float32 from these files; the

@@ -76,8 +76,8 @@ def find(name, data_dir):
         if name is not None and (os.path.isabs(name) or pathlib.Path(name).is_file()):
             what = "is a file" if pathlib.Path(name).exists() else "is gone, or never was there"
             raise DataUnavailable(
-                f"`dataset` must be a folder of class folders: {name} {what}. A run whose folder "
-                f"moved goes on with --resume and --dataset NEW."
+                f"`dataset` must be a folder of class folders: {name} {what}. Where it moved, "
+                f"--dataset NEW says so; train.py takes it with --resume."
             )
         return _tfds(name or DEFAULT, data_dir)
     except DataUnavailable as reason:

@@ -18,8 +18,11 @@ from ai_edge_litert.interpreter import Interpreter
 
 try:
     from images import read_image
-except ImportError:  # in a checkout, where it is the package's
-    from larq_seresnet.images import read_image
+except ImportError:
+    try:
+        from larq_seresnet.images import read_image  # in a checkout, where it is the package's
+    except ImportError:
+        sys.exit("classify.py: error: images.py must lie beside it, see the README it came with")
 
 MOST_THREADS = 256
 TRIAL_SECONDS = 60

@@ -112,6 +112,15 @@ def test_an_input_of_ones_own_takes_bytes(monkeypatch):
     assert convert.to_tflite(model, input_type="uint8") == b"converted"
 
 
+def test_a_network_of_bytes_is_converted_as_it_is(images):
+    source = tf.keras.layers.Input((32, 32, 3), dtype="uint8")
+    rescaled = tf.keras.layers.Rescaling(1 / 127.5, -1)(source)
+    model = SEResNet14(filters=(4, 8, 16), input_tensor=rescaled, weights=None)
+    converted = convert.to_tflite(model, "litert")
+    assert converted.interface()[0].dtype == np.uint8
+    np.testing.assert_allclose(converted.predict(images), model(images), atol=1e-5)
+
+
 def test_layers_of_ones_own_are_not_lost_with_mixed_precision():
     with layers_in("bfloat16"):
         source = tf.keras.layers.Input((32, 32, 3))
@@ -198,6 +207,7 @@ def test_weights_that_ship_go_by_name_and_keep_their_classes(tmp_path, monkeypat
 
 def test_weights_without_class_names_get_no_labels_of_others(tmp_path, capsys, small_model):
     save_weights(small_model(), tmp_path / "own.npz", packed=True)
+    (tmp_path / "labels.txt").write_text("of another model")
     convert.main([str(tmp_path / "own.npz"), "--dataset", "digits", "--limit-test", "20"])
     assert "own.npz does not name its classes" in capsys.readouterr().err
     assert not (tmp_path / "labels.txt").exists()

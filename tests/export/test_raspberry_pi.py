@@ -84,6 +84,16 @@ def _copy_programs(folder):
 
 
 @pytest.mark.slow
+def test_classify_alone_says_what_it_lacks(tmp_path):
+    shutil.copy(FOLDER / "classify.py", tmp_path)
+    program = "import sys; sys.modules['larq_seresnet'] = None; import classify"
+    command = [sys.executable, "-c", program]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 1
+    assert process.stderr.startswith("classify.py: error: images.py must lie beside it")
+
+
+@pytest.mark.slow
 def test_a_device_reads_photographs_as_keras_does(tmp_path, stored, trained_model):
     """A folder as from phones, turned, wide and of many formats: class by class, image by image."""
     images = data.load("digits", limit_test=60).test[0]

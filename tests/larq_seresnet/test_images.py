@@ -1,3 +1,4 @@
+import struct
 import sys
 
 import numpy as np
@@ -49,6 +50,22 @@ def test_what_has_no_meaning_in_8_bits_is_refused(tmp_path, name):
         _read(tmp_path, name, content)
     assert str(error.value).startswith(str(tmp_path / name))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("form", ["HH", "I"])
+def test_orientation_has_16_or_32_bits_in_either_order(tmp_path, monkeypatch, prefix, order, form):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 3), dtype=np.uint8)
+    entry = struct.pack(f"{order}HHI", 0x0112, 3 if form == "HH" else 4, 1)
+    value = struct.pack(f"{order}{form}", *((6, 0) if form == "HH" else (6,)))
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8)
+    exif = prefix + head + struct.pack(f"{order}H", 1) + entry + value + bytes(4)
+    content = png(pixels, 8, 2, (b"eXIf", exif))
+    turned = np.rot90(pixels, -1)
+    np.testing.assert_array_equal(_read(tmp_path, "image.png", content), turned)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    np.testing.assert_array_equal(_read(tmp_path, "image.png", content), turned)
 
 
 def test_a_missing_file_is_named(tmp_path):

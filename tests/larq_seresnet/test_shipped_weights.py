@@ -72,7 +72,7 @@ def test_what_fits_is_loaded_for_other_classes_and_without_top(inputs):
     ],
 )
 def test_configurations_that_do_not_ship_are_told_what_does(arguments, received):
-    message = rf"not there for {received}. What ships: seresnet14_w1_se_sigmoid_fmb, .*; weights="
+    message = rf"do not ship for {received}. What ships: seresnet14_w1_se_sigmoid_fmb, .*; weights="
     with pytest.raises(ValueError, match=message):
         SEResNet14(**arguments)
 

@@ -90,7 +90,8 @@ def test_save_and_load(tmp_path):
         ({"recipe": "slow"}, "`recipe` must be one of 'plain', 'fast', received 'slow'"),
         ({"schedule": "cosine"}, "`schedule` must be one of .*, received 'cosine'"),
         ({"compute_dtype": "float16"}, "`compute_dtype` must be one of .*, received 'float16'"),
-        ({"input_shape": (32, 32, 1)}, r"`input_shape` must end in 3 .* received \(32, 32, 1\)"),
+        ({"input_shape": (32, 32, 1)}, r"height, width and 3 .* received \(32, 32, 1\)"),
+        ({"input_shape": (0, 32, 3)}, r"height, width and 3 .* received \(0, 32, 3\)"),
     ],
 )
 def test_wrong_settings_are_refused(arguments, message):

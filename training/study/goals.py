@@ -22,7 +22,7 @@ from larq_seresnet.training.study.grid import (
 )
 from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_run
 
-#: What the long runs have in common: see results/goals/README.md for the teacher.
+#: What the long runs have in common; the teacher is trained by `TEACHER_COMMAND`.
 _LONG: dict[str, Any] = {
     "crop": 4,
     "teacher": "runs/teacher",
