@@ -118,7 +118,7 @@ def test_a_network_of_bytes_is_converted_as_it_is(images):
     model = SEResNet14(filters=(4, 8, 16), input_tensor=rescaled, weights=None)
     converted = convert.to_tflite(model, "litert")
     assert converted.interface()[0].dtype == np.uint8
-    np.testing.assert_allclose(converted.predict(images), model(images), atol=1e-5)
+    np.testing.assert_allclose(converted.predict(images), model(images), atol=1e-3)
 
 
 def test_layers_of_ones_own_are_not_lost_with_mixed_precision():

@@ -258,8 +258,16 @@ def test_save_and_load(tmp_path, inputs, kind, precision, small_model):
     np.testing.assert_array_equal(again(inputs), model(inputs))
 
 
-@pytest.mark.parametrize("kind", ["model.h5", "model.keras", "weights.npz", "weights.h5"])
-@pytest.mark.parametrize("ends", ["sum3", "int8"])
+@pytest.mark.parametrize(
+    ("ends", "kind"),
+    [
+        ("sum3", "model.h5"),
+        ("sum3", "weights.npz"),
+        ("int8", "model.keras"),
+        ("int8", "weights.npz"),
+        ("int8", "weights.h5"),
+    ],
+)
 def test_other_ends_shifts_and_widths_come_back(tmp_path, inputs, kind, ends, small_model):
     arguments = {"precision": "w1a1", "ends": ends, "shift": True, "filters": (4, 6, 10)}
     model = small_model(**arguments)

@@ -85,14 +85,26 @@ def test_a_changed_file_does_not_pass_for_what_ships(monkeypatch):
     SEResNet14(precision="w1a1")  # its own file is whole
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("shipped", _shipped(), ids=lambda shipped: shipped["name"])
-def test_what_ships_is_wrong_on_as_many_images_as_the_card_says(shipped):
-    arguments = shipped["run"]["arguments"]
+@pytest.fixture
+def cifar10_test(shared):
+    """Images and labels, read once."""
+
+    def write(path):
+        images, labels = data.load("cifar10", limit_train=1).test
+        with open(path, "wb") as file:
+            np.savez(file, images=images, labels=labels)
+
     try:
-        images = data.load(arguments["dataset"], limit_train=1)
+        with np.load(shared("cifar10_test", write)) as test:
+            return test["images"], test["labels"]
     except data.DataUnavailable as reason:
         pytest.skip(str(reason))
-    model = SEResNet14(precision=arguments["precision"])
-    probabilities = model.predict(preprocess_input(images.test[0]), batch_size=500, verbose=0)
-    assert (probabilities.argmax(axis=1) != images.test[1]).sum() == shipped["wrong"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shipped", _shipped(), ids=lambda shipped: shipped["name"])
+def test_what_ships_is_wrong_on_as_many_images_as_the_card_says(shipped, cifar10_test):
+    images, labels = cifar10_test
+    model = SEResNet14(precision=shipped["run"]["arguments"]["precision"])
+    probabilities = model.predict(preprocess_input(images), batch_size=500, verbose=0)
+    assert (probabilities.argmax(axis=1) != labels).sum() == shipped["wrong"]

@@ -7,12 +7,12 @@ TINY = "--dataset digits --filters 4 4 4 --limit-train 1024"
 
 @pytest.mark.slow
 def test_both_are_trained_until_they_are_there(capsys):
-    found = time_to_error.main([*TINY.split(), "--error", "0.8", "--epochs", "20"])
+    found = time_to_error.main([*TINY.split(), "--error", "0.85", "--epochs", "20"])
     printed = capsys.readouterr().out
     for seconds, epochs, error in found.values():
         assert seconds > 0
         assert 1 <= epochs <= 20
-        assert error <= 0.8
+        assert error <= 0.85
     assert "times sooner" in printed
     assert printed.count("plain, epoch") == found["plain Keras, no SE"][1]
 
