@@ -17,11 +17,6 @@ ROOT = pathlib.Path(__file__).parent.parent
 SMALL = (4, 8, 16)
 
 
-def pytest_collection_modifyitems(items):
-    """Slow tests first: none is left for one process at the end, while the others wait."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-
-
 @pytest.fixture(scope="session")
 def small_model():
     """One small model of every configuration that is asked for; not to be changed."""
