@@ -45,7 +45,7 @@ def in_float32(model):
 def saved(form):
     """The folder of a SavedModel that holds what a model computes and nothing else.
 
-    `Model.save` would trace every layer of its own, too, which takes three times as long.
+    `Model.save` would trace every layer of its own, too, which takes most of the time.
     """
     (given,), (output,) = form.input_names, form.output_names
     taken = tf.TensorSpec(form.input_shape, form.inputs[0].dtype, name=given)

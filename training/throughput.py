@@ -35,19 +35,8 @@ CIFAR10_IMAGES = 50_000
 
 
 def main(argv=None):
-    """Prints images/s of both and their ratio."""
-    parser = argparse.ArgumentParser(prog="throughput.py", description=__doc__)
-    parser.add_argument("--dataset", default="cifar10", help="default: cifar10")
-    parser.add_argument("--precision", default="w1", help="default: w1")
-    parser.add_argument(
-        "--filters", type=int, nargs=3, default=config.Config().filters, metavar="C"
-    )
-    parser.add_argument("--images", type=int, default=8192, help="an epoch, default: 8192")
-    parser.add_argument("--epochs", type=int, default=3, help="a turn, default: 3")
-    parser.add_argument("--turns", type=int, default=3, help="of each, default: 3")
-    parser.add_argument(
-        "--profile", action="store_true", help="say too where a step of train.py goes, by operator"
-    )
+    """Prints images/s of both and their ratio; returns the rates."""
+    parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.epochs < 2 or arguments.turns < 1:
         parser.error("--epochs must be at least 2, the first warms up, and --turns at least 1")
@@ -55,25 +44,14 @@ def main(argv=None):
         parser.error(f"--images must be at least 1, received {arguments.images}")
     with programs.refusing_bad_input(parser):
         images = data.load(arguments.dataset, limit_train=arguments.images, limit_test=TEST_IMAGES)
-        model = SEResNet14(
+        plain = SEResNet14(
             precision=arguments.precision,
             filters=arguments.filters,
             num_classes=len(images.class_names),
             weights=None,
         )
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    rates: dict[str, list[float]] = {
-        "plain model.fit": [],
-        "train.py": [],
-        "convolutions alone": [],
-    }
-    for turn in range(arguments.turns):
-        plain = _plain_epochs(model, images, arguments.epochs)[1:]
-        settings, ours = _train_epochs(arguments, turn)
-        dtype = tf.dtypes.as_dtype(settings.compute_dtype)
-        bound = settings.batch_size / convolution_seconds(model, settings.batch_size, dtype)
-        for name, found in zip(rates, (plain, ours[1:], [bound]), strict=True):
-            rates[name] += found
+    plain.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    settings, rates = _rates(plain, images, arguments)
     base = statistics.median(rates["plain model.fit"])
     for name, found in rates.items():
         print(
@@ -87,7 +65,8 @@ def main(argv=None):
         f"BatchNorm's statistics before a test, of {batch_norm.IMAGES:,} images: {seconds:.2f} s, "
         f"{seconds / epoch:.1%} of an epoch of {CIFAR10_IMAGES:,} images"
     )
-    print(f"on {os.cpu_count()} cores, {machine.processor()}, computing in {dtype.name}")
+    cores, dtype = os.cpu_count(), settings.compute_dtype
+    print(f"on {cores} cores, {machine.processor()}, computing in {dtype}")
     if arguments.profile:
         found = profile(model, settings, images)
         print(f"a step of {settings.batch_size} images, milliseconds of all cores together:")
@@ -95,6 +74,39 @@ def main(argv=None):
             if milliseconds >= 0.01 * found.total():
                 print(f"{operator}: {milliseconds:.1f}, {milliseconds / found.total():.0%}")
     return rates
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="throughput.py", description=__doc__)
+    parser.add_argument("--dataset", default="cifar10", help="default: cifar10")
+    parser.add_argument("--precision", default="w1", help="default: w1")
+    parser.add_argument(
+        "--filters", type=int, nargs=3, default=config.Config().filters, metavar="C"
+    )
+    parser.add_argument("--images", type=int, default=8192, help="an epoch, default: 8192")
+    parser.add_argument("--epochs", type=int, default=3, help="a turn, default: 3")
+    parser.add_argument("--turns", type=int, default=3, help="of each, default: 3")
+    parser.add_argument(
+        "--profile", action="store_true", help="say too where a step of train.py goes, by operator"
+    )
+    return parser
+
+
+def _rates(plain, images, arguments):
+    """The `Config` of a run of train.py, and images/s by what was measured, turn and turn about."""
+    rates: dict[str, list[float]] = {
+        "plain model.fit": [],
+        "train.py": [],
+        "convolutions alone": [],
+    }
+    for turn in range(arguments.turns):
+        rates["plain model.fit"] += _plain_epochs(plain, images, arguments.epochs)[1:]
+        settings, ours = _train_epochs(arguments, turn)
+        rates["train.py"] += ours[1:]
+        dtype = tf.dtypes.as_dtype(settings.compute_dtype)
+        seconds = convolution_seconds(plain, settings.batch_size, dtype)
+        rates["convolutions alone"].append(settings.batch_size / seconds)
+    return settings, rates
 
 
 def plain_batches(images):

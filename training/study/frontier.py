@@ -46,14 +46,12 @@ class Cost:
         bits: Weights of kernels.
         file: Bytes of LCE's file, filters in bits, without names.
         macs: Multiply-accumulates of one image.
-        largest: Values of the largest feature map.
         memory: Bytes of activations that live at once in LiteRT at most, filters not unpacked.
     """
 
     bits: int
     file: int
     macs: int
-    largest: int
     memory: int
 
 
@@ -66,7 +64,6 @@ def cost(arguments):
         bits=sum(int(np.prod(each.shape)) for each in model.weights if each.shape.rank > 1),
         file=len(convert.to_tflite(model, strip=True).tflite),
         macs=sum(anatomy.macs(content).values()),
-        largest=max(int(np.prod(layer.output_shape[1:])) for layer in model.layers[1:]),
         memory=anatomy.peak_activations(content),
     )
 
