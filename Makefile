@@ -6,7 +6,7 @@ train: .venv/installed
 	.venv/bin/python training/train.py --fmb --activation sigmoid $(ARGS)
 
 test: .venv/installed
-	.venv/bin/python -m pytest -n 3 --dist worksteal $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 FITS = import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 13))
 

@@ -1,12 +1,15 @@
 import pytest
 
+from larq_seresnet.training import throughput
 from larq_seresnet.training.study import time_to_error
 
 TINY = "--dataset digits --filters 4 4 4 --limit-train 1024"
 
 
 @pytest.mark.slow
-def test_both_are_trained_until_they_are_there(capsys):
+def test_both_are_trained_until_they_are_there(capsys, monkeypatch):
+    monkeypatch.setattr(throughput.batch_norm, "IMAGES", 100)
+    monkeypatch.setattr(throughput, "REPEATS", 2)
     found = time_to_error.main([*TINY.split(), "--error", "0.85", "--epochs", "20"])
     printed = capsys.readouterr().out
     for seconds, epochs, error in found.values():
