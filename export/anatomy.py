@@ -17,7 +17,6 @@ _SIZES = {
     schema.TensorType.BOOL: np.bool_,
     schema.TensorType.INT16: np.int16,
     schema.TensorType.INT64: np.int64,
-    schema.TensorType.FLOAT16: np.float16,
 }
 # LCE's schema knows no type below 4 bits.
 _TYPE_NAMES = {

@@ -17,6 +17,7 @@ from larq_seresnet.export import (
     anatomy,
     convert,
     flatbuffer,
+    half,
     pack,
     pack_litert,
     report,
@@ -155,10 +156,13 @@ def all_targets(model, label, calibration):
         tflite = convert.convert(model, runtime)
         filters, ends, _ = pack.filters_of(flatbuffer.read(tflite))
         smaller = bool(filters or ends)
+        if smaller and half.is_for(model):
+            rounded = convert.to_tflite(model, runtime, pack_litert.HALF, strip=True)
+            targets.append(Target(label, pack_litert.HALF, rounded))
         targets += [
             Target(label, way, convert.store(tflite, runtime, way, strip=True)[0])
             for way in ways
-            if smaller or way == "float32"
+            if way == "float32" or (smaller and way != pack_litert.HALF)
         ]
     quantized = flatbuffer.stripped(pack_litert.full_int8(model, calibration))
     return [*targets, Target(label, FULL_INT8, runtimes.Converted(quantized, "litert"))]

@@ -12,6 +12,7 @@ from larq_seresnet.arguments import check_choice, check_keras_settings
 from larq_seresnet.export import (
     anatomy,
     flatbuffer,
+    half,
     interface,
     pack,
     pack_litert,
@@ -24,7 +25,7 @@ from larq_seresnet.export.inference import in_float32, inference_form, saved
 from larq_seresnet.precision import layers_in
 
 PACKAGES = ("larq-compute-engine", "ai-edge-litert", "larq", "tensorflow", "tf-keras", "numpy")
-WEIGHTS = {"lce": ("1bit", "float32"), "litert": pack_litert.WEIGHTS}
+WEIGHTS = {"lce": (pack_litert.HALF, "1bit", "float32"), "litert": pack_litert.WEIGHTS}
 RESIDUAL_CONVOLUTIONS = 12
 LABELS_FILE = "labels.txt"
 UNVERIFIED = ".unverified"
@@ -41,7 +42,7 @@ def main(argv=None):
         directory = arguments.out_dir or directory
         directory.mkdir(parents=True, exist_ok=True)
         converted, named, left_alone = store(
-            convert(model, arguments.runtime),
+            convert(as_stored(model, arguments.weights), arguments.runtime),
             arguments.runtime,
             arguments.weights,
             arguments.input_type,
@@ -101,7 +102,8 @@ def _parser():
         "--weights",
         choices=pack_litert.WEIGHTS,
         default="1bit",
-        help="how 1-bit filters are stored: 1bit is the smallest, int8 (litert) the fastest; "
+        help="how 1-bit filters are stored: 1bit is small and exact, 1bit_half the smallest, its "
+        "scales rounded to float16, int8 (litert) the fastest; "
         "float32: as the converters leave them (default: 1bit)",
     )
     parser.add_argument(
@@ -168,6 +170,15 @@ def convert(model, runtime="lce"):
         return (_lce if runtime == "lce" else pack_litert.convert)(in_float32(model))
 
 
+def as_stored(model, weights):
+    """The model that a file computes whose filters are stored so: one with rounded scales, or it.
+
+    Raises:
+        ValueError: If it cannot be stored so, see `half.rounded`.
+    """
+    return half.rounded(in_float32(model)) if weights == pack_litert.HALF else model
+
+
 def to_tflite(
     model,
     runtime="lce",
@@ -190,7 +201,7 @@ def to_tflite(
     """
     check_weights(runtime, weights)
     _check_types(model, input_type, output_type)
-    tflite = convert(model, runtime)
+    tflite = convert(as_stored(model, weights), runtime)
     return store(tflite, runtime, weights, input_type, output_type, strip)[0]
 
 
@@ -212,7 +223,7 @@ def store(
     """Makes of a converted model the file that a device gets.
 
     Args:
-        tflite: Bytes from `convert`, for the same runtime.
+        tflite: Bytes from `convert`, for the same runtime, of the model that `as_stored` returns.
         runtime: "lce" or "litert".
         weights: How filters of two values are stored, see `pack_litert`; "1bit" or "float32" for
             "lce".
@@ -239,6 +250,8 @@ def store(
                 f"--weights {weights} needs 1-bit weights, and no layer has any: "
                 "use --weights float32."
             )
+        if weights == pack_litert.HALF:
+            tflite = half.store(tflite)
     named = interface.with_types(tflite, input_type, output_type)
     return (
         runtimes.Converted(flatbuffer.stripped(named) if strip else named, runtime),

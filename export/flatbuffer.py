@@ -11,6 +11,7 @@ _BUILTIN_NAMES = {
 }
 DTYPES = {
     schema.TensorType.FLOAT32: np.float32,
+    schema.TensorType.FLOAT16: np.float16,
     schema.TensorType.INT32: np.int32,
     schema.TensorType.INT8: np.int8,
     schema.TensorType.UINT8: np.uint8,
@@ -92,7 +93,7 @@ def _code_name(code):
 
 
 def constant(model, index):
-    """The values of a constant float32, int32 or 8-bit tensor; None if it is no such tensor."""
+    """The values of a constant float, int32 or 8-bit tensor; None if it is no such tensor."""
     tensor = model.subgraphs[0].tensors[index]
     data = model.buffers[tensor.buffer].data
     dtype = DTYPES.get(tensor.type)
@@ -177,7 +178,7 @@ class Edit:
         self._operators = []
 
     def constant(self, values):
-        """A new constant tensor of a float32, int32 or 8-bit array; returns its index."""
+        """A new constant tensor of a float, int32 or 8-bit array; returns its index."""
         return self._tensor(values.shape, _TENSOR_TYPES[values.dtype], self._buffer(values))
 
     def quantized_constant(self, stored, shape, code, scales):

@@ -128,7 +128,7 @@ def round_to_eight_bits(x):
 
 
 def _attention(layer, binary_gates):
-    (w0, scale0), (w1, scale1) = _kernel(layer.reduce), _kernel(layer.expand)
+    (w0, scale0), (w1, scale1) = kernel_and_scale(layer.reduce), kernel_and_scale(layer.expand)
     bias = layer.expand.bias.numpy() if layer.expand.use_bias else None
     if binary_gates:
         bias = None if bias is None else bias / (scale0 * scale1)
@@ -136,7 +136,7 @@ def _attention(layer, binary_gates):
     return _Attention(w0 * scale0, w1 * scale1, bias, layer.activation, name=layer.name)
 
 
-def _kernel(dense):
+def kernel_and_scale(dense):
     """The kernel that a layer multiplies with, and its scale, taken out where it has one only."""
     with lq.context.quantized_scope(True):
         kernel = tf.convert_to_tensor(dense.kernel).numpy()

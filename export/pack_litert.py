@@ -2,17 +2,18 @@
 
 Filters of 1-bit layers, +-s with one s an output channel, are stored as
 
-========  ==================================================================================
-weights   in the file, and how the graph reads them
-========  ==================================================================================
-1bit      one bit a weight, all in one constant, shifted and taken modulo 2 for all layers
-int2      INT2 with scales, and DEQUANTIZE before the layer
-int4      INT4, likewise
-int8      INT8 with scales, read by the layer itself: the fastest. LiteRT then rounds the
-          layer's input to 8 bits ("hybrid" kernels), which is not exact. Signs are, so for
-          "w1a1" the residual convolutions are stored so, all other layers as int2
-float32   as the converter leaves them
-========  ==================================================================================
+=========  ==================================================================================
+weights    in the file, and how the graph reads them
+=========  ==================================================================================
+1bit       one bit a weight, all in one constant, shifted and taken modulo 2 for all layers
+1bit_half  as 1bit, scales and biases in float16: see `half`
+int2       INT2 with scales, and DEQUANTIZE before the layer
+int4       INT4, likewise
+int8       INT8 with scales, read by the layer itself: the fastest. LiteRT then rounds the
+           layer's input to 8 bits ("hybrid" kernels), which is not exact. Signs are, so for
+           "w1a1" the residual convolutions are stored so, all other layers as int2
+float32    as the converter leaves them
+=========  ==================================================================================
 
 Filters of `ends` that are not 1-bit become INT8 and DEQUANTIZE, whatever `weights` but float32.
 
@@ -30,7 +31,8 @@ from larq_seresnet.export.inference import inference_form, saved
 
 import tensorflow as tf
 
-WEIGHTS = ("1bit", "int2", "int4", "int8", "float32")
+HALF = "1bit_half"
+WEIGHTS = (HALF, "1bit", "int2", "int4", "int8", "float32")
 _BITS = {"int2": 2, "int4": 4, "int8": 8}
 BYTE = 8
 
@@ -78,7 +80,7 @@ def store(tflite, weights):
     filters, ends, left_alone = pack.filters_of(model)
     for each in ends:
         pack.dequantize(model, each)
-    if weights == "1bit":
+    if weights in ("1bit", HALF):
         _shift_and_mask(model, filters)
     else:
         for group, stored_as in _quantizations(model, filters, weights):

@@ -46,6 +46,11 @@ def agreement(measured):
             ("top-1 error, Keras", f"{measured['keras_error']:.2%}"),
             ("top-1 error, converted", f"{measured['converted_error']:.2%}"),
         ]
+    if measured["half_agreement"] is not None:
+        same = f"{measured['half_agreement']:.4%}"
+        facts.append(("same class as Keras, scales not rounded", same))
+    if measured["half_error"] is not None:
+        facts.append(("top-1 error, Keras, scales not rounded", f"{measured['half_error']:.2%}"))
     facts.append(("bytes", f"{measured['bytes']:,}"))
     return (
         f"{measured['images']:,} test images of {measured['dataset']}, through Keras in float32 "

@@ -7,7 +7,8 @@ within rounding of the threshold, in Keras, and an error otherwise.
 
 INT8 filters that a layer reads itself are another matter: LiteRT rounds that layer's input to 8
 bits. Such a file is compared with a Keras model that does the same, to prove that it is computed
-rightly, and with the model itself, to see what the rounding costs.
+rightly, and with the model itself, to see what the rounding costs. So is one whose scales are
+float16, but to the same precision as any other.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import sys
 import numpy as np
 
 from larq_seresnet import programs
-from larq_seresnet.export import anatomy, flatbuffer, interface, report, runtimes, source
+from larq_seresnet.export import anatomy, flatbuffer, half, interface, report, runtimes, source
 from larq_seresnet.export.inference import eight_bit_form
 from larq_seresnet.layers import FMB
 from larq_seresnet.preprocessing import preprocess_input
@@ -46,6 +47,9 @@ class Agreement:
         max_difference, mean_difference: Of single probabilities, absolute.
         argmax_agreement: Share of images that both give the same class.
         keras_error, converted_error: Top-1 error of both; None where labels are not known.
+        half_agreement, half_error: Where the file's scales are float16, all else is said of a Keras
+            model whose scales were rounded (`half.rounded`), and this of the file and the model
+            itself: the share of images of one class, and the model's error; else None.
         rounding: Greatest difference of a probability that counts as rounding.
         listed: Each image that changes class or differs by more: its index, both classes, Keras's
             "margin" (its greatest probability less the second), the "difference", and of the first
@@ -65,6 +69,8 @@ class Agreement:
     converted_error: float | None
     rounding: float
     listed: list[dict]
+    half_agreement: float | None = None
+    half_error: float | None = None
     eight_bit_median: float | None = None
     eight_bit_most: float | None = None
 
@@ -102,7 +108,8 @@ def main(argv=None):
     print(report.agreement(facts(agreement, images, converted)))
     if failed or arguments.layers:
         worst = max(agreement.listed, key=lambda each: each["difference"], default={"image": 0})
-        rows = layer_table(model, converted, images.test[0][worst["image"]])
+        reference = _reference(model, converted)
+        rows = layer_table(reference, converted, images.test[0][worst["image"]])
         print(f"\n## Layers, image {worst['image']}\n\n" + report.layers(rows, SAME_LAYER))
     if failed:
         sys.exit("not verified: " + "; ".join(failed))
@@ -191,6 +198,7 @@ def compare(model, converted, images, labels):
         ValueError: If Keras gives NaN or infinity.
     """
     inputs = preprocess_input(images)
+    given, model = model, _reference(model, converted)
     expected = model.predict(inputs, batch_size=500, verbose=0)
     received = converted.predict(_taken(converted, images))
     if not np.isfinite(expected).all():
@@ -228,7 +236,21 @@ def compare(model, converted, images, labels):
             if not eight_bit or keras_class[index] != converted_class[index]
         ],
         **(_eight_bit_difference(model, inputs, received) if eight_bit else {}),
+        **(_half_difference(given, inputs, converted_class, labels) if model is not given else {}),
     )
+
+
+def _reference(model, converted):
+    """The Keras model that a file must compute: with its scales rounded where the file's are."""
+    return half.rounded(model) if _of(converted, half.is_stored) else model
+
+
+def _half_difference(model, inputs, converted_class, labels):
+    classes = model.predict(inputs, batch_size=500, verbose=0).argmax(axis=1)
+    return {
+        "half_agreement": float((classes == converted_class).mean()),
+        "half_error": _error(classes, labels),
+    }
 
 
 def _error(classes, labels):

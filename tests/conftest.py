@@ -98,14 +98,17 @@ def trained_model(trained):
 
 @pytest.fixture(scope="session")
 def base(trained_model, shared):
-    """What the converters make of them, by precision and runtime."""
-    from larq_seresnet.export import convert
+    """What the converters make of them, by precision, runtime and whether scales are rounded."""
+    from larq_seresnet.export import half
+    from larq_seresnet.export.convert import convert  # now, for tests patch it later
 
-    def get(precision="w1", runtime="lce"):
+    def get(precision="w1", runtime="lce", rounded=False):
         def make(path):
-            path.write_bytes(convert.convert(trained_model(precision), runtime))
+            model = trained_model(precision)
+            path.write_bytes(convert(half.rounded(model) if rounded else model, runtime))
 
-        return shared(f"{precision}_{runtime}.tflite", make).read_bytes()
+        name = f"{precision}_{runtime}{'_rounded' * rounded}.tflite"
+        return shared(name, make).read_bytes()
 
     return get
 
@@ -116,6 +119,7 @@ def stored(base):
     from larq_seresnet.export import convert
 
     def get(precision="w1", runtime="lce", weights="1bit", strip=True, **options):
-        return convert.store(base(precision, runtime), runtime, weights, strip=strip, **options)[0]
+        tflite = base(precision, runtime, rounded=weights == "1bit_half")
+        return convert.store(tflite, runtime, weights, strip=strip, **options)[0]
 
     return get

@@ -131,7 +131,7 @@ def _room_for(shape):
 
 def _say_missing(class_names, labels, part):
     missing = sorted(set(range(len(class_names))) - set(labels.tolist()))
-    if missing:
+    if missing and len(labels) >= len(class_names):  # else it goes without saying
         names = ", ".join(class_names[label] for label in missing[:5])
         names += f" and {len(missing) - 5} more" * (len(missing) > 5)
         print(f"there are no {part} images of {names}")

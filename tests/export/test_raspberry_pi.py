@@ -13,13 +13,14 @@ from PIL import Image
 
 import larq_seresnet
 from larq_seresnet import files
-from larq_seresnet.export import runtimes
+from larq_seresnet.export import convert, runtimes
 from larq_seresnet.training import data
 
 ROOT = pathlib.Path(__file__).parents[2]
 FOLDER = ROOT / "export" / "raspberry_pi"
 EMULATED_PYTHON = ROOT / ".arm64" / "python"
 GOLDEN = golden.images()
+WEIGHTS = convert.WEIGHTS["litert"]
 DIGITS = "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n"
 
 
@@ -43,7 +44,7 @@ def pillow(request, monkeypatch):
 def device(stored, tmp_path_factory):
     """A folder as one copies it to a Pi: files of all kinds, labels and images."""
     folder = tmp_path_factory.mktemp("device")
-    for weights in ("1bit", "int2", "int4", "int8", "float32"):
+    for weights in WEIGHTS:
         converted = stored("w1", "litert", weights, input_type="uint8")
         (folder / f"{weights}.tflite").write_bytes(converted.tflite)
     (folder / "labels.txt").write_text(DIGITS)
@@ -233,7 +234,7 @@ import json, pathlib, platform, sys
 sys.path.insert(0, ".")
 import classify
 found = {"machine": platform.machine()}
-for weights in ("1bit", "int2", "int4", "int8", "float32"):
+for weights in sys.argv[1:]:
     try:
         model = classify.load_model(pathlib.Path(weights + ".tflite"))
     except ValueError as error:
@@ -244,7 +245,11 @@ for weights in ("1bit", "int2", "int4", "int8", "float32"):
 print(json.dumps(found))
 """
     result = subprocess.run(
-        [EMULATED_PYTHON, "-c", program], cwd=device, capture_output=True, text=True, check=True
+        [EMULATED_PYTHON, "-c", program, *WEIGHTS],
+        cwd=device,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found = json.loads(result.stdout.splitlines()[-1])
     assert found.pop("machine") == "aarch64"

@@ -16,6 +16,12 @@ def test_cost_by_hand():
     assert 3000 < found.file < 20_000
 
 
+def test_a_file_costs_what_that_of_trained_weights_does(stored):
+    """Which are not equal: initial ones would be stored once."""
+    trained = len(stored(weights="1bit_half").tflite)
+    assert frontier.cost({"filters": (4, 8, 16)}).file == pytest.approx(trained, abs=16)
+
+
 def test_the_report_has_a_row_a_shape_and_asks_for_costs_once(tmp_path, write_log, monkeypatch):
     asked = []
     cost = frontier.Cost(bits=200_000, file=34_567, macs=12_345_678, memory=98_765)

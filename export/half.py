@@ -1,0 +1,134 @@
+"""Scales and biases in float16: half of the numbers that stand in a file beside its bits.
+
+What is stored so is a network whose scales and biases are float16 numbers already: `rounded` makes
+it of a trained one, and what it computes is compared with that, too. In the file they are one
+constant of 16 bits,
+
+    float16 -> DEQUANTIZE -> SPLIT_V -> biases, and [RESHAPE] -> the MUL of filters
+
+for as many constants of their own would cost more than half of the bits save.
+"""
+
+import numpy as np
+
+from larq_seresnet.export import anatomy, flatbuffer
+from larq_seresnet.export.inference import kernel_and_scale
+from larq_seresnet.layers import FMB, SqueezeExcite
+from larq_seresnet.weights import copy_weights, named_weights
+
+import tensorflow as tf
+
+
+def rounded(model):
+    """A SEResNet14 like another one, whose scales and biases on a device are float16 numbers.
+
+    Each BatchNorm becomes x * s + b with s = gamma / sqrt(variance + epsilon), rounded, and
+    b = beta - mean * s with that s, rounded.
+
+    Args:
+        model: From `SEResNet14`, "w1", float32.
+
+    Raises:
+        ValueError: If it has binary convolutions, or float16 has no such numbers.
+    """
+    if not is_for(model):
+        raise ValueError(
+            "--weights 1bit_half is not for 1-bit activations, for binary convolutions read their "
+            "scales once, when a file is loaded: use 1bit."
+        )
+    copy = tf.keras.models.clone_model(model)
+    binary_gates = any(isinstance(layer, FMB) for layer in model.layers)
+    for layer in model.layers:
+        other = copy.get_layer(layer.name)
+        copy_weights(layer, other)
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            _round_batch_norm(other)
+        elif isinstance(layer, SqueezeExcite) and layer.expand.use_bias:
+            scales = [kernel_and_scale(each)[1] for each in (layer.reduce, layer.expand)]
+            _round(other.expand.bias, np.prod(scales) if binary_gates else 1)
+        elif getattr(layer, "use_bias", False):
+            _round(other.bias)
+    return copy
+
+
+def is_for(model):
+    """Whether a network's numbers can be stored so: not with binary convolutions."""
+    return not any(getattr(layer, "input_quantizer", None) for layer in model.layers)
+
+
+def _round_batch_norm(layer):
+    weights = named_weights(layer)
+    epsilon = np.float32(layer.epsilon)
+    scale = _half(weights["gamma"] / np.sqrt(weights["moving_variance"] + epsilon))
+    offset = _half(weights["beta"] - weights["moving_mean"] * scale)
+    one = np.float32(1) - epsilon
+    assert one + epsilon == 1  # else not s would be computed with, but what is next to it
+    weights["gamma"].assign(scale)
+    weights["beta"].assign(offset)
+    weights["moving_mean"].assign(np.zeros_like(offset))
+    weights["moving_variance"].assign(np.full_like(scale, one))
+
+
+def _round(bias, unit=1):
+    """Rounds a bias that a device gets divided by `unit`."""
+    bias.assign(_half(bias.numpy() / unit) * np.float32(unit))
+
+
+def _half(numbers):
+    """The next float16 numbers, as float32."""
+    halves = np.asarray(numbers, np.float16)
+    if not np.isfinite(halves).all():
+        raise ValueError(
+            f"--weights 1bit_half needs scales and biases below {np.finfo(np.float16).max:.0f}, "
+            f"received {np.abs(numbers).max():.0f}: use 1bit."
+        )
+    return halves.astype(np.float32)
+
+
+def is_stored(model):
+    """Whether a file, from `flatbuffer.read`, holds float16 numbers."""
+    return "FLOAT16" in anatomy.tensor_types(model)
+
+
+def store(tflite):
+    """Stores biases, and the scales of unpacked filters, as float16.
+
+    Args:
+        tflite: Bytes of a file whose filters are bits, made of what `rounded` returns.
+
+    Returns:
+        The new file's bytes.
+    """
+    model = flatbuffer.read(tflite)
+    readers = _readers(model)
+    edit = flatbuffer.Edit(model)
+    found = {index: flatbuffer.constant(model, index) for _, index in readers}
+    numbers = np.concatenate([each.reshape(-1) for each in found.values()]).astype(np.float16)
+    (x,) = edit.operator("DEQUANTIZE", [edit.constant(numbers)], [numbers.shape])
+    parts = edit.split(x, [(each.size,) for each in found.values()])
+    place = {
+        index: part if each.ndim == 1 else edit.reshape(part, each.shape)
+        for (index, each), part in zip(found.items(), parts, strict=True)
+    }
+    for operator, _ in readers:
+        operator.inputs = [place.get(each, each) for each in operator.inputs]
+    edit.insert_before(model.subgraphs[0].operators)
+    flatbuffer.drop_unused(model)
+    return flatbuffer.write(model)
+
+
+def _readers(model):
+    """Pairs of an operator and the constant of several scales or biases that it reads."""
+    of_filters = {id(each) for each in anatomy.unpacking(model)}
+    found = []
+    for operator in model.subgraphs[0].operators:
+        name = flatbuffer.operator_name(model, operator)
+        if name in ("CONV_2D", "FULLY_CONNECTED"):
+            candidates = operator.inputs[2:]
+        else:
+            candidates = operator.inputs if name == "MUL" and id(operator) in of_filters else []
+        for index in candidates:
+            values = None if index < 0 else flatbuffer.constant(model, index)
+            if values is not None and values.size > 1:
+                found.append((operator, index))
+    return found

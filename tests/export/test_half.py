@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+
+from larq_seresnet import SEResNet14, preprocess_input
+from larq_seresnet.export import convert, flatbuffer, half, runtimes, verify
+from larq_seresnet.training import data
+
+import tensorflow as tf
+
+
+def _random(**arguments):
+    """A model whose BatchNorms and biases are not the initial ones."""
+    model = SEResNet14(filters=(4, 8, 16), weights=None, **arguments)
+    generator = np.random.default_rng(0)
+    for weight in model.weights:
+        if weight.shape.rank == 1:
+            weight.assign(generator.uniform(0.5, 1.5, weight.shape))
+    return model
+
+
+def test_batch_norm_by_hand():
+    model = _random()
+    layer, received = (
+        each.get_layer("stage2_block1_1_bn") for each in (model, half.rounded(model))
+    )
+    gamma, beta, mean, variance = (weight.astype(np.float64) for weight in layer.get_weights())
+    scale = (gamma / np.sqrt(variance + 0.001)).astype(np.float16).astype(np.float64)
+    offset = (beta - mean * scale).astype(np.float16).astype(np.float64)
+    x = np.linspace(-2, 2, 3 * 8, dtype=np.float32).reshape(1, 1, 3, 8)
+    np.testing.assert_array_equal(received(x), (x * scale + offset).astype(np.float32))
+    assert np.abs(received(x) - layer(x)).max() > 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"fmb": False}, {"head": "bias", "ends": "int8", "reduction_ratio": 2}]
+)
+def test_what_is_stored_are_the_rounded_numbers(arguments, images):
+    """In both runtimes; what they compute is what Keras computes with the same numbers."""
+    model = _random(**arguments)
+    inputs = preprocess_input(images)
+    expected = half.rounded(model).predict(inputs, verbose=0)
+    for runtime in runtimes.RUNTIMES:
+        converted = convert.to_tflite(model, runtime, "1bit_half", strip=True)
+        np.testing.assert_allclose(converted.predict(inputs), expected, rtol=0, atol=1e-5)
+        content = flatbuffer.read(converted.tflite)
+        (numbers,) = (
+            flatbuffer.constant(content, index)
+            for index, tensor in enumerate(content.subgraphs[0].tensors)
+            if tensor.type == flatbuffer.schema.TensorType.FLOAT16
+        )
+        channels = 4 + 4 * (4 + 8 + 16)
+        assert numbers.size >= 2 * channels - 4  # with 8-bit ends the stem's scales are their own
+        assert len(converted.tflite) < len(convert.to_tflite(model, runtime, strip=True).tflite)
+
+
+def test_a_file_is_compared_with_the_rounded_model_and_the_model(stored, trained_model, trained):
+    """And no rounding passes that is another's."""
+    converted, model = stored(weights="1bit_half"), trained_model()
+    images, labels = data.load("digits", limit_test=100).test
+    found = verify.compare(model, converted, images, labels)
+    assert not found.failures()
+    assert found.argmax_agreement == 1
+    assert 0.97 <= found.half_agreement <= 1
+    predicted = model.predict(preprocess_input(images), verbose=0).argmax(axis=1)
+    assert found.half_error == pytest.approx((predicted != labels).mean())
+    assert verify.compare(model, stored(), images, labels).half_agreement is None
+    other = SEResNet14(filters=(4, 8, 16), weights=trained("w1") / "weights.h5")
+    other.get_layer("stem_bn").gamma.assign(other.get_layer("stem_bn").gamma * 1.01)
+    assert verify.compare(other, converted, images, labels).failures()
+
+
+def test_what_float16_has_not_is_refused():
+    model = _random()
+    model.get_layer("stage1_block1_1_bn").beta.assign([2e6, 0, 0, 0])
+    with pytest.raises(
+        ValueError, match=r"needs scales and biases below 65504, received [12]\d{6}:"
+    ):
+        half.rounded(model)
+
+
+def test_binary_convolutions_are_refused(small_model, trained, capsys):
+    with pytest.raises(ValueError, match="--weights 1bit_half is not for 1-bit activations"):
+        convert.to_tflite(small_model(precision="w1a1"), "litert", "1bit_half")
+    with pytest.raises(SystemExit) as stop:
+        convert.main([str(trained("w1a1")), "--weights", "1bit_half"])
+    assert stop.value.code == 2
+    assert "--weights 1bit_half is not for 1-bit activations" in capsys.readouterr().err
+
+
+def test_the_models_own_weights_stay(trained_model):
+    model = trained_model()
+    before = [weight.copy() for weight in model.get_weights()]
+    copy = half.rounded(model)
+    assert copy.configuration == model.configuration
+    for weight, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, other)
+    assert not any(
+        np.array_equal(a, b)
+        for layer in model.layers
+        if isinstance(layer, tf.keras.layers.BatchNormalization)
+        for a, b in zip(layer.get_weights()[2:], copy.get_layer(layer.name).get_weights()[2:])
+    )
