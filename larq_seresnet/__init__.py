@@ -79,11 +79,15 @@ from larq_seresnet.layers import FMB, SqueezeExcite
 from larq_seresnet.precision import ScaledSign
 from larq_seresnet.preprocessing import decode_predictions, preprocess_input
 from larq_seresnet.seresnet import SEResNet14
+from larq_seresnet.sizes import SEResNet14M, SEResNet14S, SEResNet14XS
 from larq_seresnet.weights import load_weights, save_weights
 
 __all__ = [
     "FMB",
     "SEResNet14",
+    "SEResNet14M",
+    "SEResNet14S",
+    "SEResNet14XS",
     "ScaledSign",
     "SqueezeExcite",
     "decode_predictions",

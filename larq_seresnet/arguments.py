@@ -6,15 +6,28 @@ import tensorflow as tf
 
 #: Channels of the stages in He et al.'s network for CIFAR-10.
 FILTERS = (16, 32, 64)
+#: What each size fixes: even widths, 8-bit weights at the ends, a narrow attention, and for 1-bit
+#: inputs the shift.
+SIZES = {
+    name: {"filters": filters, "ends": "int8", "reduction_ratio": 4, "shift": True}
+    for name, filters in (
+        ("SEResNet14XS", (16, 32, 32)),
+        ("SEResNet14S", (32, 48, 48)),
+        ("SEResNet14M", (32, 64, 80)),
+    )
+}
 
 
 def configuration_name(configuration):
     """What of the arguments of `SEResNet14` is not the default, after what always matters.
 
+    The name begins with that of the size they are of, and says no more what that fixes.
+
     Args:
         configuration: All of them but `input_tensor`, `weights` and `name`: a dict.
     """
-    parts = ["seresnet14", configuration["precision"]]
+    size, fixed = _size(configuration)
+    parts = [size.lower(), configuration["precision"]]
     if configuration["attention"] is None:
         parts.append("no_se")
     else:
@@ -22,21 +35,35 @@ def configuration_name(configuration):
         if configuration["fmb"]:
             through = configuration["fmb_gradient"] == "straight_through"
             parts.append("fmb" if through else "fmb_no_gradient")
-        if configuration["reduction_ratio"] != 1:
+        if configuration["reduction_ratio"] != 1 and "reduction_ratio" not in fixed:
             parts.append(f"r{configuration['reduction_ratio']}")
     if configuration["shortcut"] != "pool":
         parts.append(f"{configuration['shortcut']}_shortcut")
     if configuration["head"] != "norm":
         parts.append(f"{configuration['head']}_head")
-    if configuration["shift"]:
+    if configuration["shift"] and "shift" not in fixed:
         parts.append("shift")
-    if configuration["ends"]:
+    if configuration["ends"] and "ends" not in fixed:
         parts.append(f"{configuration['ends']}_ends")
-    if tuple(configuration["filters"]) != FILTERS:
+    if tuple(configuration["filters"]) != FILTERS and "filters" not in fixed:
         parts.append("-".join(map(str, configuration["filters"])))
     if not configuration["include_top"]:
         parts.append("no_top")
     return "_".join(parts)
+
+
+def _size(configuration):
+    """The size that arguments are of, and what it fixes: SEResNet14 itself fixes nothing."""
+    given = configuration | {"filters": tuple(configuration["filters"])}
+    means_nothing = {
+        "reduction_ratio": given["attention"] is None,
+        "ends": given["precision"] == "float32",
+        "shift": given["precision"] != "w1a1",
+    }
+    for size, fixed in SIZES.items():
+        if all(means_nothing.get(name) or given[name] == fixed[name] for name in fixed):
+            return size, fixed
+    return "SEResNet14", {}
 
 
 def check_choice(name, value, allowed):

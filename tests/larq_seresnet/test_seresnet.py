@@ -5,7 +5,15 @@ import larq as lq
 import numpy as np
 import pytest
 
-from larq_seresnet import FMB, SEResNet14, preprocess_input, save_weights
+from larq_seresnet import (
+    FMB,
+    SEResNet14,
+    SEResNet14M,
+    SEResNet14S,
+    SEResNet14XS,
+    preprocess_input,
+    save_weights,
+)
 from larq_seresnet.export import convert
 from larq_seresnet.precision import EightBit, layers_in
 
@@ -109,8 +117,29 @@ def test_names_of_models():
         )
         == "seresnet14_w1_se_paper_sigmoid_fmb_no_gradient_r4_conv_shortcut_bias_head_4-8-12"
     )
+    s = {"filters": (32, 48, 48), "ends": "int8"}
+    assert name(**s) == "seresnet14_w1_se_sigmoid_fmb_int8_ends_32-48-48"
+    assert name(**s, reduction_ratio=4, fmb=False) == "seresnet14s_w1_se_sigmoid"
+    assert name(**s, attention=None) == "seresnet14s_w1_no_se"
+    assert name(**s, reduction_ratio=4, precision="float32").startswith("seresnet14s_float32_se_")
+    assert name(**s, reduction_ratio=4, precision="w1a1").endswith("_r4_int8_ends_32-48-48")
     without = {"attention": None, "activation": "tanh", "fmb": True, "fmb_gradient": "none"}
     assert name(**without, precision="w1a1", include_top=False) == "seresnet14_w1a1_no_se_no_top"
+
+
+@pytest.mark.parametrize(
+    ("size", "filters"),
+    [(SEResNet14XS, (16, 32, 32)), (SEResNet14S, (32, 48, 48)), (SEResNet14M, (32, 64, 80))],
+)
+def test_sizes_fix_widths_and_ends_and_take_all_else(size, filters):
+    arguments = {"num_classes": 3, "precision": "w1a1", "weights": None}
+    model = size(**arguments, name="own")
+    same = SEResNet14(filters=filters, ends="int8", reduction_ratio=4, shift=True, **arguments)
+    assert model.configuration == same.configuration
+    assert (model.name, same.name) == ("own", f"{size.__name__.lower()}_w1a1_se_sigmoid_fmb")
+    for fixed in ({"filters": (4, 8, 16)}, {"ends": None}, {"reduction_ratio": 4}, {"shift": 0}):
+        with pytest.raises(TypeError, match="multiple values for keyword argument"):
+            size(weights=None, **fixed)
 
 
 @pytest.mark.parametrize("precision", ["w1", "w1a1"])

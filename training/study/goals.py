@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from larq_seresnet import files
+from larq_seresnet.arguments import SIZES
 from larq_seresnet.training import data
 from larq_seresnet.training.callbacks import GATE_IMAGES
 from larq_seresnet.training.study import document, figures
@@ -34,7 +35,11 @@ TEACHER_COMMAND = (
     "python training/train.py --precision float32 --no-fmb --attention none --filters 32 64 128 "
     "--dataset cifar10 --epochs 40 --crop 4 --held-out 5000 --run-dir runs/teacher"
 )
-_S: dict[str, Any] = {"filters": (24, 48, 56), "ends": "int8"}
+#: What the sizes fix, less what means nothing for `w1`.
+_XS, _S, _M = (
+    {name: value for name, value in SIZES[f"SEResNet14{size}"].items() if name != "shift"}
+    for size in ("XS", "S", "M")
+)
 #: By name, the arguments in which an arm differs from the defaults: `w1`, sigmoid + FMB.
 ARMS: dict[str, dict[str, Any]] = {
     "fmb": {},
@@ -44,8 +49,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "s_1bit": _S | {"ends": None} | _LONG,
     "s_no_se": _S | {"attention": None} | _LONG,
     "s_w1a1": _S | {"precision": "w1a1", "shift": True} | _LONG,
-    "xs": {"filters": (16, 28, 32), "ends": "int8"} | _LONG,
-    "m": {"filters": (32, 64, 84), "ends": "int8"} | _LONG,
+    "xs": _XS | _LONG,
+    "m": _M | _LONG,
 }
 LABELS = {
     "fmb": "w1, SE + FMB",
@@ -177,8 +182,8 @@ def write_report(results):
         "were planned the verdict is that it cannot be told.\n"
         "- Differences: points of error, below 0 SE + FMB is better. The recipe was found with "
         "SE + FMB: if that favours an arm, it is this one.\n"
-        f"- XS, S and M: filters {_filters('xs')}, {_filters('s')} and {_filters('m')}, `ends` "
-        f"int8 where nothing else is said, crops of {_LONG['crop']} pixels, taught "
+        "- XS, S and M: the sizes of those names, but that S of one bit everywhere has no other "
+        f"`ends`. Crops of {_LONG['crop']} pixels, taught "
         f"(share {_LONG['teacher_share']}, temperature {_LONG['teacher_temperature']}) by a "
         "float32 network that 5,000 of the training images were held out of:\n\n"
         f"      {TEACHER_COMMAND}\n\n"
@@ -204,10 +209,6 @@ def write_report(results):
         for arm, label in LABELS.items()
     }
     figures.draw_budgets(drawn, STATED["sigmoid_fmb"], results / "budgets")
-
-
-def _filters(arm):
-    return "-".join(map(str, ARMS[arm]["filters"]))
 
 
 def _gates(grid, budget=6):
