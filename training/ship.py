@@ -95,7 +95,8 @@ def ship(run_dir):
         num_classes=len(images.class_names), weights=target, **settings.model_arguments()
     )
     probabilities = packed.predict(preprocess_input(images.test[0]), batch_size=500, verbose=0)
-    matrix = confusion_matrix(images.test[1], probabilities.argmax(axis=1))
+    classes, labels = probabilities.argmax(axis=1), images.test[1]
+    matrix = confusion_matrix(labels, classes)
     pictures.draw_confusion(matrix, images.class_names, model.name, LOGS / f"{stem}.png")
     taught = pathlib.Path(settings.teacher) if settings.teacher else None
     if taught:
@@ -107,6 +108,10 @@ def ship(run_dir):
         "sha256": hashlib.sha256(target.read_bytes()).hexdigest(),
         "images": int(matrix.sum()),
         "wrong": int(matrix.sum() - np.trace(matrix)),
+        "wrong_of_each_thousand": [
+            int((classes[start : start + 1000] != labels[start : start + 1000]).sum())
+            for start in range(0, len(labels), 1000)
+        ],
         "run": {"arguments": dataclasses.asdict(settings), **facts},
         "command": _command(settings),
     }
