@@ -12,8 +12,8 @@ for as many constants of their own would cost more than half of the bits save.
 import numpy as np
 
 from larq_seresnet.export import anatomy, flatbuffer
-from larq_seresnet.export.inference import kernel_and_scale
-from larq_seresnet.layers import FMB, SqueezeExcite
+from larq_seresnet.export.inference import kernel_and_scale, parts_with_kernels
+from larq_seresnet.layers import FMB, SpatialAttention, SqueezeExcite
 from larq_seresnet.weights import copy_weights, named_weights
 
 import tensorflow as tf
@@ -43,9 +43,11 @@ def rounded(model):
         copy_weights(layer, other)
         if isinstance(layer, tf.keras.layers.BatchNormalization):
             _round_batch_norm(other)
-        elif isinstance(layer, SqueezeExcite) and layer.expand.use_bias:
-            scales = [kernel_and_scale(each)[1] for each in (layer.reduce, layer.expand)]
-            _round(other.expand.bias, np.prod(scales) if binary_gates else 1)
+        elif isinstance(layer, (SqueezeExcite, SpatialAttention)):
+            parts = parts_with_kernels(other)
+            if parts[-1].use_bias:
+                scales = [kernel_and_scale(each)[1] for each in parts]
+                _round(parts[-1].bias, np.prod(scales) if binary_gates else 1)
         elif getattr(layer, "use_bias", False):
             _round(other.bias)
     return copy
@@ -91,7 +93,7 @@ def is_stored(model):
 
 
 def store(tflite):
-    """Stores biases, and the scales of unpacked filters, as float16.
+    """Stores biases, and the scales of unpacked filters, as float16 where they are such numbers.
 
     Args:
         tflite: Bytes of a file whose filters are bits, made of what `rounded` returns.
@@ -101,6 +103,8 @@ def store(tflite):
     """
     model = flatbuffer.read(tflite)
     readers = _readers(model)
+    if not readers:
+        return tflite
     edit = flatbuffer.Edit(model)
     found = {index: flatbuffer.constant(model, index) for _, index in readers}
     numbers = np.concatenate([each.reshape(-1) for each in found.values()]).astype(np.float16)
@@ -117,8 +121,18 @@ def store(tflite):
     return flatbuffer.write(model)
 
 
+def _are_halves(values):
+    """Whether float16 has these numbers, but for the rounding of whoever computed them."""
+    with np.errstate(over="ignore"):
+        return np.allclose(values, values.astype(np.float16), rtol=1e-6, atol=1e-30)
+
+
 def _readers(model):
-    """Pairs of an operator and the constant of several scales or biases that it reads."""
+    """Pairs of an operator and the constant of several scales or biases that it reads.
+
+    Those that are no float16 numbers stay as they are: a converter may have put more into them,
+    such as the slope of hard_sigmoid.
+    """
     of_filters = {id(each) for each in anatomy.unpacking(model)}
     found = []
     for operator in model.subgraphs[0].operators:
@@ -129,6 +143,6 @@ def _readers(model):
             candidates = operator.inputs if name == "MUL" and id(operator) in of_filters else []
         for index in candidates:
             values = None if index < 0 else flatbuffer.constant(model, index)
-            if values is not None and values.size > 1:
+            if values is not None and values.size > 1 and _are_halves(values):
                 found.append((operator, index))
     return found

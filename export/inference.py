@@ -8,7 +8,7 @@ import larq as lq
 import numpy as np
 
 from larq_seresnet import SEResNet14
-from larq_seresnet.layers import FMB, SqueezeExcite
+from larq_seresnet.layers import FMB, GATE_ACTIVATIONS, SpatialAttention, SqueezeExcite
 from larq_seresnet.precision import layers_in
 from larq_seresnet.weights import copy_weights
 
@@ -76,10 +76,10 @@ def inference_form(model, binary_operators=True):
     binary_gates = any(isinstance(layer, FMB) for layer in model.layers)
 
     def rewrite(layer):
-        if isinstance(layer, SqueezeExcite):
+        if isinstance(layer, (SqueezeExcite, SpatialAttention)):
             return _attention(layer, binary_gates)
         if isinstance(layer, FMB):
-            return _Threshold(low=-1.0 if layer.activation == "tanh" else 0.0, name=layer.name)
+            return _Threshold(GATE_ACTIVATIONS[layer.activation].closed, name=layer.name)
         if not binary_operators and getattr(layer, "input_quantizer", None):
             return _SignConvolution(layer)
         return type(layer).from_config(layer.get_config())
@@ -101,10 +101,10 @@ def eight_bit_form(model):
     form = inference_form(model)
 
     def rewrite(layer):
-        if isinstance(layer, _Attention):
-            two_valued = all(np.ptp(np.abs(kernel)) == 0 for kernel in layer.constants[:2])
-            return _Attention(
-                *layer.constants, layer.activation, eight_bit=two_valued, name=layer.name
+        if isinstance(layer, _Constant):
+            two_valued = all(np.ptp(np.abs(kernel)) == 0 for kernel in layer.kernels)
+            return type(layer)(
+                layer.kernels, layer.bias, layer.activation, eight_bit=two_valued, name=layer.name
             )
         if isinstance(getattr(layer, "kernel_quantizer", None), lq.quantizers.SteSign):
             return _EightBitInput(type(layer).from_config(layer.get_config()), name=layer.name)
@@ -128,42 +128,67 @@ def round_to_eight_bits(x):
 
 
 def _attention(layer, binary_gates):
-    (w0, scale0), (w1, scale1) = kernel_and_scale(layer.reduce), kernel_and_scale(layer.expand)
-    bias = layer.expand.bias.numpy() if layer.expand.use_bias else None
+    parts = parts_with_kernels(layer)
+    kernels, scales = zip(*map(kernel_and_scale, parts), strict=True)
+    bias = parts[-1].bias.numpy() if parts[-1].use_bias else None
+    form = _ChannelAttention if isinstance(layer, SqueezeExcite) else _SpatialAttention
     if binary_gates:
-        bias = None if bias is None else bias / (scale0 * scale1)
-        return _Attention(w0, w1, bias, None, name=layer.name)
-    return _Attention(w0 * scale0, w1 * scale1, bias, layer.activation, name=layer.name)
+        bias = None if bias is None else bias / np.prod(scales)
+        return form(kernels, bias, None, name=layer.name)
+    kernels = [kernel * scale for kernel, scale in zip(kernels, scales, strict=True)]
+    return form(kernels, bias, layer.activation, name=layer.name)
 
 
-def kernel_and_scale(dense):
+def parts_with_kernels(attention):
+    """The layers within an attention layer, in the order in which they compute."""
+    if isinstance(attention, SqueezeExcite):
+        return [attention.reduce, attention.expand]
+    return [attention.conv]
+
+
+def kernel_and_scale(part):
     """The kernel that a layer multiplies with, and its scale, taken out where it has one only."""
     with lq.context.quantized_scope(True):
-        kernel = tf.convert_to_tensor(dense.kernel).numpy()
+        kernel = tf.convert_to_tensor(part.kernel).numpy()
     scale = np.abs(kernel).max()
     if np.allclose(np.abs(kernel), scale, rtol=1e-6, atol=0):
         return np.sign(kernel), scale
     return kernel, np.float32(1)
 
 
-class _Attention(tf.keras.layers.Layer):
-    """act(W1 relu(W0 avgpool(F)) + b) of Eq. 4 with constants; without `activation` its argument.
+class _Constant(tf.keras.layers.Layer):
+    """An attention layer whose kernels are constants; without `activation` that one's argument."""
 
-    All maps are (N, 1, 1, C): the products need no reshaping, which would be an operator each.
-    """
-
-    def __init__(self, w0, w1, bias, activation, eight_bit=False, **kwargs):
+    def __init__(self, kernels, bias, activation, eight_bit=False, **kwargs):
         super().__init__(**kwargs)
-        self.constants = [w0, w1, bias]
+        self.kernels, self.bias = list(kernels), bias
         self.rounded = round_to_eight_bits if eight_bit else tf.identity
         self.activation = tf.keras.activations.get(activation)
 
     def call(self, inputs):
-        w0, w1, bias = self.constants
+        argument = self.argument(inputs)
+        return self.activation(argument if self.bias is None else argument + self.bias)
+
+
+class _ChannelAttention(_Constant):
+    """W1 relu(W0 avgpool(F)) + b of Eq. 4.
+
+    All maps are (N, 1, 1, C): the products need no reshaping, which would be an operator each.
+    """
+
+    def argument(self, inputs):
+        w0, w1 = self.kernels
         squeezed = tf.reduce_mean(inputs, axis=[1, 2], keepdims=True)
         reduced = tf.nn.relu(tf.matmul(self.rounded(squeezed), w0))
-        argument = tf.matmul(self.rounded(reduced), w1)
-        return self.activation(argument if bias is None else argument + bias)
+        return tf.matmul(self.rounded(reduced), w1)
+
+
+class _SpatialAttention(_Constant):
+    """w * [mean(F); max(F)] + b, both over channels."""
+
+    def argument(self, inputs):
+        both = [each(inputs, axis=-1, keepdims=True) for each in (tf.reduce_mean, tf.reduce_max)]
+        return tf.nn.conv2d(self.rounded(tf.concat(both, axis=-1)), self.kernels[0], 1, "SAME")
 
 
 class _EightBitInput(tf.keras.layers.Wrapper):

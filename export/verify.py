@@ -22,7 +22,7 @@ import numpy as np
 from larq_seresnet import programs
 from larq_seresnet.export import anatomy, flatbuffer, half, interface, report, runtimes, source
 from larq_seresnet.export.inference import eight_bit_form
-from larq_seresnet.layers import FMB
+from larq_seresnet.layers import FMB, GATE_ACTIVATIONS
 from larq_seresnet.preprocessing import preprocess_input
 
 import tensorflow as tf
@@ -331,8 +331,8 @@ def _threshold_layers(model):
 
 def _compared_with_zero(layer):
     """The Keras tensor whose sign the layer takes."""
-    if isinstance(layer, FMB) and layer.activation == "sigmoid":
-        return layer.input - 0.5
+    if isinstance(layer, FMB) and GATE_ACTIVATIONS[layer.activation].threshold:
+        return layer.input - GATE_ACTIVATIONS[layer.activation].threshold
     return layer.input
 
 

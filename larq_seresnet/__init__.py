@@ -75,7 +75,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 _use_keras_2()
 
 from larq_seresnet.images import read_image
-from larq_seresnet.layers import FMB, SqueezeExcite
+from larq_seresnet.layers import FMB, SpatialAttention, SqueezeExcite
 from larq_seresnet.precision import ScaledSign
 from larq_seresnet.preprocessing import decode_predictions, preprocess_input
 from larq_seresnet.seresnet import SEResNet14
@@ -89,6 +89,7 @@ __all__ = [
     "SEResNet14S",
     "SEResNet14XS",
     "ScaledSign",
+    "SpatialAttention",
     "SqueezeExcite",
     "decode_predictions",
     "load_weights",

@@ -56,7 +56,7 @@ def _size(configuration):
     """The size that arguments are of, and what it fixes: SEResNet14 itself fixes nothing."""
     given = configuration | {"filters": tuple(configuration["filters"])}
     means_nothing = {
-        "reduction_ratio": given["attention"] is None,
+        "reduction_ratio": given["attention"] in (None, "spatial"),
         "ends": given["precision"] == "float32",
         "shift": given["precision"] != "w1a1",
     }

@@ -1,4 +1,9 @@
-"""The layers of the paper: squeeze-and-excitation and Feature Map Binarization, Eq. 1-6."""
+"""The layers of the paper: squeeze-and-excitation and Feature Map Binarization, Eq. 1-6.
+
+And its announced next step: spatial attention, binarised in the same way.
+"""
+
+import dataclasses
 
 import larq as lq
 
@@ -6,7 +11,23 @@ from larq_seresnet.arguments import check_choice, is_count
 
 import tensorflow as tf
 
-GATE_ACTIVATIONS = ("sigmoid", "tanh")
+
+@dataclasses.dataclass(frozen=True)
+class Gate:
+    """What FMB makes of an attention value: 1 from `threshold` on, `closed` below."""
+
+    closed: float
+    threshold: float
+
+
+#: By activation, Eq. 5 and 6. The hard ones are piecewise linear; with "hard_tanh" the authors go
+#: on (Wu and Yamauchi, IJML 15(1), 2025).
+GATE_ACTIVATIONS = {
+    "sigmoid": Gate(0.0, 0.5),
+    "tanh": Gate(-1.0, 0.0),
+    "hard_sigmoid": Gate(0.0, 0.5),
+    "hard_tanh": Gate(-1.0, 0.0),
+}
 FMB_GRADIENTS = ("straight_through", "none")
 
 
@@ -20,16 +41,18 @@ class FMB(tf.keras.layers.Layer):
         \qquad
         M'_c = \begin{cases} 1 & M_c \geq 0 \\ -1 & \text{else} \end{cases} \text{ (tanh)}
 
-    in training and in inference alike. NaN stays NaN, so that a diverged run shows.
+    and likewise for hard_sigmoid and hard_tanh; in training and in inference alike. NaN stays NaN,
+    so that a diverged run shows.
 
     The paper does not state the gradient. ``torch.where``, which it names, passes none: the layers
     before then keep their initial weights. Hence both readings.
 
     Args:
-        activation: "sigmoid" or "tanh", whichever produced the input.
+        activation: One of `GATE_ACTIVATIONS`, whichever produced the input.
         gradient: "straight_through" passes the gradient of M'_c to M_c unchanged, "none" stops it.
 
-    Input and output: M_c and M'_c, of one shape, any; in SEResNet14 (N, 1, 1, C).
+    Input and output: M_c and M'_c, of one shape, any; in SEResNet14 (N, 1, 1, C), and (N, H, W, 1)
+    after `SpatialAttention`.
 
     Raises:
         ValueError: If `activation` or `gradient` is none of the above.
@@ -45,10 +68,9 @@ class FMB(tf.keras.layers.Layer):
     def call(self, inputs):
         @tf.custom_gradient
         def binarize(attention):
-            if self.activation == "tanh":
-                gates = lq.math.sign(attention)
-            else:
-                gates = 0.5 * lq.math.sign(attention - 0.5) + 0.5
+            gate = GATE_ACTIVATIONS[self.activation]
+            half = (1.0 - gate.closed) / 2
+            gates = half * lq.math.sign(attention - gate.threshold) + (1.0 - half)
             return gates, lambda upstream: upstream
 
         gates = binarize(inputs)
@@ -120,7 +142,7 @@ class SqueezeExcite(tf.keras.layers.Layer):
     variance at any C.
 
     Args:
-        activation: "sigmoid" or "tanh".
+        activation: One of `GATE_ACTIVATIONS`.
         reduction_ratio: r; must divide C.
         kernel_quantizer: larq quantizer of W_0 and W_1, and with it their scale: "scaled_sign",
             "ste_sign", "magnitude_aware_sign", an instance; None for float weights.
@@ -155,9 +177,7 @@ class SqueezeExcite(tf.keras.layers.Layer):
         super().__init__(**kwargs)
         self.activation = activation
         self.reduction_ratio = int(reduction_ratio)
-        self.kernel_quantizer = lq.quantizers.get(kernel_quantizer)
-        if isinstance(kernel_quantizer, str):  # not in the dtype of the global policy
-            self.kernel_quantizer = type(self.kernel_quantizer)(dtype=self._dtype_policy)
+        self.kernel_quantizer = _in_policy(kernel_quantizer, self._dtype_policy)
         self.kernel_constraint = tf.keras.constraints.get(kernel_constraint)
         self.gate_bias = gate_bias
         self._frozen = list(frozen)
@@ -218,3 +238,95 @@ class SqueezeExcite(tf.keras.layers.Layer):
             # Keras's HDF5 goes by position, in an order that depends on it
             "frozen": [part.name for part in parts if not part.trainable] or list(self._frozen),
         }
+
+
+@lq.utils.register_keras_custom_object
+@tf.keras.utils.register_keras_serializable(package="larq_seresnet")
+class SpatialAttention(tf.keras.layers.Layer):
+    r"""The spatial attention of CBAM: one value a position.
+
+    .. math:: M_s = \mathrm{act}(w * [\mathrm{mean}_c(F); \max_c(F)] + b)
+
+    with one kernel w of shape (k, k, 2, 1), zeros around the map. The caller multiplies:
+    F' = M_s * F, or with :class:`FMB` between, F' = M'_s * F. After Woo et al., "CBAM", ECCV 2018,
+    which has neither 1-bit weights nor FMB; the paper announces both and leaves the rest open.
+
+    Args:
+        activation: One of `GATE_ACTIVATIONS`.
+        kernel_size: k, odd.
+        kernel_quantizer: larq quantizer of w, as of `SqueezeExcite`; None for float weights.
+        kernel_constraint: Constraint of w, such as "weight_clip".
+        gate_bias: Initial value of b; above 0 the gates start open. None for no bias.
+
+    Input: F, (N, H, W, C). Output: M_s, (N, H, W, 1).
+
+    Raises:
+        ValueError: If `activation` or `kernel_size` is none of the above.
+    """
+
+    def __init__(
+        self,
+        activation="sigmoid",
+        kernel_size=7,
+        kernel_quantizer=None,
+        kernel_constraint=None,
+        gate_bias=1.0,
+        **kwargs,
+    ):
+        check_choice("activation", activation, GATE_ACTIVATIONS)
+        if not is_count(kernel_size) or kernel_size % 2 == 0:
+            raise ValueError(f"`kernel_size` must be odd, received {kernel_size!r}.")
+        super().__init__(**kwargs)
+        self.activation = activation
+        self.gate_bias = gate_bias
+        self.conv = lq.layers.QuantConv2D(
+            1,
+            int(kernel_size),
+            padding="same",
+            activation=activation,
+            kernel_quantizer=_in_policy(kernel_quantizer, self._dtype_policy),
+            kernel_constraint=kernel_constraint,
+            use_bias=gate_bias is not None,
+            bias_initializer=tf.keras.initializers.Constant(gate_bias or 0.0),
+            dtype=self._dtype_policy,
+            name="conv",
+        )
+
+    @property
+    def kernel_quantizer(self):
+        return self.conv.kernel_quantizer
+
+    def build(self, input_shape):
+        with tf.name_scope(self.conv.name):
+            self.conv.build((*input_shape[:-1], 2))
+        super().build(input_shape)
+
+    def call(self, inputs):
+        return self.conv(
+            tf.concat(
+                [
+                    tf.reduce_mean(inputs, axis=-1, keepdims=True),
+                    tf.reduce_max(inputs, axis=-1, keepdims=True),
+                ],
+                axis=-1,
+            )
+        )
+
+    def compute_output_shape(self, input_shape):
+        return tf.TensorShape([*input_shape[:-1], 1])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "activation": self.activation,
+            "kernel_size": self.conv.kernel_size[0],
+            "kernel_quantizer": lq.quantizers.serialize(self.conv.kernel_quantizer),
+            "kernel_constraint": tf.keras.constraints.serialize(self.conv.kernel_constraint),
+            "gate_bias": self.gate_bias,
+        }
+
+
+def _in_policy(quantizer, policy):
+    """A quantizer that computes under a layer's policy, not under the global one."""
+    found = lq.quantizers.get(quantizer)
+    return type(found)(dtype=policy) if isinstance(quantizer, str) else found

@@ -19,6 +19,7 @@ from larq_seresnet.layers import (
     GATE_ACTIVATIONS,
     RepeatChannels,
     Shift,
+    SpatialAttention,
     SqueezeExcite,
 )
 from larq_seresnet.precision import ENDS, PRECISIONS
@@ -26,7 +27,8 @@ from larq_seresnet.weights import load_weights
 
 import tensorflow as tf
 
-ATTENTIONS = ("se", "se_paper", "se_float32", None)
+#: Of the channels, of the positions, of both in turn.
+ATTENTIONS = ("se", "se_paper", "se_float32", "spatial", "cbam", None)
 SHORTCUTS = ("pool", "conv")
 HEADS = ("norm", "bias")
 POOLINGS = {
@@ -105,14 +107,16 @@ def SEResNet14(
         num_classes: Of the classifier, 2 or more; means nothing without top.
         precision: "float32"; "w1", where every kernel has two values: stem, shortcuts, attention,
             classifier; or "w1a1", where the inputs of the twelve residual convolutions are +-1 too.
-        activation: Of the attention values M_c, "sigmoid" or "tanh".
+        activation: Of the attention values M_c: "sigmoid", "tanh", "hard_sigmoid" or "hard_tanh".
         fmb: Whether to binarise M_c to M'_c (Eq. 5 and 6).
         fmb_gradient: "straight_through", or "none" to read the paper literally; see `FMB`.
         attention: "se" (scaled 1-bit weights, gates that start open), "se_paper" (bare +-1 weights,
             no bias, as the paper has it), "se_float32" (the paper's, a control with float32 weights
-            whatever the precision), or None for a network without attention, where `activation`,
-            `fmb`, `fmb_gradient` and `reduction_ratio` mean nothing.
-        reduction_ratio: r of Eq. 4, the attention's weights are (C, C/r) and (C/r, C).
+            whatever the precision), "spatial" (`SpatialAttention`: of positions, not of channels),
+            "cbam" ("se", then "spatial" of what it lets through), or None for a network without
+            attention, where `activation`, `fmb`, `fmb_gradient` and `reduction_ratio` mean nothing.
+        reduction_ratio: r of Eq. 4, the attention's weights are (C, C/r) and (C/r, C). Means
+            nothing for "spatial".
         shortcut: Where the shape changes, "pool": the mean of 2x2 pixels, channels repeated, no
             weights; or "conv": He's 1x1 convolution with stride 2.
         head: What follows the classifier's weights: "norm", a BatchNorm of the logits, which a
@@ -140,7 +144,9 @@ def SEResNet14(
     ends = None if precision == "float32" else ends
     shift = shift if precision == "w1a1" else False
     if attention is None:
-        activation, fmb, fmb_gradient, reduction_ratio = "sigmoid", False, "none", 1
+        activation, fmb, fmb_gradient = "sigmoid", False, "none"
+    if attention in (None, "spatial"):
+        reduction_ratio = 1
     arguments = types.SimpleNamespace(
         precision=precision,
         attention=attention,
@@ -226,32 +232,48 @@ def _binary_block(x, channels, strides, quantizers, gate, skip, name, shift):
 def _gate(arguments, quantizers):
     """What a block ends with before its addition: attention, FMB, product; by the arguments.
 
+    With "cbam" twice, of the channels and of the positions.
+
     Attention and FMB compute in float32 under any policy: bfloat16 has no value between 0.499 and
     0.5, and would open gates in training that stay closed on a device.
     """
     kernels = PRECISIONS["float32"] if arguments.attention == "se_float32" else quantizers
-    ours = arguments.attention == "se"
+    bare = arguments.attention in ("se_paper", "se_float32")
 
-    def gate(x, name):
-        if arguments.attention is None:
-            return x
-        gates = SqueezeExcite(
+    def of_channels(name):
+        return SqueezeExcite(
             arguments.activation,
             arguments.reduction_ratio,
-            kernel_quantizer=kernels.scaled_kernel_quantizer if ours else kernels.kernel_quantizer,
+            kernel_quantizer=kernels.kernel_quantizer if bare else kernels.scaled_kernel_quantizer,
             kernel_constraint=kernels.kernel_constraint,
-            gate_bias=1.0 if ours else None,
+            gate_bias=None if bare else 1.0,
             dtype="float32",
             name=f"{name}_se",
-        )(x)
+        )
+
+    def of_positions(name):
+        return SpatialAttention(
+            arguments.activation,
+            kernel_quantizer=kernels.scaled_kernel_quantizer,
+            kernel_constraint=kernels.kernel_constraint,
+            dtype="float32",
+            name=f"{name}_spatial",
+        )
+
+    def gated(x, attention, name):
+        gates = attention(x)
         if arguments.fmb:
             gates = FMB(
-                arguments.activation,
-                arguments.fmb_gradient,
-                dtype="float32",
-                name=f"{name}_fmb",
+                arguments.activation, arguments.fmb_gradient, dtype="float32", name=f"{name}_fmb"
             )(gates)
         return tf.keras.layers.Multiply(name=f"{name}_gate")([x, gates])
+
+    def gate(x, name):
+        if arguments.attention not in (None, "spatial"):
+            x = gated(x, of_channels(name), name)
+        if arguments.attention in ("spatial", "cbam"):
+            x = gated(x, of_positions(name), f"{name}_spatial")
+        return x
 
     return gate
 

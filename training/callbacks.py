@@ -127,6 +127,8 @@ def read_log(path):
 class GateRecorder(tf.keras.callbacks.Callback):
     """Records what every SE module says of the same images, after chosen epochs.
 
+    Gates of positions (`SpatialAttention`) are not recorded: they would take megabytes an epoch.
+
     gates.npz holds, for every epoch and module, the attention values M_c as
     ``epoch001/stage1_block1_se`` and, with FMB, the gates M'_c as ``epoch001/stage1_block1_fmb``:
     float32, (images, C).
@@ -147,7 +149,11 @@ class GateRecorder(tf.keras.callbacks.Callback):
 
     def set_model(self, model):
         super().set_model(model)
-        layers = [layer for layer in model.layers if isinstance(layer, (SqueezeExcite, FMB))]
+        layers = [
+            layer
+            for layer in model.layers
+            if isinstance(layer, (SqueezeExcite, FMB)) and layer.output_shape[1:3] == (1, 1)
+        ]
         self.gates = {layer.name: layer.output for layer in layers}
         if self.gates:
             self.probe = tf.keras.Model(model.input, self.gates)

@@ -87,11 +87,12 @@ class Config:
     attention: str | None = _flag(
         "model",
         "se",
-        "se: scaled 1-bit weights, gates start open; se_paper: bare +-1, no bias; "
-        "se_float32: the same with float32 weights; none: no SE",
+        "se: of channels, scaled 1-bit weights, gates start open; se_paper: bare +-1, no bias; "
+        "se_float32: the same with float32 weights; spatial: of positions; cbam: se, then spatial; "
+        "none: no attention",
         type=_none_or_name,
         choices=list(ATTENTIONS),
-        metavar="{se,se_paper,se_float32,none}",
+        metavar="{se,se_paper,se_float32,spatial,cbam,none}",
     )
     reduction_ratio: int = _flag(
         "model", 1, "r of the attention's W0, (C, C/r)", type=int, metavar="R"

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from larq_seresnet.training.study import ablation, frontier, goals, paper, runs
+from larq_seresnet.training.study import ablation, frontier, goals, paper, runs, spatial
 
 RESULTS, RUNS = pathlib.Path("results"), pathlib.Path("runs")
 
@@ -100,6 +100,12 @@ PROFILES = {
         results=RESULTS / "goals",
         folder=RUNS / "goals",
     ),
+    "spatial": Profile(
+        spatial.runs(),
+        spatial.write_report,
+        results=RESULTS / "spatial",
+        folder=RUNS / "spatial",
+    ),
 }
 
 
@@ -110,7 +116,8 @@ def _parser():
         choices=list(PROFILES),
         default="short",
         help="tuning, smoke, short, full: how much of the paper's grid; ablation: the steps to "
-        "recipe fast; frontier: shapes of one size; goals: what it reaches (default: short)",
+        "recipe fast; frontier: shapes of one size; goals: what it reaches; spatial: gates of "
+        "positions (default: short)",
     )
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms")
     parser.add_argument(

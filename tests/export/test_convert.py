@@ -314,8 +314,10 @@ def test_weights_that_cannot_be_proved_are_refused(tmp_path, capsys, name, argum
         {"precision": "float32", "activation": "tanh", "fmb": False},
         {"ends": "int8", "filters": (4, 6, 10)},
         {"ends": "sum3", "shift": True, "filters": (6, 8, 6), "precision": "w1a1"},
+        {"attention": "cbam", "activation": "hard_tanh", "precision": "w1a1"},
+        {"attention": "spatial", "activation": "hard_sigmoid", "fmb": False},
     ],
-    ids=["tanh", "paper", "no_se", "float32", "int8", "sum3"],
+    ids=["tanh", "paper", "no_se", "float32", "int8", "sum3", "cbam", "spatial"],
 )
 def test_other_configurations_convert_too(arguments, images):
     """Every file agrees with its Keras model, and with no other; no filter is left as it was."""
@@ -336,7 +338,7 @@ def test_other_configurations_convert_too(arguments, images):
         assert len(verify.compare(other, converted, images, labels).unexplained()) > 4
         operators = anatomy.count_operators(flatbuffer.read(named))
         gated = arguments.get("attention", "se") and not arguments.get("fmb", True)
-        assert bool(operators.keys() & {"LOGISTIC", "TANH"}) == bool(gated)
+        assert bool(operators.keys() & {"LOGISTIC", "TANH", "MINIMUM"}) == bool(gated)
 
 
 def test_what_there_is_not_is_refused_in_python_too(small_model, monkeypatch):

@@ -32,7 +32,13 @@ def test_batch_norm_by_hand():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{}, {"fmb": False}, {"head": "bias", "ends": "int8", "reduction_ratio": 2}]
+    "arguments",
+    [
+        {},
+        {"fmb": False},
+        {"head": "bias", "ends": "int8", "reduction_ratio": 2},
+        {"attention": "cbam", "activation": "hard_sigmoid", "fmb": False},
+    ],
 )
 def test_what_is_stored_are_the_rounded_numbers(arguments, images):
     """In both runtimes; what they compute is what Keras computes with the same numbers."""

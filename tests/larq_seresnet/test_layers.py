@@ -2,7 +2,7 @@ import larq as lq
 import numpy as np
 import pytest
 
-from larq_seresnet import FMB, ScaledSign, SqueezeExcite
+from larq_seresnet import FMB, ScaledSign, SpatialAttention, SqueezeExcite
 from larq_seresnet.precision import EightBit, SumOfSigns, layers_in
 
 import tensorflow as tf
@@ -13,6 +13,8 @@ import tensorflow as tf
     [
         ("sigmoid", [0.0, 0.25, 0.4999, 0.5, 0.5001, 1.0], [0, 0, 0, 1, 1, 1]),  # Eq. 5
         ("tanh", [-1.0, -0.5, -1e-6, 0.0, 1e-6, 1.0], [-1, -1, -1, 1, 1, 1]),  # Eq. 6
+        ("hard_sigmoid", [0.0, 0.25, 0.4999, 0.5, 0.5001, 1.0], [0, 0, 0, 1, 1, 1]),
+        ("hard_tanh", [-1.0, -0.5, -1e-6, 0.0, 1e-6, 1.0], [-1, -1, -1, 1, 1, 1]),
     ],
 )
 def test_fmb_computes_the_papers_equations(activation, attention, gates):
@@ -55,11 +57,19 @@ def _by_hand(features, w0, w1, bias, activation):
         ]
         for c in range(channels):
             total = sum(hidden[j] * w1[j, c] for j in range(len(hidden))) + bias[c]
-            attention[n, c] = np.tanh(total) if activation == "tanh" else 1 / (1 + np.exp(-total))
+            attention[n, c] = ACTIVATIONS[activation](total)
     return attention
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
+ACTIVATIONS = {
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "tanh": np.tanh,
+    "hard_sigmoid": lambda x: min(max(0.2 * x + 0.5, 0), 1),
+    "hard_tanh": lambda x: min(max(x, -1), 1),
+}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("reduction_ratio", [1, 2, 4])
 @pytest.mark.parametrize(
     ("quantizer", "gate_bias", "scales"),
@@ -89,6 +99,27 @@ def test_squeeze_excite_computes_the_papers_equations(
     expected = _by_hand(features, w0, w1, bias, activation)
     np.testing.assert_allclose(received.numpy()[:, 0, 0], expected, atol=1e-6)
     assert len(layer.weights) == (2 if gate_bias is None else 3)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(("quantizer", "gate_bias"), [(None, 0.5), ("scaled_sign", None)])
+def test_spatial_attention_by_hand(activation, quantizer, gate_bias):
+    features = np.random.default_rng(1).normal(size=(2, 3, 5, 4)).astype(np.float32)
+    layer = SpatialAttention(activation, 3, quantizer, quantizer and "weight_clip", gate_bias)
+    received = layer(features)
+    assert received.shape == layer.compute_output_shape(features.shape) == (2, 3, 5, 1)
+    kernel = layer.weights[0].numpy()
+    assert kernel.shape == (3, 3, 2, 1)
+    if quantizer:
+        kernel = np.where(kernel >= 0, 1, -1) * (3 * 3 * 2) ** -0.5
+    for n, y, x in np.ndindex(2, 3, 5):
+        total = gate_bias or 0.0
+        for dy, dx in np.ndindex(3, 3):
+            if 0 <= y + dy - 1 < 3 and 0 <= x + dx - 1 < 5:
+                pixel = features[n, y + dy - 1, x + dx - 1]
+                total += kernel[dy, dx, 0, 0] * pixel.mean() + kernel[dy, dx, 1, 0] * pixel.max()
+        expected = ACTIVATIONS[activation](total)
+        np.testing.assert_allclose(received[n, y, x, 0], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +168,8 @@ def test_scaled_sign_has_one_magnitude_and_the_straight_through_gradient():
         SqueezeExcite("tanh", 2, "scaled_sign", "weight_clip", 0.5),
         SqueezeExcite("sigmoid", 1, ScaledSign(0.1), None, None, ["expand"]),
         SqueezeExcite(),
+        SpatialAttention("hard_tanh", 5, "scaled_sign", "weight_clip", None),
+        SpatialAttention(),
         ScaledSign(np.float32(0.1), clip_value=2.0),
     ],
     ids=lambda layer: layer.name,
@@ -160,6 +193,7 @@ def test_layers_are_registered_by_name():
     names = tf.keras.utils.get_custom_objects()
     assert names["larq_seresnet>FMB"] is FMB
     assert names["larq_seresnet>SqueezeExcite"] is SqueezeExcite
+    assert names["larq_seresnet>SpatialAttention"] is SpatialAttention
     assert (names["FMB"], names["SqueezeExcite"]) == (FMB, SqueezeExcite)
     assert isinstance(lq.quantizers.get("scaled_sign"), ScaledSign)
 
@@ -167,9 +201,14 @@ def test_layers_are_registered_by_name():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: FMB("relu"), r"`activation` must be one of 'sigmoid', 'tanh', received 'relu'"),
+        (
+            lambda: FMB("relu"),
+            r"`activation` must be one of 'sigmoid', 'tanh', .*, received 'relu'",
+        ),
         (lambda: FMB(gradient="ste"), r"`gradient` must be .*'straight_through', 'none'.* 'ste'"),
         (lambda: SqueezeExcite("softmax"), r"`activation` must be .* received 'softmax'"),
+        (lambda: SpatialAttention("softmax"), r"`activation` must be .* received 'softmax'"),
+        (lambda: SpatialAttention(kernel_size=4), r"`kernel_size` must be odd, received 4"),
         (lambda: SqueezeExcite(frozen=["w0"]), "`frozen` must be one of 'reduce', 'expand', rec"),
         (lambda: SqueezeExcite(reduction_ratio=0), r"`reduction_ratio` .* received 0"),
         (

@@ -143,12 +143,15 @@ def test_sizes_fix_widths_and_ends_and_take_all_else(size, filters):
 
 
 @pytest.mark.parametrize("precision", ["w1", "w1a1"])
-@pytest.mark.parametrize("attention", ["se", "se_paper", None])
-def test_every_kernel_holds_two_values(small_model, precision, attention):
+@pytest.mark.parametrize(
+    ("attention", "of_attention"),
+    [("se", 12), ("se_paper", 12), ("spatial", 6), ("cbam", 18), (None, 0)],
+)
+def test_every_kernel_holds_two_values(small_model, precision, attention, of_attention):
     model = small_model(precision=precision, attention=attention)
     kernels = _kernels(model)
     assert len(kernels) == sum("kernel" in weight.name for weight in model.weights)
-    assert len(kernels) == 1 + 12 + 1 + (12 if attention else 0)
+    assert len(kernels) == 1 + 12 + 1 + of_attention
     for name, kernel in kernels.items():
         with lq.context.quantized_scope(True):
             values = np.unique(tf.convert_to_tensor(kernel))
@@ -176,6 +179,28 @@ def test_attention_none_ignores_what_configures_the_gate():
         attention=None, activation="relu", fmb_gradient="?", reduction_ratio=7, weights=None
     )
     assert model.name == "seresnet14_w1_no_se"
+    spatial = SEResNet14(attention="spatial", reduction_ratio=7, weights=None)
+    assert spatial.name == "seresnet14_w1_spatial_sigmoid_fmb"
+
+
+def test_cbam_gates_channels_then_positions(small_model, inputs):
+    """F'' = M'_s * (M'_c * F), with M'_s of what the channels' gates let through."""
+    model = small_model(attention="cbam")
+    block = "stage2_block1"
+    names = ("2_bn", "fmb", "gate", "spatial", "spatial_fmb", "spatial_gate")
+    layers = [model.get_layer(f"{block}_{name}") for name in names]
+    bn, channels, between, attention, positions, gated = (
+        each.numpy()
+        for each in tf.keras.Model(model.input, [layer.output for layer in layers])(inputs)
+    )
+    assert (channels.shape[1:], positions.shape[1:]) == ((1, 1, 8), (16, 16, 1))
+    np.testing.assert_array_equal(between, channels * bn)
+    np.testing.assert_array_equal(attention, layers[3](between))
+    np.testing.assert_array_equal(positions, attention >= 0.5)
+    np.testing.assert_array_equal(gated, positions * between)
+    alone = [layer.name for layer in small_model(attention="spatial").layers]
+    assert f"{block}_spatial_gate" in alone
+    assert not any(name.endswith("_se") or name == f"{block}_gate" for name in alone)
 
 
 @pytest.mark.parametrize("precision", ["float32", "w1", "w1a1"])
@@ -275,7 +300,8 @@ def test_keras_settings_that_do_not_fit_are_refused(setter, value, usual, messag
     ],
 )
 def test_save_and_load(tmp_path, inputs, kind, precision, small_model):
-    model = small_model(precision=precision)
+    arguments = {"precision": precision, "attention": "cbam" if precision == "w1a1" else "se"}
+    model = small_model(**arguments)
     model.save(tmp_path / kind)
     loaded = tf.keras.models.load_model(tmp_path / kind)
     np.testing.assert_array_equal(loaded(inputs), model(inputs))
@@ -283,7 +309,7 @@ def test_save_and_load(tmp_path, inputs, kind, precision, small_model):
     for expected, received in zip(model.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_array_equal(received, expected)
     save_weights(loaded, tmp_path / "again.npz", packed=True)
-    again = SEResNet14(precision=precision, filters=(4, 8, 16), weights=tmp_path / "again.npz")
+    again = SEResNet14(**arguments, filters=(4, 8, 16), weights=tmp_path / "again.npz")
     np.testing.assert_array_equal(again(inputs), model(inputs))
 
 
@@ -386,15 +412,19 @@ def test_config_round_trip(small_model, inputs):
     np.testing.assert_array_equal(again(inputs), model(inputs))
 
 
-@pytest.mark.parametrize("precision", ["float32", "w1", "w1a1"])
-def test_every_weight_learns(precision, inputs):
+@pytest.mark.parametrize(
+    ("precision", "attention"),
+    [("float32", "se"), ("w1", "se"), ("w1a1", "se"), ("w1", "cbam"), ("w1a1", "spatial")],
+)
+def test_every_weight_learns(precision, attention, inputs):
     """No weight is cut off from the loss: each gets a gradient, but for the paper's own FMB."""
-    model = SEResNet14(precision=precision, filters=(4, 8, 16), weights=None)
+    arguments = {"precision": precision, "attention": attention, "filters": (4, 8, 16)}
+    model = SEResNet14(**arguments, weights=None)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(model(inputs, training=True)[:, 0])
     gradients = tape.gradient(loss, model.trainable_variables)
     assert all(np.any(gradient) for gradient in gradients)
-    literal = SEResNet14(precision=precision, filters=(4, 8, 16), fmb_gradient="none", weights=None)
+    literal = SEResNet14(**arguments, fmb_gradient="none", weights=None)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(literal(inputs, training=True)[:, 0])
     gradients = tape.gradient(loss, literal.trainable_variables)
@@ -403,7 +433,13 @@ def test_every_weight_learns(precision, inputs):
         for weight, gradient in zip(literal.trainable_variables, gradients)
         if gradient is None
     }
-    assert cut_off == {f"stage{stage}_block{block}_se" for stage in (1, 2, 3) for block in (1, 2)}
+    parts = {"se": ["se"], "spatial": ["spatial"], "cbam": ["se", "spatial"]}[attention]
+    assert cut_off == {
+        f"stage{stage}_block{block}_{part}"
+        for stage in (1, 2, 3)
+        for block in (1, 2)
+        for part in parts
+    }
 
 
 @pytest.mark.parametrize(
@@ -412,8 +448,8 @@ def test_every_weight_learns(precision, inputs):
         ({"precision": "w2"}, "`precision` must be one of 'float32', 'w1', 'w1a1', received 'w2'"),
         ({"activation": "relu"}, "`activation` must be one of .* received 'relu'"),
         (
-            {"attention": "cbam"},
-            "`attention` must be one of 'se', 'se_paper', 'se_float32', None, received 'cbam'",
+            {"attention": "scse"},
+            "`attention` must be one of .*'spatial', 'cbam', None, received 'scse'",
         ),
         ({"fmb_gradient": "ste"}, "`fmb_gradient` must be one of .* received 'ste'"),
         ({"fmb": "yes"}, "`fmb` must be one of True, False, received 'yes'"),
@@ -475,10 +511,11 @@ def test_numpy_numbers_are_numbers():
     assert model.get_layer("stage1_block1_se").get_config()["reduction_ratio"] == 2
 
 
+@pytest.mark.parametrize("attention", ["se", "cbam"])
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
-def test_no_negative_zero_reaches_a_sign(small_model, inputs, activation):
+def test_no_negative_zero_reaches_a_sign(small_model, inputs, activation, attention):
     """LCE's packer on ARM takes -0.0 for -1, larq and x86 for +1."""
-    model = small_model(precision="w1a1", activation=activation)
+    model = small_model(precision="w1a1", activation=activation, attention=attention)
     signs = [
         layer.input
         for layer in model.layers

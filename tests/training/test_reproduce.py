@@ -183,7 +183,7 @@ def test_the_smoke_profile_from_training_to_report(tmp_path, monkeypatch, capsys
 
 def test_the_committed_reports_are_those_of_the_committed_logs(tmp_path):
     reports = shutil.ignore_patterns("*.png", "*.svg", "README.md", "report.md", "summary.csv")
-    for name in ("short", "ablation", "frontier", "goals"):
+    for name in ("short", "ablation", "frontier", "goals", "spatial"):
         committed, drawn = ROOT / reproduce.PROFILES[name].results, tmp_path / name
         if not committed.exists():
             continue  # nothing of it has been trained yet

@@ -152,6 +152,26 @@ def draw_gate_histogram(values, gates, title, path):
     _save(figure, path)
 
 
+def draw_positions(images, blocks, path):
+    """Draws images, and beside each which of its positions are open, block by block.
+
+    Args:
+        images: uint8, (N, H, W, 3).
+        blocks: By block, bool, (N, h, w).
+        path: Where to, without ending: written as .png and .svg.
+    """
+    columns = {"": images, **{name.replace("_", "\n"): open for name, open in blocks.items()}}
+    figure = Figure(figsize=(1.1 * len(columns), 1.15 * len(images)), layout="constrained")
+    grid = figure.subplots(len(images), len(columns), squeeze=False)
+    for column, (title, pictures) in enumerate(columns.items()):
+        for row, picture in enumerate(pictures):
+            axes = grid[row, column]
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.set(xticks=[], yticks=[], title=title if row == 0 else "")
+            axes.title.set_fontsize(8)
+    _save(figure, path)
+
+
 def _save(figure, path):
     with matplotlib.rc_context({"svg.hashsalt": "larq_seresnet"}):  # the same logs, the same file
         figure.savefig(f"{path}.png", dpi=150)

@@ -1,4 +1,4 @@
-"""What the SE modules of a finished run do: saturation, gradients, channels in use."""
+"""What the attention of a finished run does: saturation, gradients, what it lets through."""
 
 import json
 import pathlib
@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 
 from larq_seresnet import SEResNet14, files, preprocess_input
+from larq_seresnet.layers import GATE_ACTIVATIONS
 from larq_seresnet.training import callbacks, config, data, train
 
 import tensorflow as tf
@@ -14,6 +15,8 @@ import tensorflow as tf
 #: there is at most 4 % of its greatest.
 SATURATED = 0.01
 FIRST_MODULE = "stage1_block1"
+#: Of how many test images it is kept which positions are open.
+PICTURED = 6
 
 
 def measure(run_dir):
@@ -27,11 +30,31 @@ def measure(run_dir):
         M_c of 256 test images: "saturated", and "open" (on or above the threshold of Eq. 5 and 6);
         and counts of its "channels", of those that open for no image ("never_open") and for every
         one ("always_open"). "gradients": for the weights before the first and after the last epoch,
-        the root mean square of the loss's gradient in every kernel, on 256 training images.
+        the root mean square of the loss's gradient in every kernel, on 256 training images. "open":
+        for each block of the trained network the share of "channels" and of "positions" that are
+        open, and of "both" at once, on 256 test images; and of the network's
+        multiply-accumulates the share that its last convolution takes, "work".
     """
     run_dir = pathlib.Path(run_dir)
     settings, facts = config.load(run_dir)
-    return {"gates": _gates(run_dir, settings), "gradients": _gradients(run_dir, settings, facts)}
+    images = _images(settings)
+    arguments = {"num_classes": len(facts["class_names"]), **settings.model_arguments()}
+    trained = SEResNet14(**arguments, weights=run_dir / config.WEIGHTS_FILE)
+    return {
+        "gates": _gates(run_dir, settings),
+        "gradients": _gradients(arguments, settings.seed, trained, images.train),
+        "open": _open(trained, settings.activation, preprocess_input(images.test[0])),
+    }
+
+
+def _images(settings, test_images=callbacks.GATE_IMAGES):
+    return data.load(
+        settings.dataset,
+        settings.data_dir,
+        settings.input_shape[:2],
+        callbacks.GATE_IMAGES,
+        test_images,
+    )
 
 
 def first_gates(run_dir):
@@ -47,12 +70,32 @@ def first_gates(run_dir):
         }
 
 
+def positions(run_dir):
+    """Which positions of a few test images are open, where attention is of positions.
+
+    Returns:
+        A dict for np.savez: "images", uint8, (N, H, W, 3), and for each block such as
+        "positions/stage1_block1" bool, (N, H, W); empty where no attention is of positions.
+    """
+    settings, facts = config.load(run_dir)
+    if settings.attention not in ("spatial", "cbam"):
+        return {}
+    images = _images(settings, PICTURED).test[0]
+    arguments = {"num_classes": len(facts["class_names"]), **settings.model_arguments()}
+    trained = SEResNet14(**arguments, weights=run_dir / config.WEIGHTS_FILE)
+    found = _opened(trained, settings.activation, preprocess_input(images), "_spatial")
+    return {
+        "images": images,
+        **{f"positions/{block}": values[..., 0] for block, values in found.items()},
+    }
+
+
 def collect(run_dir, logs):
-    """Copies what a report needs of a finished run: log, config, measures and first gates."""
+    """Copies what a report needs of a finished run: log, config, measures and some gates."""
     logs.mkdir(parents=True, exist_ok=True)
     name = run_dir.name
     found = json.dumps(measure(run_dir), indent=1) + "\n"
-    gates = first_gates(run_dir)
+    gates = first_gates(run_dir) | positions(run_dir)
     if gates:
         files.replace(logs / f"{name}.npz", lambda part: files.save_arrays(part, gates))
     files.replace(logs / f"{name}.measures.json", lambda part: part.write_text(found))
@@ -66,7 +109,8 @@ def _gates(run_dir, settings):
     path = run_dir / callbacks.GATES_FILE
     if not path.exists():
         return {}
-    low, threshold = (0.0, 0.5) if settings.activation == "sigmoid" else (-1.0, 0.0)
+    gate = GATE_ACTIVATIONS[settings.activation]
+    low, threshold = gate.closed, gate.threshold
     margin = SATURATED * (1.0 - low)
     found: dict[str, dict[str, dict[str, float]]] = {}
     for epoch, layers in callbacks.read_gates(path).items():
@@ -84,23 +128,50 @@ def _gates(run_dir, settings):
     return found
 
 
-def _gradients(run_dir, settings, facts):
-    images = data.load(
-        settings.dataset,
-        settings.data_dir,
-        settings.input_shape[:2],
-        callbacks.GATE_IMAGES,
-        limit_test=1,
-    )
-    arguments = {"num_classes": len(facts["class_names"]), **settings.model_arguments()}
+def _gradients(arguments, seed, trained, images):
     model = SEResNet14(**arguments, weights=None)
-    train.initialise(model, settings.seed)
-    trained = SEResNet14(**arguments, weights=run_dir / config.WEIGHTS_FILE)
-    inputs = preprocess_input(images.train[0])
+    train.initialise(model, seed)
+    inputs = preprocess_input(images[0])
     return {
-        "initial": _rms_gradients(model, inputs, images.train[1]),
-        "final": _rms_gradients(trained, inputs, images.train[1]),
+        "initial": _rms_gradients(model, inputs, images[1]),
+        "final": _rms_gradients(trained, inputs, images[1]),
     }
+
+
+def _open(model, activation, inputs):
+    channels, places = (_opened(model, activation, inputs, end) for end in ("_se", "_spatial"))
+    convolutions = {
+        layer.name: int(np.prod(layer.output_shape[1:3])) * layer.kernel.shape.num_elements()
+        for layer in model.layers
+        if isinstance(layer, tf.keras.layers.Conv2D)
+    }
+    found = {}
+    for block in channels or places:
+        shares = [
+            each[block].mean(axis=(1, 2, 3)) if each else np.ones(len(inputs))
+            for each in (channels, places)
+        ]
+        found[block] = {
+            "channels": float(shares[0].mean()),
+            "positions": float(shares[1].mean()),
+            "both": float((shares[0] * shares[1]).mean()),
+            "work": convolutions[f"{block}_2_conv"] / sum(convolutions.values()),
+        }
+    return found
+
+
+def _opened(model, activation, inputs, ending):
+    """By block, where its attention values of one kind are on or above the threshold: bool."""
+    layers = {
+        layer.name.removesuffix(ending): layer.output
+        for layer in model.layers
+        if layer.name.endswith(ending)
+    }
+    if not layers:
+        return {}
+    threshold = GATE_ACTIVATIONS[activation].threshold
+    values = tf.keras.Model(model.input, layers).predict(inputs, verbose=0)
+    return {block: found >= threshold for block, found in values.items()}
 
 
 def _rms_gradients(model, inputs, labels):

@@ -1,9 +1,14 @@
+import json
+import shutil
+
 import numpy as np
 import pytest
 
-from larq_seresnet import SEResNet14
-from larq_seresnet.training import callbacks
+from larq_seresnet import SEResNet14, preprocess_input, save_weights
+from larq_seresnet.training import callbacks, data
 from larq_seresnet.training.study import measures
+
+import tensorflow as tf
 
 
 def test_measures_of_a_run(trained):
@@ -42,3 +47,20 @@ def test_collected_logs_are_small_and_whole(trained, tmp_path):
     assert callbacks.read_log(tmp_path / f"{name}.csv")
     with np.load(tmp_path / f"{name}.npz") as gates:
         assert set(gates) == {"epoch001/stage1_block1_se", "epoch001/stage1_block1_fmb"}
+
+
+def test_the_open_positions_of_a_few_images_are_kept(trained, small_model, tmp_path):
+    assert measures.positions(trained("w1")) == {}
+    run_dir, model = tmp_path / "run", small_model(attention="cbam")
+    shutil.copytree(trained("w1"), run_dir)
+    saved = json.loads((run_dir / "config.json").read_text())
+    saved["arguments"]["attention"] = "cbam"
+    (run_dir / "config.json").write_text(json.dumps(saved))
+    save_weights(model, run_dir / "weights.h5")
+    found = measures.positions(run_dir)
+    images = found.pop("images")
+    np.testing.assert_array_equal(images, data.load("digits", limit_test=6).test[0])
+    gates = tf.keras.Model(model.input, model.get_layer("stage3_block1_spatial_fmb").output)
+    expected = gates(preprocess_input(images)).numpy()[..., 0]
+    np.testing.assert_array_equal(found["positions/stage3_block1"], expected)
+    assert len(found) == 6

@@ -1,0 +1,64 @@
+import json
+
+import numpy as np
+
+from larq_seresnet import files
+from larq_seresnet.training.study import measures, spatial
+
+import tensorflow as tf
+
+
+def _run(name):
+    return next(run for run in spatial.runs() if run.name == name)
+
+
+def test_what_is_open_is_told_block_by_block(tmp_path, write_log):
+    """By hand: two blocks that take 40 and 10 % of the work, half and nothing of each closed."""
+    logs = tmp_path / "logs"
+    for arm, errors in {"none": (0.2, 0.22, 0.21), "position_fmb": (0.19, 0.2, 0.21)}.items():
+        for seed, error in enumerate(errors):
+            write_log(logs, _run(f"{arm}_budget6_seed{seed}"), 6, error)
+    block = {"channels": 1.0, "positions": 0.5, "both": 0.5, "work": 0.4}
+    measured = {
+        "gates": {},
+        "gradients": {},
+        "open": {
+            "stage1_block1": block,
+            "stage1_block2": block | {"positions": 1.0, "both": 1.0, "work": 0.1},
+        },
+    }
+    (logs / "position_fmb_budget6_seed0.measures.json").write_text(json.dumps(measured))
+    records = {
+        "images": np.zeros((2, 32, 32, 3), np.uint8),
+        "positions/stage1_block1": np.ones((2, 32, 32), bool),
+    }
+    files.save_arrays(logs / "position_fmb_budget6_seed0.npz", records)
+    spatial.write_report(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    for row in (
+        "| no attention | 21.00% (20.0%, 22.0%, 21.0%) | - |",
+        "| of both, FMB | - | - |",
+        "| gates of positions with FMB | of positions, FMB less no attention | -1.0 [-2.0, ",
+        "| of positions, FMB | 6 | - | 50% 100% | 20.0% |",
+    ):
+        assert row in text
+    assert (tmp_path / "positions.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_open_positions_and_channels_by_hand(small_model, inputs):
+    model = small_model(attention="cbam")
+    found = measures._open(model, "sigmoid", inputs)
+    assert list(found) == [f"stage{stage}_block{block}" for stage in (1, 2, 3) for block in (1, 2)]
+    names = ("stage2_block1_fmb", "stage2_block1_spatial_fmb")
+    layers = [model.get_layer(name).output for name in names]
+    channels, positions = (each.numpy() for each in tf.keras.Model(model.input, layers)(inputs))
+    block = found["stage2_block1"]
+    np.testing.assert_allclose(
+        [block["channels"], block["positions"], block["both"]],
+        [channels.mean(), positions.mean(), (channels * positions).mean()],
+        rtol=1e-5,
+    )
+    residual = 4 * 32 * 32 * 9 * 4 * 4 + 16 * 16 * 9 * (4 * 8 + 3 * 8 * 8)
+    residual += 8 * 8 * 9 * (8 * 16 + 3 * 16 * 16)
+    whole = residual + 32 * 32 * 9 * 3 * 4
+    np.testing.assert_allclose(block["work"], 16 * 16 * 9 * 8 * 8 / whole)

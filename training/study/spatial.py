@@ -1,0 +1,158 @@
+"""The paper's announced next step: FMB of positions, alone and after that of channels."""
+
+import numpy as np
+
+from larq_seresnet import files
+from larq_seresnet.training import data
+from larq_seresnet.training.callbacks import GATE_IMAGES
+from larq_seresnet.training.study import document, figures
+from larq_seresnet.training.study.grid import Grid, difference, each_seed, points
+from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_run
+
+#: By name, the arguments in which an arm differs from the defaults: `w1`, sigmoid + FMB.
+ARMS = {
+    "none": {"attention": None},
+    "channel": {"fmb": False},
+    "channel_fmb": {},
+    "position": {"attention": "spatial", "fmb": False},
+    "position_fmb": {"attention": "spatial"},
+    "both": {"attention": "cbam", "fmb": False},
+    "both_fmb": {"attention": "cbam"},
+    "hard_tanh_fmb": {"activation": "hard_tanh"},
+}
+LABELS = {
+    "none": "no attention",
+    "channel": "of channels",
+    "channel_fmb": "of channels, FMB",
+    "position": "of positions",
+    "position_fmb": "of positions, FMB",
+    "both": "of both",
+    "both_fmb": "of both, FMB",
+    "hard_tanh_fmb": "of channels, hard tanh, FMB",
+}
+#: Budget in epochs, how many seeds, and which arms.
+PLAN = ((6, 5, tuple(ARMS)), (25, 2, ("none", "channel_fmb", "position_fmb", "both_fmb")))
+#: Pairs of which the first is compared with the second, and what that tells.
+COMPARED = (
+    ("channel", "none", "gates of channels"),
+    ("position", "none", "gates of positions"),
+    ("both", "channel", "gates of positions, where there are those of channels"),
+    ("channel_fmb", "channel", "FMB of channels"),
+    ("position_fmb", "position", "FMB of positions"),
+    ("both_fmb", "both", "FMB of both"),
+    ("channel_fmb", "none", "gates of channels with FMB"),
+    ("position_fmb", "none", "gates of positions with FMB"),
+    ("both_fmb", "none", "gates of both with FMB"),
+    ("hard_tanh_fmb", "channel_fmb", "hard tanh instead of sigmoid, both with FMB"),
+)
+
+
+def runs():
+    """The runs of `PLAN`: by budget, then seed."""
+    return [
+        budget_run(arm, ARMS[arm], budget, seed)
+        for budget, seeds, arms in PLAN
+        for seed in range(seeds)
+        for arm in arms
+    ]
+
+
+def write_report(results):
+    """Draws README.md and positions.png of a folder from the logs it holds."""
+    grid = Grid(results / "logs", arms_of(runs()))
+    text = (
+        "# Gates of channels, of positions, of both\n\n"
+        "`python training/reproduce.py --profile spatial`: test error after the last epoch of a "
+        f"budget of recipe `fast`. {data.describe(*grid.data())} `w1`, sigmoid where nothing else "
+        "is said. Attention of positions is CBAM's (mean and maximum over channels, a 7x7 kernel "
+        "with 1-bit weights), with FMB as for channels; with both, it sees what the gates of "
+        "channels let through.\n\n"
+        + _errors(grid)
+        + "\nMean error, and in brackets that of each seed.\n\n"
+        + _differences(grid)
+        + "\nPoints of error, below 0 the first is better; in brackets 95 % by paired bootstrap, "
+        "t: 95 % by Student's t, where there are three seeds or more.\n\n"
+        + _open(grid)
+        + f'\nShares of {GATE_IMAGES} test images, after the last epoch, means over seeds. "Could '
+        "be skipped\": of the network's multiply-accumulates those of the last convolution of "
+        "each block whose result a closed gate takes out. That is a bound, not a saving: the "
+        "gates are computed from that very result, so hardware would have to know them "
+        "beforehand. The paper's factor of 4 takes half of the channels and half of the "
+        "positions to be closed.\n\n" + _picture(grid, results) + f"From {grid.provenance()}\n"
+    )
+    document.write(results / "README.md", text)
+
+
+def _at(grid, arm, budget):
+    name = budget_arm(arm, budget)
+    return grid.at(budget, name)[0] if name in grid.errors else np.array([])
+
+
+def _errors(grid):
+    budgets = [budget for budget, _, _ in PLAN]
+    rows = [
+        (LABELS[arm], *(each_seed(_at(grid, arm, budget)) for budget in budgets)) for arm in ARMS
+    ]
+    return files.table(("attention", *(f"{budget} epochs" for budget in budgets)), rows)
+
+
+def _differences(grid):
+    rows = []
+    for arm, other, what in COMPARED:
+        found = []
+        for budget, _, arms in PLAN:
+            pair = [budget_arm(each, budget) for each in (arm, other)]
+            known = {arm, other} <= set(arms)
+            found.append(difference(grid, *pair, budget).text(points, True) if known else "-")
+        rows.append((what, f"{LABELS[arm]} less {LABELS[other]}", *found))
+    return files.table(("", "", *(f"{budget} epochs" for budget, _, _ in PLAN)), rows)
+
+
+def _open(grid):
+    """What of each block is open, and what of the network's work that would save at most."""
+    rows = []
+    for budget, _, arms in PLAN:
+        for arm in (each for each in arms if each != "none"):
+            measured = [
+                each["open"] for each in grid.measures[budget_arm(arm, budget)].values() if each
+            ]
+            if not measured:
+                continue
+            blocks = list(measured[0])
+            shares = [
+                [np.mean([each[block][key] for each in measured]) for block in blocks]
+                for key in ("channels", "positions", "both", "work")
+            ]
+            saved = np.sum((1 - np.array(shares[2])) * shares[3])
+            cells = [
+                " ".join(f"{share:.0%}" for share in each) if np.min(each) < 1 else "-"
+                for each in shares[:2]
+            ]
+            rows.append((LABELS[arm], budget, *cells, f"{saved:.1%}"))
+    header = (
+        "attention",
+        "epochs",
+        "open channels, block by block",
+        "open positions",
+        "could be skipped",
+    )
+    return files.table(header, rows)
+
+
+def _picture(grid, results):
+    """Which positions are open in some test images, of the longest run of positions alone."""
+    for budget, _, _ in reversed(PLAN):
+        path = grid.logs / f"{budget_arm('position_fmb', budget)}_seed0.npz"
+        if path.exists():
+            records = files.load_arrays(path)
+            blocks = {
+                key.removeprefix("positions/"): values
+                for key, values in records.items()
+                if key.startswith("positions/")
+            }
+            figures.draw_positions(records["images"], blocks, results / "positions")
+            return (
+                f"![open positions](positions.png)\n\nWhere it looks: positions that are open "
+                f"(white) at the end of each block, attention of positions, {budget} epochs.\n\n"
+            )
+    return ""
