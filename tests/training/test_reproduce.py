@@ -11,6 +11,8 @@ from larq_seresnet.training import config, reproduce, train
 from larq_seresnet.training.study import paper, runs
 
 ROOT = pathlib.Path(__file__).parents[2]
+#: Profiles of the paper's own training.
+PAPERS = ("tuning", "smoke", "short", "full")
 
 
 def test_every_arm_is_a_config_and_seeds_are_paired():
@@ -18,9 +20,7 @@ def test_every_arm_is_a_config_and_seeds_are_paired():
         assert len({run.name for run in profile.runs}) == len(profile.runs)
         for run in profile.runs:
             settings = config.Config(**run.arguments)
-            assert settings.recipe == (
-                "fast" if name in ("ablation", "frontier", "goals") else "plain"
-            )
+            assert settings.recipe == ("plain" if name in PAPERS else "fast")
     short = {run.name: run.arguments for run in reproduce.PROFILES["short"].runs}
     assert {name.rsplit("_seed", 1)[0] for name in short} == set(paper.ARMS)
     assert short["sigmoid_seed2"]["epochs"] == short["no_se_seed0"]["epochs"] == 25

@@ -152,6 +152,34 @@ def draw_gate_histogram(values, gates, title, path):
     _save(figure, path)
 
 
+def draw_depth(panels, modules, path):
+    """Draws figures of the attention module by module, from the first block to the last.
+
+    Args:
+        panels: By title, and by arm, one value a module; NaN where there is none.
+        modules: Names of the modules.
+        path: Where to, without ending: written as .png and .svg.
+    """
+    figure = Figure(figsize=(3.4 * len(panels), 3.4), layout="constrained")
+    all_axes = np.atleast_1d(figure.subplots(1, len(panels)))
+    for axes, (title, arms) in zip(all_axes, panels.items(), strict=True):
+        for (arm, values), colour, style in zip(
+            arms.items(), cycle(COLOURS), cycle(STYLES), strict=False
+        ):
+            axes.plot(range(len(modules)), values, ls=style, color=colour, marker="o", ms=3)
+            axes.plot([], [], ls=style, color=colour, label=arm)
+        axes.set_title(title, fontsize=9)
+        axes.set_xticks(range(len(modules)), modules, rotation=45, fontsize=7)
+        axes.grid(alpha=0.3)
+        if "gradient" in title:
+            axes.set_yscale("symlog", linthresh=1e-3)
+        else:
+            axes.set_ylim(-0.02, 1.02)
+    handles, labels = all_axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, ncols=4, loc="outside lower center")
+    _save(figure, path)
+
+
 def draw_positions(images, blocks, path):
     """Draws images, and beside each which of its positions are open, block by block.
 

@@ -17,6 +17,7 @@ SATURATED = 0.01
 FIRST_MODULE = "stage1_block1"
 #: Of how many test images it is kept which positions are open.
 PICTURED = 6
+TINY = float(np.finfo(np.float32).tiny)
 
 
 def measure(run_dir):
@@ -28,8 +29,10 @@ def measure(run_dir):
     Returns:
         A dict for json. "gates": for each recorded epoch and module, shares of the attention values
         M_c of 256 test images: "saturated", and "open" (on or above the threshold of Eq. 5 and 6);
-        and counts of its "channels", of those that open for no image ("never_open") and for every
-        one ("always_open"). "gradients": for the weights before the first and after the last epoch,
+        of their variance the share that is of images, not of channels, "by_image"; the share of
+        gates that are open or closed as after the first recorded epoch, "as_at_first"; and counts
+        of its "channels", of those that open for no image ("never_open") and for every one
+        ("always_open"). "gradients": for the weights before the first and after the last epoch,
         the root mean square of the loss's gradient in every kernel, on 256 training images. "open":
         for each block of the trained network the share of "channels" and of "positions" that are
         open, and of "both" at once, on 256 test images; and of the network's
@@ -113,14 +116,19 @@ def _gates(run_dir, settings):
     low, threshold = gate.closed, gate.threshold
     margin = SATURATED * (1.0 - low)
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for epoch, layers in callbacks.read_gates(path).items():
+    records = callbacks.read_gates(path)
+    first = records[min(records)] if records else {}
+    for epoch, layers in records.items():
         found[str(epoch)] = {}
         for module in (name for name in layers if name.endswith("_se")):
             values = layers[module]
             opened = values >= threshold
+            variance = values.var(dtype=float)
             found[str(epoch)][module] = {
                 "saturated": float(((values < low + margin) | (values > 1.0 - margin)).mean()),
                 "open": float(opened.mean()),
+                "by_image": float(values.var(axis=0, dtype=float).mean() / max(variance, TINY)),
+                "as_at_first": float((opened == (first[module] >= threshold)).mean()),
                 "channels": values.shape[1],
                 "never_open": int((~opened.any(axis=0)).sum()),
                 "always_open": int(opened.all(axis=0).sum()),

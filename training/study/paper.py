@@ -149,6 +149,9 @@ def write_report(results):
             claims.STATED,
             THRESHOLD if number == 9 else None,
         )
+    panels, modules = tables.by_depth(grid)
+    if modules:
+        figures.draw_depth(panels, modules, results / tables.DEPTH_FIGURE)
     if tables.gates_log(grid).exists():
         _draw_gates(callbacks.read_gates(tables.gates_log(grid)), results)
 

@@ -58,6 +58,9 @@ READINGS = (
     ("w1a1_tanh_fmb", "w1a1_sigmoid"),
     ("w1a1_tanh", "w1a1_sigmoid"),
 )
+#: Whose gates are drawn by depth: the paper's, with FMB, that learn, and ours.
+DEPTH_ARMS = ("sigmoid", "sigmoid_fmb", "sigmoid_fmb_through", "scaled_fmb_through")
+DEPTH_FIGURE = "depth"
 #: By figure, what it shows.
 FIGURES = {
     3: "SE with sigmoid, no FMB: 1-bit and float32",
@@ -219,7 +222,49 @@ def _modules(grid, blocks):
         "mean square gradient in W0 and W1, divided by the median of those in the residual "
         "convolutions, before the first epoch and after the run's last one.\n\n"
         + files.table(header, [_module_row(grid, arm) for arm in arms])
+        + (_DEPTH if by_depth(grid)[1] else "")
     )
+
+
+_DEPTH = f"""
+![Gates by depth]({DEPTH_FIGURE}.png)
+
+The same module by module. Left: of the variance of the attention values the share that is between
+images; the rest is between channels, and a gate of which that is all computes nothing. Second: of
+all gates of all images those that stand as after the first epoch. Right: the gradient, as above.
+"""
+
+
+def by_depth(grid):
+    """What `DEPTH_FIGURE` draws: by title and by arm one value a module, and the modules' names.
+
+    Both empty where no run tells it.
+    """
+    panels = {
+        f"variance of M_c that is of images, epoch {GATES_EPOCH}": "by_image",
+        f"gates open or closed as after epoch 1, epoch {GATES_EPOCH}": "as_at_first",
+    }
+    found, names = {}, []
+    for title, key in panels.items():
+        found[title] = {}
+        for arm in DEPTH_ARMS:
+            modules = [each for each in grid.modules(arm, GATES_EPOCH) if _has(each, key)]
+            if modules:
+                names = list(modules[0])
+                found[title][named(arm)] = [
+                    np.mean([each[name][key] for each in modules]) for name in names
+                ]
+    for when, title in (("initial", "before the first epoch"), ("final", "after the last")):
+        found[f"gradient in W0 and W1, {title}"] = {
+            named(arm): [_relative_gradient(grid, arm, when, f"{name}/") for name in names]
+            for arm in DEPTH_ARMS
+            if grid.measures[arm]
+        }
+    return (found, [name.removesuffix("_se") for name in names]) if names else ({}, [])
+
+
+def _has(modules, key):
+    return all(key in module for module in modules.values())
 
 
 def _module_row(grid, arm):
@@ -243,11 +288,11 @@ def _module_row(grid, arm):
     )
 
 
-def _relative_gradient(grid, arm, when):
+def _relative_gradient(grid, arm, when, module="_se/"):
     ratios = []
     for measured in grid.measures[arm].values():
         found = measured["gradients"][when]
-        attention = [value for name, value in found.items() if "_se/" in name]
+        attention = [value for name, value in found.items() if module in name]
         others = [value for name, value in found.items() if re.search(r"_[12]_conv", name)]
         ratios.append(np.mean(attention) / np.median(others))
     return np.mean(ratios)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14, preprocess_input, save_weights
-from larq_seresnet.training import callbacks, data
-from larq_seresnet.training.study import measures
+from larq_seresnet.training import callbacks, data, reproduce
+from larq_seresnet.training.study import grid, measures, paper, tables
 
 import tensorflow as tf
 
@@ -24,6 +24,11 @@ def test_measures_of_a_run(trained):
     assert last["open"] == pytest.approx(gates.mean())
     assert last["never_open"] == (gates.max(axis=0) == 0).sum()
     assert last["always_open"] == (gates.min(axis=0) == 1).sum()
+    assert last["as_at_first"] == 1
+    with np.load(trained("w1") / "gates.npz") as records:
+        values = records["epoch001/stage3_block2_se"].astype(float)
+    between_channels = values.mean(axis=0).var()
+    assert last["by_image"] == pytest.approx(1 - between_channels / values.var())
     for when in ("initial", "final"):
         gradients = found["gradients"][when]
         assert len(gradients) == 26
@@ -64,3 +69,30 @@ def test_the_open_positions_of_a_few_images_are_kept(trained, small_model, tmp_p
     expected = gates(preprocess_input(images)).numpy()[..., 0]
     np.testing.assert_array_equal(found["positions/stage3_block1"], expected)
     assert len(found) == 6
+
+
+def test_gates_are_drawn_by_depth(tmp_path, write_log):
+    """Of an arm with two modules; without new measures nothing is drawn."""
+    run = next(each for each in reproduce.PROFILES["short"].runs if each.name == "sigmoid_seed0")
+    write_log(tmp_path / "logs", run, 25)
+    module = {"open": 1, "saturated": 0, "channels": 4, "never_open": 0, "always_open": 4}
+    convolution = {"stage1_block1_1_conv/kernel": 0.5}
+    gradients = {f"stage1_block{block}_se/reduce/kernel": 0.1 * block for block in (1, 2)}
+    measured = {
+        "gates": {"10": {f"stage1_block{block}_se": dict(module) for block in (1, 2)}},
+        "gradients": dict.fromkeys(("initial", "final"), convolution | gradients),
+    }
+    path = tmp_path / "logs" / "sigmoid_seed0.measures.json"
+    path.write_text(json.dumps(measured))
+    paper.write_report(tmp_path)
+    assert not (tmp_path / "depth.png").exists()
+    for number, each in enumerate(measured["gates"]["10"].values(), start=1):
+        each |= {"by_image": 0.25 * number, "as_at_first": 1 - 0.25 * number}
+    path.write_text(json.dumps(measured))
+    panels, modules = tables.by_depth(grid.Grid(tmp_path / "logs", paper.ARMS))
+    assert modules == ["stage1_block1", "stage1_block2"]
+    values = [each["sigmoid"] for each in panels.values()]
+    np.testing.assert_allclose(values, [[0.25, 0.5], [0.75, 0.5], [0.2, 0.4], [0.2, 0.4]])
+    paper.write_report(tmp_path)
+    assert (tmp_path / "depth.png").exists()
+    assert "![Gates by depth](depth.png)" in (tmp_path / "report.md").read_text()
