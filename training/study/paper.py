@@ -45,10 +45,21 @@ BLOCKS: dict[str, dict[str, dict[str, Any]]] = {
         "w1a1_tanh": _LITERAL | _TANH | {"precision": "w1a1"},
         "w1a1_tanh_fmb": _LITERAL | _TANH_FMB | {"precision": "w1a1"},
     },
+    "annealed": {
+        f"annealed_{arm}": arguments | {"schedule": "one_cycle"}
+        for arm, arguments in (
+            ("no_se", {"attention": None}),
+            ("sigmoid", _LITERAL | _SIGMOID),
+            ("tanh", _LITERAL | _TANH),
+            ("sigmoid_fmb", _LITERAL | _SIGMOID_FMB),
+            ("tanh_fmb", _LITERAL | _TANH_FMB),
+            ("float32_sigmoid", _LITERAL | _SIGMOID | {"precision": "float32"}),
+        )
+    },
 }
 #: All on He's network, as the paper's is.
 ARMS = {
-    arm: {"shortcut": "conv", "head": "bias"} | arguments
+    arm: {"shortcut": "conv", "head": "bias", "schedule": "constant"} | arguments
     for block in BLOCKS.values()
     for arm, arguments in block.items()
 }
@@ -63,7 +74,7 @@ CURVES = {
 #: What the recipe `plain` was tuned on: the control, and the paper's own baseline.
 TUNED = ("no_se", "sigmoid")
 RATES = (0.001, 0.003, 0.01, 0.03)
-_FIRST = [*BLOCKS["paper-literal"], *BLOCKS["controls"]]
+_FIRST = [*BLOCKS["paper-literal"], *BLOCKS["controls"], *BLOCKS["annealed"]]
 _REST = [arm for arm in ARMS if arm not in _FIRST]
 
 
