@@ -45,8 +45,8 @@ def test_commands_are_what_train_takes(tmp_path, capsys, monkeypatch):
     words = shlex.split(lines[0])
     assert words[1].endswith("train.py")
     assert words[2:] == shlex.split(
-        "--shortcut conv --head bias --schedule constant --attention se_paper --fmb-gradient none --activation sigmoid "
-        "--no-fmb --recipe plain "
+        "--shortcut conv --head bias --schedule constant --attention se_paper "
+        "--fmb-gradient none --activation sigmoid --no-fmb --recipe plain "
         "--epochs 25 --seed 0 --dataset cifar10 --run-dir runs/paper/sigmoid_seed0"
     )
 

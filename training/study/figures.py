@@ -173,6 +173,7 @@ def draw_depth(panels, modules, path):
         axes.grid(alpha=0.3)
         if "gradient" in title:
             axes.set_yscale("symlog", linthresh=1e-3)
+            axes.set_ylim(bottom=0)
         else:
             axes.set_ylim(-0.02, 1.02)
     handles, labels = all_axes[0].get_legend_handles_labels()
