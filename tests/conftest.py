@@ -10,8 +10,8 @@ import pathlib
 import numpy as np
 import pytest
 
-import larq_seresnet
-from larq_seresnet import SEResNet14
+# What imports TensorFlow is imported where it is used: of pytest-xdist's processes the first, which
+# the others wait for, needs none of it.
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = (4, 8, 16)
@@ -20,6 +20,8 @@ SMALL = (4, 8, 16)
 @pytest.fixture(scope="session")
 def small_model():
     """One small model of every configuration that is asked for; not to be changed."""
+    from larq_seresnet import SEResNet14
+
     models = {}
 
     def get(**arguments):
@@ -40,7 +42,9 @@ def images():
 @pytest.fixture
 def inputs(images):
     """The same, as a model takes them."""
-    return larq_seresnet.preprocess_input(images)
+    from larq_seresnet import preprocess_input
+
+    return preprocess_input(images)
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +89,8 @@ def trained(shared):
 @pytest.fixture(scope="session")
 def trained_model(trained):
     """Models of short trainings on digits, by precision; not to be changed."""
+    from larq_seresnet import SEResNet14
+
     models = {}
 
     def get(precision="w1"):
