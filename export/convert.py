@@ -36,7 +36,7 @@ def main(argv=None):
     parser = _parser()
     arguments = parser.parse_args(argv)
     with programs.refusing_bad_input(parser):
-        check_weights(arguments.runtime, arguments.weights)
+        check_weights(arguments.runtime, arguments.weights, arguments.memory)
         model, images, directory = source.load(arguments)
         _check_types(model, arguments.input_type, arguments.output_type)
         directory = arguments.out_dir or directory
@@ -48,6 +48,7 @@ def main(argv=None):
             arguments.input_type,
             arguments.output_type,
             arguments.strip,
+            arguments.memory,
         )
         proof = prove(model, converted, images, named, left_alone)
         stem = _stem(arguments) + UNVERIFIED * bool(proof["failures"])
@@ -107,6 +108,13 @@ def _parser():
         "float32: as the converters leave them (default: 1bit)",
     )
     parser.add_argument(
+        "--memory",
+        choices=pack.MEMORY,
+        default="fewest-bytes",
+        help="least: each filter is unpacked just before it is read, for a third of the memory and "
+        "one or two kB more; for --runtime lce and bits (default: fewest-bytes)",
+    )
+    parser.add_argument(
         "--input-type",
         choices=interface.INPUT_TYPES,
         default="float32",
@@ -129,6 +137,8 @@ def _parser():
 def _stem(arguments):
     """The name of what is written, without its ending."""
     parts = [arguments.runtime, arguments.weights]
+    if arguments.memory != "fewest-bytes":
+        parts.append(f"{arguments.memory}_memory")
     if arguments.input_type != "float32":
         parts.append(f"{arguments.input_type}_in")
     if arguments.output_type != "float32":
@@ -136,14 +146,20 @@ def _stem(arguments):
     return "_".join(parts)
 
 
-def check_weights(runtime, weights):
+def check_weights(runtime, weights, memory="fewest-bytes"):
     """Raises ValueError for a way to store filters that a runtime does not compute."""
     check_choice("runtime", runtime, WEIGHTS)
     check_choice("weights", weights, pack_litert.WEIGHTS)
+    check_choice("memory", memory, pack.MEMORY)
     if weights not in WEIGHTS[runtime]:
         raise ValueError(
             f"--weights {weights} is for --runtime litert; with {runtime} it must be one of "
             f"{', '.join(WEIGHTS[runtime])}."
+        )
+    if memory == "least" and (runtime != "lce" or weights == "float32"):
+        raise ValueError(
+            f"--memory least is for --runtime lce with filters in bits, received {runtime} and "
+            f"{weights}."
         )
 
 
@@ -186,12 +202,13 @@ def to_tflite(
     input_type="float32",
     output_type="float32",
     strip=False,
+    memory="fewest-bytes",
 ):
     """From a model to what a device gets, not proved.
 
     Args:
         model: From `SEResNet14`.
-        runtime, weights, input_type, output_type, strip: As `store` takes them.
+        runtime, weights, input_type, output_type, strip, memory: As `store` takes them.
 
     Returns:
         A `runtimes.Converted`; its `tflite` are the file's bytes.
@@ -199,10 +216,10 @@ def to_tflite(
     Raises:
         ValueError: As `store` does.
     """
-    check_weights(runtime, weights)
+    check_weights(runtime, weights, memory)
     _check_types(model, input_type, output_type)
     tflite = convert(as_stored(model, weights), runtime)
-    return store(tflite, runtime, weights, input_type, output_type, strip)[0]
+    return store(tflite, runtime, weights, input_type, output_type, strip, memory)[0]
 
 
 def _check_types(model, input_type, output_type):
@@ -219,6 +236,7 @@ def store(
     input_type="float32",
     output_type="float32",
     strip=False,
+    memory="fewest-bytes",
 ):
     """Makes of a converted model the file that a device gets.
 
@@ -229,6 +247,7 @@ def store(
             "lce".
         input_type, output_type: See `interface.with_types`.
         strip: Whether to drop names and signatures.
+        memory: See `pack.pack`; for "lce" with filters in bits.
 
     Returns:
         A `runtimes.Converted`, the same file's bytes with the names of layers, and the layers whose
@@ -238,12 +257,12 @@ def store(
         ValueError: If an argument has another value, the runtime does not compute filters stored
             so, all filters were left alone, or `interface.check_bytes` says no.
     """
-    check_weights(runtime, weights)
+    check_weights(runtime, weights, memory)
     left_alone = []
     if weights != "float32":
         filters = len(anatomy.convolutions(flatbuffer.read(tflite)))
         tflite, left_alone = (
-            pack.pack(tflite) if runtime == "lce" else pack_litert.store(tflite, weights)
+            pack.pack(tflite, memory) if runtime == "lce" else pack_litert.store(tflite, weights)
         )
         if len(left_alone) == filters:
             raise ValueError(

@@ -39,6 +39,28 @@ def test_packed_and_stripped_files_compute_the_same_to_the_last_bit(plain, input
     assert len(stripped) < len(packed) < len(plain)
 
 
+def test_filters_that_are_unpacked_one_by_one_take_one_place(plain, base, inputs):
+    """The same to the last bit, in a third of the memory; never two before one of them is read."""
+    packed = pack.pack(plain, "least")[0]
+    np.testing.assert_array_equal(
+        Converted(packed, "lce").predict(inputs), Converted(plain, "lce").predict(inputs)
+    )
+    content = flatbuffer.read(packed)
+    unpackers = {id(each) for each in anatomy.unpacking(content)}
+    waiting = set()
+    for each in content.subgraphs[0].operators:
+        if id(each) in unpackers:
+            waiting = waiting - set(each.inputs) | set(each.outputs)
+            assert len(waiting) == 1
+        else:
+            waiting -= set(each.inputs)
+    together = flatbuffer.read(pack.pack(plain)[0])
+    assert anatomy.peak_activations(content) < anatomy.peak_activations(together)
+    least = {name: pack.pack(base("w1a1"), name)[0] for name in pack.MEMORY}
+    received = [Converted(each, "lce").predict(inputs) for each in least.values()]
+    np.testing.assert_array_equal(*received)
+
+
 def test_words_of_binary_filters_are_not_half_empty(base, inputs):
     plain = base("w1a1")
     packed = pack.pack(plain)[0]
