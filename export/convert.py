@@ -243,8 +243,8 @@ def store(
     Args:
         tflite: Bytes from `convert`, for the same runtime, of the model that `as_stored` returns.
         runtime: "lce" or "litert".
-        weights: How filters of two values are stored, see `pack_litert`; "1bit" or "float32" for
-            "lce".
+        weights: How filters of two values are stored, see `pack_litert`; "1bit", "1bit_half" or
+            "float32" for "lce".
         input_type, output_type: See `interface.with_types`.
         strip: Whether to drop names and signatures.
         memory: See `pack.pack`; for "lce" with filters in bits.

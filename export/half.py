@@ -42,7 +42,8 @@ def rounded(model):
         other = copy.get_layer(layer.name)
         copy_weights(layer, other)
         if isinstance(layer, tf.keras.layers.BatchNormalization):
-            _round_batch_norm(other)
+            if layer.scale and layer.center:  # as all of ours: an `input_tensor` may bring others
+                _round_batch_norm(other)
         elif isinstance(layer, (SqueezeExcite, SpatialAttention)):
             parts = parts_with_kernels(other)
             if parts[-1].use_bias:
@@ -61,7 +62,13 @@ def is_for(model):
 def _round_batch_norm(layer):
     weights = named_weights(layer)
     epsilon = np.float32(layer.epsilon)
-    scale = _half(weights["gamma"] / np.sqrt(weights["moving_variance"] + epsilon))
+    exact = (weights["gamma"] / np.sqrt(weights["moving_variance"] + epsilon)).numpy()
+    scale = _half(exact)
+    if ((scale == 0) & (exact != 0)).any():
+        raise ValueError(
+            f"--weights 1bit_half needs scales that float16 does not round to 0, {layer.name} has "
+            "smaller ones: use 1bit."
+        )
     offset = _half(weights["beta"] - weights["moving_mean"] * scale)
     one = np.float32(1) - epsilon
     assert one + epsilon == 1  # else not s would be computed with, but what is next to it
@@ -78,13 +85,17 @@ def _round(bias, unit=1):
 
 def _half(numbers):
     """The next float16 numbers, as float32."""
-    halves = np.asarray(numbers, np.float16)
+    numbers = np.asarray(numbers)
+    if not np.isfinite(numbers).all():
+        raise ValueError("the scales or biases hold NaN or infinity: the model diverged.")
+    with np.errstate(over="ignore"):
+        halves = numbers.astype(np.float16).astype(np.float32)
     if not np.isfinite(halves).all():
         raise ValueError(
             f"--weights 1bit_half needs scales and biases below {np.finfo(np.float16).max:.0f}, "
             f"received {np.abs(numbers).max():.0f}: use 1bit."
         )
-    return halves.astype(np.float32)
+    return halves
 
 
 def is_stored(model):
@@ -124,7 +135,8 @@ def store(tflite):
 def _are_halves(values):
     """Whether float16 has these numbers, but for the rounding of whoever computed them."""
     with np.errstate(over="ignore"):
-        return np.allclose(values, values.astype(np.float16), rtol=1e-6, atol=1e-30)
+        halves = values.astype(np.float16).astype(np.float32)
+    return np.allclose(values, halves, rtol=1e-6, atol=1e-30)
 
 
 def _readers(model):

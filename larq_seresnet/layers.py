@@ -257,11 +257,12 @@ class SpatialAttention(tf.keras.layers.Layer):
         kernel_quantizer: larq quantizer of w, as of `SqueezeExcite`; None for float weights.
         kernel_constraint: Constraint of w, such as "weight_clip".
         gate_bias: Initial value of b; above 0 the gates start open. None for no bias.
+        frozen: ("conv",) where w and b do not learn, as after ``layer.conv.trainable = False``.
 
     Input: F, (N, H, W, C). Output: M_s, (N, H, W, 1).
 
     Raises:
-        ValueError: If `activation` or `kernel_size` is none of the above.
+        ValueError: If `activation`, `kernel_size` or `frozen` is none of the above.
     """
 
     def __init__(
@@ -271,11 +272,16 @@ class SpatialAttention(tf.keras.layers.Layer):
         kernel_quantizer=None,
         kernel_constraint=None,
         gate_bias=1.0,
+        frozen=(),
         **kwargs,
     ):
         check_choice("activation", activation, GATE_ACTIVATIONS)
+        for part in frozen:
+            check_choice("frozen", part, ("conv",))
         if not is_count(kernel_size) or kernel_size % 2 == 0:
-            raise ValueError(f"`kernel_size` must be odd, received {kernel_size!r}.")
+            raise ValueError(
+                f"`kernel_size` must be a positive odd integer, received {kernel_size!r}."
+            )
         super().__init__(**kwargs)
         self.activation = activation
         self.gate_bias = gate_bias
@@ -289,6 +295,7 @@ class SpatialAttention(tf.keras.layers.Layer):
             use_bias=gate_bias is not None,
             bias_initializer=tf.keras.initializers.Constant(gate_bias or 0.0),
             dtype=self._dtype_policy,
+            trainable="conv" not in frozen,
             name="conv",
         )
 
@@ -320,6 +327,7 @@ class SpatialAttention(tf.keras.layers.Layer):
             **super().get_config(),
             "activation": self.activation,
             "kernel_size": self.conv.kernel_size[0],
+            "frozen": [] if self.conv.trainable else ["conv"],
             "kernel_quantizer": lq.quantizers.serialize(self.conv.kernel_quantizer),
             "kernel_constraint": tf.keras.constraints.serialize(self.conv.kernel_constraint),
             "gate_bias": self.gate_bias,

@@ -1,34 +1,60 @@
 """Three sizes of SEResNet14, their widths and ends chosen for accuracy per byte."""
 
+import inspect
+
 from larq_seresnet.arguments import SIZES
 from larq_seresnet.seresnet import SEResNet14
 
 
 def SEResNet14XS(**arguments):
-    """SEResNet14 with filters (16, 32, 32), for a file of 20 kB.
+    """SEResNet14 with filters (16, 32, 32): with "w1" files of some 20 kB.
 
-    Stem and classifier have 8-bit weights (`ends`), the attention a `reduction_ratio` of 4, and
-    "w1a1" a trained `shift`.
+    It fixes `filters`, `ends` to "int8" (8-bit weights in stem and classifier), `reduction_ratio`
+    to 4, and for "w1a1" `shift` to True.
 
     Args:
-        **arguments: Those of `SEResNet14` but these, with the same defaults. What ships for
-            `weights="cifar10"`: larq_seresnet/weights/README.md.
+        **arguments: The others of `SEResNet14`, with the same defaults. The configurations for
+            which weights ship are in larq_seresnet/weights/README.md; for others `weights` must be
+            None or a file.
 
     Returns:
         What `SEResNet14` returns.
 
     Raises:
-        TypeError: If an argument is one that the size fixes, or unknown.
+        TypeError: If an argument is one that the size fixes.
         ValueError: As `SEResNet14` does.
     """
-    return SEResNet14(**SIZES["SEResNet14XS"], **arguments)
+    return _of_size("SEResNet14XS", arguments)
 
 
 def SEResNet14S(**arguments):
-    """SEResNet14 with filters (32, 48, 48), for a file of 40 kB; else as `SEResNet14XS`."""
-    return SEResNet14(**SIZES["SEResNet14S"], **arguments)
+    """SEResNet14 with filters (32, 48, 48): with "w1" files of some 40 kB.
+
+    All else as of `SEResNet14XS`.
+    """
+    return _of_size("SEResNet14S", arguments)
 
 
 def SEResNet14M(**arguments):
-    """SEResNet14 with filters (32, 64, 80), for a file of 70 kB; else as `SEResNet14XS`."""
-    return SEResNet14(**SIZES["SEResNet14M"], **arguments)
+    """SEResNet14 with filters (32, 64, 80): with "w1" files of some 70 kB.
+
+    All else as of `SEResNet14XS`.
+    """
+    return _of_size("SEResNet14M", arguments)
+
+
+def _of_size(size, arguments):
+    fixed = SIZES[size]
+    for name in fixed.keys() & arguments.keys():
+        raise TypeError(
+            f"`{name}` is {fixed[name]!r} in {size}, received {arguments[name]!r}: SEResNet14 "
+            f"takes others."
+        )
+    return SEResNet14(**fixed, **arguments)
+
+
+_SIGNATURE = inspect.signature(SEResNet14)
+for _function, _fixed in zip((SEResNet14XS, SEResNet14S, SEResNet14M), SIZES.values(), strict=True):
+    _function.__signature__ = _SIGNATURE.replace(  # type: ignore[attr-defined]
+        parameters=[each for name, each in _SIGNATURE.parameters.items() if name not in _fixed]
+    )

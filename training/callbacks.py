@@ -152,7 +152,7 @@ class GateRecorder(tf.keras.callbacks.Callback):
         layers = [
             layer
             for layer in model.layers
-            if isinstance(layer, (SqueezeExcite, FMB)) and layer.output_shape[1:3] == (1, 1)
+            if isinstance(layer, (SqueezeExcite, FMB)) and "_spatial" not in layer.name
         ]
         self.gates = {layer.name: layer.output for layer in layers}
         if self.gates:

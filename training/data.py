@@ -77,7 +77,8 @@ def load(name=None, data_dir=None, size=(32, 32), limit_train=None, limit_test=N
         except sources.Unreadable as problem:
             unreadable += problem.args[0]
             continue
-        _say_missing(source.class_names, labels, part)
+        if len(chosen) >= min(len(reader), len(source.class_names)):  # else it is no wonder
+            _say_missing(source.class_names, labels, part)
         pairs.append((images, labels))
     if unreadable:
         raise ValueError(
@@ -131,7 +132,7 @@ def _room_for(shape):
 
 def _say_missing(class_names, labels, part):
     missing = sorted(set(range(len(class_names))) - set(labels.tolist()))
-    if missing and len(labels) >= len(class_names):  # else it goes without saying
+    if missing:
         names = ", ".join(class_names[label] for label in missing[:5])
         names += f" and {len(missing) - 5} more" * (len(missing) > 5)
         print(f"there are no {part} images of {names}")

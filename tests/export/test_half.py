@@ -2,19 +2,27 @@ import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14, preprocess_input
-from larq_seresnet.export import convert, flatbuffer, half, runtimes, verify
+from larq_seresnet.export import anatomy, convert, flatbuffer, half, runtimes, verify
 from larq_seresnet.training import data
 
 import tensorflow as tf
 
 
-def _random(**arguments):
-    """A model whose BatchNorms and biases are not the initial ones."""
+def _random(images=None, **arguments):
+    """A model whose scales and biases are not the initial ones, some of them small.
+
+    With images its BatchNorms know their maps: probabilities are far from 0 and 1.
+    """
     model = SEResNet14(filters=(4, 8, 16), weights=None, **arguments)
     generator = np.random.default_rng(0)
     for weight in model.weights:
         if weight.shape.rank == 1:
-            weight.assign(generator.uniform(0.5, 1.5, weight.shape))
+            weight.assign(generator.uniform(0.01, 1.5, weight.shape))
+    if images is not None:
+        for layer in model.layers:
+            if isinstance(layer, tf.keras.layers.BatchNormalization):
+                layer.momentum = 0.0
+        model(preprocess_input(images), training=True)
     return model
 
 
@@ -32,36 +40,63 @@ def test_batch_norm_by_hand():
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("count", "arguments"),
     [
-        {},
-        {
-            "attention": "cbam",
-            "activation": "hard_sigmoid",
-            "fmb": False,
-            "head": "bias",
-            "ends": "int8",
-            "reduction_ratio": 2,
-        },
+        (2 * 116 + 56 + 2 * 10, {}),  # scales and biases of stem and blocks, gates, classifier
+        (
+            # 8-bit ends keep scales of their own, hard_sigmoid's slope is in the gates' biases
+            112 + 116 + 10,
+            {
+                "attention": "cbam",
+                "activation": "hard_sigmoid",
+                "fmb": False,
+                "ends": "int8",
+                "reduction_ratio": 2,
+            },
+        ),
     ],
     ids=["default", "other"],
 )
-def test_what_is_stored_are_the_rounded_numbers(arguments, images):
+def test_what_is_stored_are_the_rounded_numbers(count, arguments, images):
     """In both runtimes; what they compute is what Keras computes with the same numbers."""
-    model = _random(**arguments)
+    model = _random(images, **arguments)
     inputs = preprocess_input(images)
     expected = half.rounded(model).predict(inputs, verbose=0)
+    assert np.abs(expected - model.predict(inputs, verbose=0)).max() > 1e-4
     for runtime in runtimes.RUNTIMES:
         converted = convert.to_tflite(model, runtime, "1bit_half", strip=True)
-        np.testing.assert_allclose(converted.predict(inputs), expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(converted.predict(inputs), expected, rtol=0, atol=5e-5)
         content = flatbuffer.read(converted.tflite)
         (numbers,) = (
             flatbuffer.constant(content, index)
             for index, tensor in enumerate(content.subgraphs[0].tensors)
             if tensor.type == flatbuffer.schema.TensorType.FLOAT16
         )
-        channels = 4 + 4 * (4 + 8 + 16)
-        assert numbers.size >= 2 * channels - 4  # with 8-bit ends the stem's scales are their own
+        assert numbers.size == count
+
+
+def _of_several_numbers(content):
+    """The float32 biases and scales of filters in a file that are not one number each."""
+    filters = {id(each) for each in anatomy.unpacking(content)}
+    found = []
+    for each in content.subgraphs[0].operators:
+        name = flatbuffer.operator_name(content, each)
+        if name in ("CONV_2D", "FULLY_CONNECTED") or (name == "MUL" and id(each) in filters):
+            found += [
+                flatbuffer.constant(content, index) for index in each.inputs[1:] if index >= 0
+            ]
+    return [each for each in found if each is not None and each.dtype == "f4" and each.size > 1]
+
+
+def test_small_scales_are_halves_too(stored):
+    """Of a trained network: converters compute them with an error of their own."""
+    for runtime in runtimes.RUNTIMES:
+        content = flatbuffer.read(stored("w1", runtime, "1bit_half").tflite)
+        assert not _of_several_numbers(content)
+        assert _of_several_numbers(flatbuffer.read(stored("w1", runtime).tflite))
+    scale = np.nextafter(np.float16(0.0247).astype(np.float32), np.float32(1))
+    assert half._are_halves(scale.reshape(1))
+    assert not half._are_halves(scale.reshape(1) * np.float32(1.0001))
 
 
 def test_a_file_is_compared_with_the_rounded_model_and_the_model(stored, trained_model, trained):
@@ -87,6 +122,32 @@ def test_what_float16_has_not_is_refused():
         ValueError, match=r"needs scales and biases below 65504, received [12]\d{6}:"
     ):
         half.rounded(model)
+
+
+def test_what_diverged_or_vanishes_is_refused():
+    model = _random()
+    layer = model.get_layer("stage2_block1_1_bn")
+    layer.gamma.assign([1e-9] * 8)
+    with pytest.raises(ValueError, match="stage2_block1_1_bn has smaller ones: use 1bit"):
+        half.rounded(model)
+    layer.gamma.assign([np.nan] * 8)
+    with pytest.raises(ValueError, match="NaN or infinity: the model diverged"):
+        half.rounded(model)
+
+
+def test_a_bias_without_batch_norm_is_rounded_too():
+    model = _random(head="bias")
+    bias = half.rounded(model).get_layer("classifier").bias.numpy()
+    expected = model.get_layer("classifier").bias.numpy().astype(np.float16)
+    np.testing.assert_array_equal(bias, expected.astype(np.float32))
+
+
+def test_layers_before_the_stem_are_left_alone():
+    image = tf.keras.layers.Input((32, 32, 3))
+    given = tf.keras.layers.BatchNormalization(scale=False)(image)
+    model = SEResNet14(filters=(4, 8, 16), input_tensor=given, weights=None)
+    received, expected = (each.layers[1].get_weights() for each in (half.rounded(model), model))
+    np.testing.assert_array_equal(received, expected)
 
 
 def test_binary_convolutions_are_refused(small_model, trained, capsys):

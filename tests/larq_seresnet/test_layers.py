@@ -169,7 +169,7 @@ def test_scaled_sign_has_one_magnitude_and_the_straight_through_gradient():
         SqueezeExcite("sigmoid", 1, ScaledSign(0.1), None, None, ["expand"]),
         SqueezeExcite(),
         SpatialAttention("hard_tanh", 5, "scaled_sign", "weight_clip", None),
-        SpatialAttention(),
+        SpatialAttention(frozen=["conv"]),
         ScaledSign(np.float32(0.1), clip_value=2.0),
     ],
     ids=lambda layer: layer.name,
@@ -208,7 +208,8 @@ def test_layers_are_registered_by_name():
         (lambda: FMB(gradient="ste"), r"`gradient` must be .*'straight_through', 'none'.* 'ste'"),
         (lambda: SqueezeExcite("softmax"), r"`activation` must be .* received 'softmax'"),
         (lambda: SpatialAttention("softmax"), r"`activation` must be .* received 'softmax'"),
-        (lambda: SpatialAttention(kernel_size=4), r"`kernel_size` must be odd, received 4"),
+        (lambda: SpatialAttention(kernel_size=4), r"`kernel_size` must be .* odd .* received 4"),
+        (lambda: SpatialAttention(frozen=["reduce"]), "`frozen` must be one of 'conv', received"),
         (lambda: SqueezeExcite(frozen=["w0"]), "`frozen` must be one of 'reduce', 'expand', rec"),
         (lambda: SqueezeExcite(reduction_ratio=0), r"`reduction_ratio` .* received 0"),
         (

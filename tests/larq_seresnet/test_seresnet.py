@@ -1,4 +1,5 @@
 import copy
+import inspect
 import pickle
 
 import larq as lq
@@ -138,8 +139,12 @@ def test_sizes_fix_widths_and_ends_and_take_all_else(size, filters):
     assert model.configuration == same.configuration
     assert (model.name, same.name) == ("own", f"{size.__name__.lower()}_w1a1_se_sigmoid_fmb")
     for fixed in ({"filters": (4, 8, 16)}, {"ends": None}, {"reduction_ratio": 4}, {"shift": 0}):
-        with pytest.raises(TypeError, match="multiple values for keyword argument"):
+        (name,) = fixed
+        with pytest.raises(TypeError, match=f"`{name}` is .* in {size.__name__}, received "):
             size(weights=None, **fixed)
+    known = inspect.signature(size).parameters
+    assert {"precision", "weights", "include_top"} <= set(known)
+    assert "filters" not in known
 
 
 @pytest.mark.parametrize("precision", ["w1", "w1a1"])

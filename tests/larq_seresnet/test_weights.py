@@ -464,3 +464,21 @@ def test_only_our_models_are_saved(tmp_path):
     with pytest.raises(ValueError, match="`model` must be what SEResNet14 returned"):
         load_weights(model, "cifar10")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ending", ["h5", "keras"])
+def test_networks_on_top_keep_what_is_frozen_of_the_attention(inputs, tmp_path, ending):
+    base = SEResNet14(
+        attention="cbam", filters=(4, 8, 16), include_top=False, pooling="avg", weights=None
+    )
+    base.get_layer("stage1_block1_spatial").conv.trainable = False
+    base.get_layer("stage2_block1_se").expand.trainable = False
+    model = tf.keras.Sequential([base, tf.keras.layers.Dense(3)])
+    model.build((None, 32, 32, 3))
+    model.save(tmp_path / f"model.{ending}")
+    loaded = tf.keras.models.load_model(tmp_path / f"model.{ending}")
+    np.testing.assert_array_equal(loaded(inputs), model(inputs))
+    again = loaded.layers[0]
+    assert not again.get_layer("stage1_block1_spatial").conv.trainable
+    assert not again.get_layer("stage2_block1_se").expand.trainable
+    assert len(loaded.trainable_weights) == len(model.trainable_weights)

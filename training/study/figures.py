@@ -156,7 +156,8 @@ def draw_depth(panels, modules, path):
     """Draws figures of the attention module by module, from the first block to the last.
 
     Args:
-        panels: By title, and by arm, one value a module; NaN where there is none.
+        panels: By title, and by arm, one value a module: a share, or what grows by powers of ten
+            where the title says "gradient". The same arms in each.
         modules: Names of the modules.
         path: Where to, without ending: written as .png and .svg.
     """
@@ -189,7 +190,7 @@ def draw_positions(images, blocks, path):
         blocks: By block, bool, (N, h, w).
         path: Where to, without ending: written as .png and .svg.
     """
-    columns = {"": images, **{name.replace("_", "\n"): open for name, open in blocks.items()}}
+    columns = {"": images} | {name.replace("_", "\n"): each for name, each in blocks.items()}
     figure = Figure(figsize=(1.1 * len(columns), 1.15 * len(images)), layout="constrained")
     grid = figure.subplots(len(images), len(columns), squeeze=False)
     for column, (title, pictures) in enumerate(columns.items()):

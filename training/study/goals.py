@@ -182,8 +182,8 @@ def write_report(results):
         "were planned the verdict is that it cannot be told.\n"
         "- Differences: points of error, below 0 SE + FMB is better. The recipe was found with "
         "SE + FMB: if that favours an arm, it is this one.\n"
-        "- XS, S and M: the sizes of those names, but that S of one bit everywhere has no other "
-        f"`ends`. Crops of {_LONG['crop']} pixels, taught "
+        '- XS, S and M: SEResNet14XS, S and M; "one bit everywhere" is S without 8-bit ends. '
+        f"Crops of {_LONG['crop']} pixels, taught "
         f"(share {_LONG['teacher_share']}, temperature {_LONG['teacher_temperature']}) by a "
         "float32 network that 5,000 of the training images were held out of:\n\n"
         f"      {TEACHER_COMMAND}\n\n"

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from larq_seresnet import SEResNet14, files, preprocess_input
-from larq_seresnet.layers import GATE_ACTIVATIONS
+from larq_seresnet.layers import GATE_ACTIVATIONS, SpatialAttention
 from larq_seresnet.training import callbacks, config, data, train
 
 import tensorflow as tf
@@ -50,13 +50,10 @@ def measure(run_dir):
     }
 
 
-def _images(settings, test_images=callbacks.GATE_IMAGES):
+def _images(settings):
+    count = callbacks.GATE_IMAGES
     return data.load(
-        settings.dataset,
-        settings.data_dir,
-        settings.input_shape[:2],
-        callbacks.GATE_IMAGES,
-        test_images,
+        settings.dataset, settings.data_dir, settings.input_shape[:2], count, limit_test=count
     )
 
 
@@ -83,7 +80,7 @@ def positions(run_dir):
     settings, facts = config.load(run_dir)
     if settings.attention not in ("spatial", "cbam"):
         return {}
-    images = _images(settings, PICTURED).test[0]
+    images = _images(settings).test[0][:PICTURED]
     arguments = {"num_classes": len(facts["class_names"]), **settings.model_arguments()}
     trained = SEResNet14(**arguments, weights=run_dir / config.WEIGHTS_FILE)
     found = _opened(trained, settings.activation, preprocess_input(images), "_spatial")
@@ -148,11 +145,7 @@ def _gradients(arguments, seed, trained, images):
 
 def _open(model, activation, inputs):
     channels, places = (_opened(model, activation, inputs, end) for end in ("_se", "_spatial"))
-    convolutions = {
-        layer.name: int(np.prod(layer.output_shape[1:3])) * layer.kernel.shape.num_elements()
-        for layer in model.layers
-        if isinstance(layer, tf.keras.layers.Conv2D)
-    }
+    work = {layer.name: _macs(layer) for layer in model.layers}
     found = {}
     for block in channels or places:
         shares = [
@@ -163,9 +156,17 @@ def _open(model, activation, inputs):
             "channels": float(shares[0].mean()),
             "positions": float(shares[1].mean()),
             "both": float((shares[0] * shares[1]).mean()),
-            "work": convolutions[f"{block}_2_conv"] / sum(convolutions.values()),
+            "work": work[f"{block}_2_conv"] / sum(work.values()),
         }
     return found
+
+
+def _macs(layer):
+    """Multiply-accumulates of an image."""
+    size = sum(each.shape.num_elements() for each in layer.weights if each.shape.rank > 1)
+    shape = layer.output_shape
+    of_maps = isinstance(layer, (tf.keras.layers.Conv2D, SpatialAttention))
+    return size * int(np.prod(shape[1:3])) if of_maps else size
 
 
 def _opened(model, activation, inputs, ending):

@@ -3,7 +3,8 @@
 import numpy as np
 
 from larq_seresnet import files
-from larq_seresnet.training import data
+from larq_seresnet.layers import GATE_ACTIVATIONS
+from larq_seresnet.training import config, data
 from larq_seresnet.training.callbacks import GATE_IMAGES
 from larq_seresnet.training.study import document, figures
 from larq_seresnet.training.study.grid import Grid, difference, each_seed, points
@@ -66,7 +67,8 @@ def write_report(results):
         f"budget of recipe `fast`. {data.describe(*grid.data())} `w1`, sigmoid where nothing else "
         "is said. Attention of positions is CBAM's (mean and maximum over channels, a 7x7 kernel "
         "with 1-bit weights), with FMB as for channels; with both, it sees what the gates of "
-        "channels let through.\n\n"
+        "channels let through. Its kernels move by Muon, as those of all convolutions, the "
+        "matrices of the attention of channels by Adam.\n\n"
         + _errors(grid)
         + "\nMean error, and in brackets that of each seed.\n\n"
         + _differences(grid)
@@ -78,7 +80,10 @@ def write_report(results):
         "each block whose result a closed gate takes out. That is a bound, not a saving: the "
         "gates are computed from that very result, so hardware would have to know them "
         "beforehand. The paper's factor of 4 takes half of the channels and half of the "
-        "positions to be closed.\n\n" + _picture(grid, results) + f"From {grid.provenance()}\n"
+        "positions to be closed. Open is what is on or above FMB's threshold; without FMB, or with "
+        "tanh's -1, nothing is taken out.\n\n"
+        + _picture(grid, results)
+        + f"From {grid.provenance()}\n"
     )
     document.write(results / "README.md", text)
 
@@ -123,12 +128,15 @@ def _open(grid):
                 [np.mean([each[block][key] for each in measured]) for block in blocks]
                 for key in ("channels", "positions", "both", "work")
             ]
-            saved = np.sum((1 - np.array(shares[2])) * shares[3])
+            settings = config.Config(**ARMS[arm])
+            kinds = (settings.attention != "spatial", settings.attention != "se")
             cells = [
-                " ".join(f"{share:.0%}" for share in each) if np.min(each) < 1 else "-"
-                for each in shares[:2]
+                " ".join(f"{share:.0%}" for share in each) if there_are else "-"
+                for each, there_are in zip(shares, kinds, strict=False)
             ]
-            rows.append((LABELS[arm], budget, *cells, f"{saved:.1%}"))
+            takes_out = settings.fmb and GATE_ACTIVATIONS[settings.activation].closed == 0
+            skipped = np.sum((1 - np.array(shares[2])) * shares[3])
+            rows.append((LABELS[arm], budget, *cells, f"{skipped:.1%}" if takes_out else "-"))
     header = (
         "attention",
         "epochs",

@@ -48,8 +48,14 @@ QUESTIONS = (
     ("1-bit activations: FMB on sigmoid?", "w1a1_sigmoid_fmb", "w1a1_sigmoid"),
     ("1-bit activations: FMB on tanh?", "w1a1_tanh_fmb", "w1a1_tanh"),
 )
-#: Arms that were trained with an annealed rate too.
-ANNEALED = ("no_se", "sigmoid", "tanh", "sigmoid_fmb", "tanh_fmb", "float32_sigmoid")
+#: Arms that are trained with an annealed rate too, and which each is compared with.
+ANNEALED = {
+    "sigmoid": "no_se",
+    "tanh": "sigmoid",
+    "sigmoid_fmb": "sigmoid",
+    "tanh_fmb": "sigmoid",
+    "float32_sigmoid": "sigmoid_fmb",
+}
 #: What else the paper can mean: an arm, and the one without FMB that its error is compared with.
 READINGS = (
     ("sigmoid_fmb_through", "sigmoid"),
@@ -113,14 +119,12 @@ def _verdicts(grid):
 
 
 def _method(grid):
-    settings = next(
-        settings for settings, _ in grid.runs.values() if settings.schedule == "constant"
-    )
+    settings = grid.data()[0]
     return (
         f"{data.describe(*grid.data())} Test error after the epoch named; verdicts on tables I and "
         "II and on orders take the mean of that epoch, the one before and the one after, for at a "
         f"constant rate one epoch jumps by points. Recipe `{settings.recipe}`: rate "
-        f"{settings.learning_rate}, {settings.schedule}, batches of {settings.batch_size}, random "
+        f"{settings.learning_rate}, constant, batches of {settings.batch_size}, random "
         f"crops{' and flips' * bool(settings.flip)}, filters {settings.filters}; "
         "the rate was chosen as told at the end, for no SE and sigmoid, "
         "and taken for all. Of n seeds, in brackets: 95 % paired bootstrap; t: 95 % by Student's "
@@ -181,23 +185,16 @@ def _annealed(grid):
     """The claims on early epochs where the rate ends at 0: no single epoch's jump decides."""
     epochs = 10
     rows = []
-    for arm in ANNEALED:
-        own = mean_error(grid, f"annealed_{arm}", epochs)
-        against = "sigmoid" if arm != "sigmoid" else "no_se"
+    for arm, against in ANNEALED.items():
         pair = f"annealed_{arm}", f"annealed_{against}"
-        rows.append(
-            (
-                named(arm),
-                own.text(),
-                named(against),
-                difference(grid, *pair, epochs).text(points, student=True),
-            )
-        )
+        errors = [mean_error(grid, each, epochs).text() for each in pair]
+        found = difference(grid, *pair, epochs).text(points, student=True)
+        rows.append((named(arm), errors[0], named(against), errors[1], found))
     return (
         "A second reading, beside the literal one: the same arms, networks and rate, but the rate "
         f"rises and then falls to 0 within {epochs} epochs, so that the error after the last of "
         "them is not that of one jump. Verdicts above do not take it into account.\n\n"
-        + files.table(("", f"error after {epochs} epochs", "against", "points of error"), rows)
+        + files.table(("", f"error after {epochs} epochs", "against", "", "points of error"), rows)
     )
 
 
@@ -269,31 +266,34 @@ def by_depth(grid):
 
     Both empty where no run tells it.
     """
-    panels = {
-        f"variance of M_c that is of images, epoch {GATES_EPOCH}": "by_image",
-        f"gates open or closed as after epoch 1, epoch {GATES_EPOCH}": "as_at_first",
+    modules = {
+        arm: told
+        for arm in DEPTH_ARMS
+        if (told := [each for each in grid.modules(arm, GATES_EPOCH) if _tells_depth(each)])
     }
-    found, names = {}, []
-    for title, key in panels.items():
-        found[title] = {}
-        for arm in DEPTH_ARMS:
-            modules = [each for each in grid.modules(arm, GATES_EPOCH) if _has(each, key)]
-            if modules:
-                names = list(modules[0])
-                found[title][named(arm)] = [
-                    np.mean([each[name][key] for each in modules]) for name in names
-                ]
+    if not modules:
+        return {}, []
+    names = list(next(iter(modules.values()))[0])
+    found = {
+        f"{what}, epoch {GATES_EPOCH}": {
+            named(arm): [np.mean([each[name][key] for each in told]) for name in names]
+            for arm, told in modules.items()
+        }
+        for what, key in (
+            ("variance of M_c that is of images", "by_image"),
+            ("gates open or closed as after epoch 1", "as_at_first"),
+        )
+    }
     for when, title in (("initial", "before the first epoch"), ("final", "after the last")):
         found[f"gradient in W0 and W1, {title}"] = {
             named(arm): [_relative_gradient(grid, arm, when, f"{name}/") for name in names]
-            for arm in DEPTH_ARMS
-            if grid.measures[arm]
+            for arm in modules
         }
-    return (found, [name.removesuffix("_se") for name in names]) if names else ({}, [])
+    return found, [name.removesuffix("_se") for name in names]
 
 
-def _has(modules, key):
-    return all(key in module for module in modules.values())
+def _tells_depth(modules):
+    return all("by_image" in module for module in modules.values())
 
 
 def _module_row(grid, arm):

@@ -60,5 +60,7 @@ def test_open_positions_and_channels_by_hand(small_model, inputs):
     )
     residual = 4 * 32 * 32 * 9 * 4 * 4 + 16 * 16 * 9 * (4 * 8 + 3 * 8 * 8)
     residual += 8 * 8 * 9 * (8 * 16 + 3 * 16 * 16)
-    whole = residual + 32 * 32 * 9 * 3 * 4
+    channels, positions = (4, 4, 8, 8, 16, 16), (32, 32, 16, 16, 8, 8)
+    gates = sum(2 * each**2 for each in channels) + sum(49 * 2 * size**2 for size in positions)
+    whole = residual + 32 * 32 * 9 * 3 * 4 + gates + 16 * 10
     np.testing.assert_allclose(block["work"], 16 * 16 * 9 * 8 * 8 / whole)
