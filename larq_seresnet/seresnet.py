@@ -98,9 +98,10 @@ def SEResNet14(
             and width may be None.
         input_tensor: Keras tensor to build on, instead of an input of `input_shape`.
         weights: "cifar10" for those that ship, None for initial ones, or the path of a file written
-            by `larq_seresnet.save_weights`. Those that ship are for "w1" and "w1a1", any
-            `fmb_gradient` and else the defaults (larq_seresnet/weights/README.md); without top, or
-            with another number of classes, what fits is loaded.
+            by `larq_seresnet.save_weights`. Those that ship are for "w1" and "w1a1", and for "w1"
+            of `SEResNet14XS`, any `fmb_gradient` and else the defaults
+            (larq_seresnet/weights/README.md); without top, or with another number of classes, what
+            fits is loaded.
         include_top: Whether to end with average pooling and the classifier.
         pooling: Without top, what becomes of the last feature map: None, it is returned; "avg" or
             "max", its mean or maximum a channel.

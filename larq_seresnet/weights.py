@@ -29,6 +29,9 @@ SHIPPED: dict[str, dict[str, str]] = {
         "seresnet14_w1a1_se_sigmoid_fmb": (
             "62b334b86059f2e422bb4db1dfa60295fdf749d5d27cc4876cd99485a972cf2c"
         ),
+        "seresnet14xs_w1_se_sigmoid_fmb": (
+            "99c87e66189f3ec5d9e11707e404fd104a0c7273a7ecc40f93e3cb668dad791c"
+        ),
     },
 }
 #: Latent weights behind packed bits. Quantizers see their signs alone; so small, a few steps of
