@@ -69,10 +69,10 @@ class Agreement:
     converted_error: float | None
     rounding: float
     listed: list[dict]
-    half_agreement: float | None = None
-    half_error: float | None = None
     eight_bit_median: float | None = None
     eight_bit_most: float | None = None
+    half_agreement: float | None = None
+    half_error: float | None = None
 
     def unexplained(self):
         """Those of `listed` that neither rounding nor a tie explains."""
