@@ -51,7 +51,10 @@ def agreement(measured):
         facts.append(("same class as Keras, scales not rounded", same))
     if measured["half_error"] is not None:
         facts.append(("top-1 error, Keras, scales not rounded", f"{measured['half_error']:.2%}"))
-    facts.append(("bytes", f"{measured['bytes']:,}"))
+    facts += [
+        ("bytes", f"{measured['bytes']:,}"),
+        ("bytes of memory, activations and unpacked filters", f"{measured['memory']:,}"),
+    ]
     return (
         f"{measured['images']:,} test images of {measured['dataset']}, through Keras in float32 "
         f"and through {runtime}.\n\n"

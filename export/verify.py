@@ -176,6 +176,7 @@ def facts(agreement, images, converted):
         "dataset": images.name,
         "runtime": converted.runtime,
         "bytes": len(converted.tflite),
+        "memory": anatomy.peak_activations(flatbuffer.read(converted.tflite)),
         **dataclasses.asdict(agreement),
         "unexplained": len(agreement.unexplained()),
     }

@@ -53,8 +53,10 @@ def _of_size(size, arguments):
     return SEResNet14(**fixed, **arguments)
 
 
-_SIGNATURE = inspect.signature(SEResNet14)
-for _function, _fixed in zip((SEResNet14XS, SEResNet14S, SEResNet14M), SIZES.values(), strict=True):
-    _function.__signature__ = _SIGNATURE.replace(  # type: ignore[attr-defined]
-        parameters=[each for name, each in _SIGNATURE.parameters.items() if name not in _fixed]
-    )
+_OPEN = [
+    parameter
+    for name, parameter in inspect.signature(SEResNet14).parameters.items()
+    if not any(name in fixed for fixed in SIZES.values())
+]
+for _function in (SEResNet14XS, SEResNet14S, SEResNet14M):  # what `help` and completion show
+    _function.__signature__ = inspect.Signature(_OPEN)  # type: ignore[attr-defined]

@@ -170,5 +170,7 @@ def test_the_models_own_weights_stay(trained_model):
         np.array_equal(a, b)
         for layer in model.layers
         if isinstance(layer, tf.keras.layers.BatchNormalization)
-        for a, b in zip(layer.get_weights()[2:], copy.get_layer(layer.name).get_weights()[2:])
+        for a, b in zip(
+            layer.get_weights()[2:], copy.get_layer(layer.name).get_weights()[2:], strict=True
+        )
     )

@@ -21,7 +21,7 @@ from larq_seresnet.training.study.grid import (
     mean_share,
     percent,
 )
-from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_run
+from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_errors, budget_run
 
 #: What the long runs have in common; the teacher is trained by `TEACHER_COMMAND`.
 _LONG: dict[str, Any] = {
@@ -192,7 +192,7 @@ def write_report(results):
         + files.table(
             ("budget, epochs", *LABELS.values()),
             [
-                (budget, *(each_seed(_errors(grid, arm, budget)) for arm in LABELS))
+                (budget, *(each_seed(budget_errors(grid, arm, budget)) for arm in LABELS))
                 for budget in sorted({budget for _, budget, _ in PLAN})
             ],
         )
@@ -204,7 +204,7 @@ def write_report(results):
         label: {
             budget: errors
             for names, budget, _ in PLAN
-            if arm in names and (errors := _errors(grid, arm, budget)).size
+            if arm in names and (errors := budget_errors(grid, arm, budget)).size
         }
         for arm, label in LABELS.items()
     }
@@ -226,8 +226,3 @@ def _gates(grid, budget=6):
         f"{always:.0f} of {channels:.0f} channels for every one of {GATE_IMAGES} test images "
         f"(n = {len(found)}). "
     )
-
-
-def _errors(grid, arm, budget):
-    name = budget_arm(arm, budget)
-    return grid.at(budget, name)[0] if name in grid.errors else np.array([])

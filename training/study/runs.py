@@ -8,6 +8,8 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
+
 from larq_seresnet.training import callbacks, config, flags, train
 from larq_seresnet.training.study import measures
 
@@ -40,6 +42,12 @@ def budget_run(arm, arguments, epochs, seed):
     """A run of recipe `fast` on CIFAR-10 within a budget."""
     given = {"recipe": "fast", "epochs": epochs, "seed": seed, "dataset": "cifar10"}
     return Run(f"{budget_arm(arm, epochs)}_seed{seed}", arguments | given)
+
+
+def budget_errors(grid, arm, epochs):
+    """The errors of an arm's seeds at the end of a budget, none where it was not planned."""
+    name = budget_arm(arm, epochs)
+    return grid.at(epochs, name)[0] if name in grid.errors else np.array([])
 
 
 def arms_of(runs):

@@ -8,7 +8,7 @@ from larq_seresnet.training import config, data
 from larq_seresnet.training.callbacks import GATE_IMAGES
 from larq_seresnet.training.study import document, figures
 from larq_seresnet.training.study.grid import Grid, difference, each_seed, points
-from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_run
+from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_errors, budget_run
 
 #: By name, the arguments in which an arm differs from the defaults: `w1`, sigmoid + FMB.
 ARMS = {
@@ -88,15 +88,11 @@ def write_report(results):
     document.write(results / "README.md", text)
 
 
-def _at(grid, arm, budget):
-    name = budget_arm(arm, budget)
-    return grid.at(budget, name)[0] if name in grid.errors else np.array([])
-
-
 def _errors(grid):
     budgets = [budget for budget, _, _ in PLAN]
     rows = [
-        (LABELS[arm], *(each_seed(_at(grid, arm, budget)) for budget in budgets)) for arm in ARMS
+        (LABELS[arm], *(each_seed(budget_errors(grid, arm, budget)) for budget in budgets))
+        for arm in ARMS
     ]
     return files.table(("attention", *(f"{budget} epochs" for budget in budgets)), rows)
 
