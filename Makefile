@@ -10,6 +10,8 @@ test: .venv/installed
 
 FITS = import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 13))
 
+NO_TFLM = echo "No tflite-micro of the tested build: --runtime tflm and its tests are left out."
+
 .venv/installed: setup.py constraints.txt
 	@set -e; \
 	if command -v uv >/dev/null; then \
@@ -17,6 +19,7 @@ FITS = import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (
 		uv venv --quiet --clear --seed --python ">=3.10,<3.13" .venv; \
 		uv pip install --quiet --python .venv/bin/python -c constraints.txt setuptools; \
 		uv pip install --quiet --python .venv/bin/python -c constraints.txt --no-build-isolation -e ".[dev]"; \
+		uv pip install --quiet --python .venv/bin/python -c constraints.txt --no-build-isolation -e ".[tflm]" || $(NO_TFLM); \
 	else \
 		for python in python3.12 python3.11 python3.10 python3 none; do \
 			$$python -c "$(FITS)" 2>/dev/null && break; \
@@ -26,6 +29,7 @@ FITS = import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (
 		$$python -m venv --clear .venv; \
 		.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools; \
 		.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e ".[dev]"; \
+		.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e ".[tflm]" || $(NO_TFLM); \
 	fi
 	@touch $@
 

@@ -18,6 +18,8 @@ TRAIN = [
     "tensorflow-datasets>=4.9.9",
 ]
 EXPORT = ["ai-edge-litert>=2.3,<3", "flatbuffers", "larq-compute-engine>=0.16,<0.17"]
+#: A development build, the only ones there are: it may be gone one day, so `dev` does without.
+TFLM = ["tflite-micro==0.dev20261023182759"]
 
 setup(
     name="larq_seresnet",
@@ -48,6 +50,7 @@ setup(
     extras_require={
         "train": TRAIN,
         "export": TRAIN + EXPORT,
+        "tflm": TRAIN + EXPORT + TFLM,
         "dev": TRAIN + EXPORT + ["mypy", "pytest", "pytest-xdist", "ruff", "setuptools>=70"],
     },
 )

@@ -39,6 +39,14 @@ class TensorFacts:
             return values
         return (values.astype(np.float32) - self.zero_point) * np.float32(self.scale)
 
+    def stored(self, values):
+        """Real numbers as the integers that stand for them, at most those there are; see `real`."""
+        if self.dtype == np.float32:
+            return values
+        limits = np.iinfo(self.dtype)
+        whole = np.round(values / np.float32(self.scale)) + self.zero_point
+        return np.clip(whole, limits.min, limits.max).astype(self.dtype)
+
 
 def check(model):
     """Checks that a model computes one tensor of one, and that what is said here can be said of it.
@@ -83,10 +91,11 @@ def _check_indices(kind, items, indices, least=0):
 def interface(model):
     """What a model's graph takes and gives: two `TensorFacts`."""
     graph = model.subgraphs[0]
-    return tuple(_facts(graph.tensors[indices[0]]) for indices in (graph.inputs, graph.outputs))
+    return tuple(facts(graph.tensors[indices[0]]) for indices in (graph.inputs, graph.outputs))
 
 
-def _facts(tensor):
+def facts(tensor):
+    """A tensor's `TensorFacts`."""
     shape, dtype = tuple(map(int, tensor.shape)), np.dtype(DTYPES[tensor.type])
     parameters = tensor.quantization
     if parameters is None or parameters.scale is None:
@@ -121,10 +130,18 @@ def filter_shapes(model):
 
 def takes_zero_and_one(model, operator):
     """Whether a convolution's input is a sign, as 0 and 1, that was padded."""
-    producers = [
-        each for each in model.subgraphs[0].operators if operator.inputs[0] in each.outputs
-    ]
-    return any(operator_name(model, each) == "PADV2" for each in producers)
+    before = producer(model.subgraphs[0], operator.inputs[0])
+    return before is not None and operator_name(model, before) == "PADV2"
+
+
+def producer(graph, tensor):
+    """The operator that gives a tensor; None if none does."""
+    return next((each for each in graph.operators if tensor in each.outputs), None)
+
+
+def consumers(graph, tensor):
+    """The operators that take a tensor."""
+    return [each for each in graph.operators if tensor in each.inputs]
 
 
 def hybrid_operators(model):
@@ -181,22 +198,35 @@ def peak_activations(model):
 
     What DEQUANTIZE makes of constants lives on: the runtime keeps it for the next image.
     """
-    graph = model.subgraphs[0]
-    born = dict.fromkeys(graph.inputs, 0)
-    dies = dict.fromkeys(graph.outputs, len(graph.operators))
-    for turn, operator in enumerate(graph.operators):
-        born.update(dict.fromkeys(operator.outputs, turn))
-        dies.update({each: max(turn, dies.get(each, 0)) for each in operator.inputs})
+    operators = model.subgraphs[0].operators
+    lives = lifetimes(model)
     for operator in unpacking(model):
         if operator_name(model, operator) == "DEQUANTIZE":
-            born.update(dict.fromkeys(operator.outputs, 0))
-            dies.update(dict.fromkeys(operator.outputs, len(graph.operators)))
-    alive = np.zeros(len(graph.operators) + 1, np.int64)
-    for index, first in born.items():
-        tensor = graph.tensors[index]
-        size = int(np.prod(tensor.shape)) * np.dtype(_SIZES[tensor.type]).itemsize
-        alive[first : dies.get(index, first) + 1] += size
+            lives.update(dict.fromkeys(operator.outputs, (0, len(operators))))
+    alive = np.zeros(len(operators) + 1, np.int64)
+    for index, (first, last) in lives.items():
+        alive[first : last + 1] += tensor_bytes(model, index)
     return int(alive.max())
+
+
+def lifetimes(model):
+    """From the index of each tensor without constant values to the operators it lives from and to.
+
+    What is given lives up to one operator beyond the last.
+    """
+    graph = model.subgraphs[0]
+    lives = {index: (0, 0) for index in graph.inputs}
+    for turn, operator in enumerate(graph.operators):
+        lives.update({index: (turn, turn) for index in operator.outputs})
+        lives.update({each: (lives[each][0], turn) for each in operator.inputs if each in lives})
+    lives.update({index: (lives[index][0], len(graph.operators)) for index in graph.outputs})
+    return lives
+
+
+def tensor_bytes(model, index):
+    """Bytes of a tensor's values in memory."""
+    tensor = model.subgraphs[0].tensors[index]
+    return int(np.prod(tensor.shape)) * np.dtype(_SIZES[tensor.type]).itemsize
 
 
 def macs(model):

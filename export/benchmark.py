@@ -18,11 +18,12 @@ from larq_seresnet.export import (
     convert,
     flatbuffer,
     half,
-    pack,
     pack_litert,
+    pack_tflm,
     report,
     runtimes,
     source,
+    tflm,
 )
 from larq_seresnet.preprocessing import preprocess_input
 from larq_seresnet.training import machine
@@ -144,7 +145,7 @@ def _parser():
 
 
 def all_targets(model, label, calibration):
-    """A model stored in every way that both runtimes compute, and in full int8, all stripped.
+    """A model stored in every way that the runtimes compute, and in full int8, all stripped.
 
     Args:
         model: From `SEResNet14`, float32.
@@ -152,20 +153,35 @@ def all_targets(model, label, calibration):
         calibration: Training images as the model takes them.
     """
     targets = []
-    for runtime, ways in convert.WEIGHTS.items():
-        tflite = convert.convert(model, runtime)
-        filters, ends, _ = pack.filters_of(flatbuffer.read(tflite))
-        smaller = bool(filters or ends)
-        if smaller and half.is_for(model):
-            rounded = convert.to_tflite(model, runtime, pack_litert.HALF, strip=True)
-            targets.append(Target(label, pack_litert.HALF, rounded))
-        targets += [
-            Target(label, way, convert.store(tflite, runtime, way, strip=True)[0])
-            for way in ways
-            if way == "float32" or (smaller and way != pack_litert.HALF)
-        ]
+    runtime_names = [each for each in convert.WEIGHTS if each != "tflm" or pack_tflm.is_for(model)]
+    for runtime in runtime_names:
+        exact = convert.convert(model, runtime, calibration)
+        for way, memory in _ways(model, runtime):
+            if way == pack_litert.HALF:
+                converted = convert.to_tflite(model, runtime, way, strip=True, memory=memory)
+            else:
+                converted = convert.store(exact, runtime, way, strip=True, memory=memory)[0]
+            name = way if memory == "fewest-bytes" else f"{way}, {memory} memory"
+            targets.append(Target(label, name, converted, _inputs_of(converted)))
     quantized = flatbuffer.stripped(pack_litert.full_int8(model, calibration))
     return [*targets, Target(label, FULL_INT8, runtimes.Converted(quantized, "litert"))]
+
+
+def _ways(model, runtime):
+    """Pairs of how filters are stored and what memory is used, all that there are for a model."""
+    one_bit = json.loads(model.configuration)["precision"] != "float32"
+    for way in convert.WEIGHTS[runtime]:
+        any_values = way == convert.WEIGHTS[runtime][-1]
+        if any_values or (one_bit and (way != pack_litert.HALF or half.is_for(model))):
+            yield way, "fewest-bytes"
+            if runtime == "lce" and not any_values:
+                yield way, "least"
+
+
+def _inputs_of(converted):
+    """From images to what a file of ours takes."""
+    taken = converted.interface()[0]
+    return lambda images: taken.stored(preprocess_input(images))
 
 
 def peer(path, images):
@@ -219,7 +235,7 @@ def measure(models, targets, images, rounds):
                 "runtime": target.converted.runtime,
                 "weights": target.weights,
                 **anatomy.bytes_by_part(content, len(target.converted.tflite)),
-                "arena": anatomy.peak_activations(content),
+                "arena": _memory(target.converted, content),
                 "error": float((chosen != labels).mean()),
                 "argmax_agreement": None if same is None else float(same.mean()),
                 "p50_1": float(np.percentile(alone, 50)),
@@ -238,6 +254,12 @@ def measure(models, targets, images, rounds):
         of_float32 = base.get((row["model"], row["runtime"]))
         row["against_float32"] = of_float32 and row["p50_1"] / of_float32
     return rows
+
+
+def _memory(converted, content):
+    if converted.runtime == "tflm":
+        return tflm.arena(converted.tflite)
+    return anatomy.peak_activations(content)
 
 
 def latencies(targets, images, rounds, threads):
@@ -297,7 +319,8 @@ def markdown(result, rows):
         f"took turns in one run; a latency is that of one image in the runtime's invoke(), in "
         f"milliseconds.\n\n{warning}"
         f"Error on {result['images']:,} test images of {result['dataset']}. Arena: bytes of "
-        "activations and unpacked filters that live at once at most, without what kernels take. "
+        "activations and unpacked filters that live at once at most, without what kernels take; of "
+        "TFLM what its interpreter needs in all, on this machine. "
         f"{FULL_INT8}: post-training quantization, calibrated on {CALIBRATION_IMAGES} training "
         f"images. {AS_GIVEN}: a file by others.\n\n"
         + files.table(header, table)

@@ -16,16 +16,26 @@ from larq_seresnet.export import (
     interface,
     pack,
     pack_litert,
+    pack_tflm,
+    plan,
     report,
     runtimes,
     source,
+    tflm,
     verify,
 )
 from larq_seresnet.export.inference import in_float32, inference_form, saved
 from larq_seresnet.precision import layers_in
+from larq_seresnet.preprocessing import preprocess_input
 
 PACKAGES = ("larq-compute-engine", "ai-edge-litert", "larq", "tensorflow", "tf-keras", "numpy")
-WEIGHTS = {"lce": (pack_litert.HALF, "1bit", "float32"), "litert": pack_litert.WEIGHTS}
+#: By runtime, how filters can be stored; the last takes filters of any values.
+WEIGHTS = {
+    "lce": (pack_litert.HALF, "1bit", "float32"),
+    "litert": pack_litert.WEIGHTS,
+    "tflm": pack_tflm.WEIGHTS,
+}
+ALL_WEIGHTS = tuple(dict.fromkeys(way for ways in WEIGHTS.values() for way in ways))
 RESIDUAL_CONVOLUTIONS = 12
 LABELS_FILE = "labels.txt"
 UNVERIFIED = ".unverified"
@@ -37,12 +47,16 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     with programs.refusing_bad_input(parser):
         check_weights(arguments.runtime, arguments.weights, arguments.memory)
-        model, images, directory = source.load(arguments)
-        _check_types(model, arguments.input_type, arguments.output_type)
+        calibrated = arguments.runtime == "tflm"
+        model, images, directory = source.load(
+            arguments, limit_train=pack_tflm.CALIBRATION_IMAGES if calibrated else 1
+        )
+        _check_types(model, arguments.runtime, arguments.input_type, arguments.output_type)
         directory = arguments.out_dir or directory
         directory.mkdir(parents=True, exist_ok=True)
+        calibration = preprocess_input(images.train[0]) if calibrated else None
         converted, named, left_alone = store(
-            convert(as_stored(model, arguments.weights), arguments.runtime),
+            convert(as_stored(model, arguments.weights), arguments.runtime, calibration),
             arguments.runtime,
             arguments.weights,
             arguments.input_type,
@@ -81,8 +95,9 @@ def _write(directory, stem, converted, proof, class_names):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        description="Converts a trained SEResNet14 for Larq Compute Engine (LCE) or for LiteRT, "
-        "and proves, image by image, that the file computes what the Keras model computes.",
+        description="Converts a trained SEResNet14 for Larq Compute Engine (LCE), LiteRT or "
+        "TensorFlow Lite for Microcontrollers (TFLM), and proves, image by image, that the file "
+        "computes what the Keras model computes.",
         allow_abbrev=False,
     )
     source.add_arguments(parser)
@@ -97,14 +112,14 @@ def _parser():
         choices=runtimes.RUNTIMES,
         default="lce",
         help="lce: Larq Compute Engine, with binary convolutions; litert: stock LiteRT, built-in "
-        "operators only (default: lce)",
+        "operators only; tflm: 8-bit integers for microcontrollers (default: lce)",
     )
     parser.add_argument(
         "--weights",
-        choices=pack_litert.WEIGHTS,
+        choices=ALL_WEIGHTS,
         default="1bit",
         help="how 1-bit filters are stored: 1bit is small and exact, 1bit_half the smallest, its "
-        "scales rounded to float16, int8 (litert) the fastest; "
+        "scales rounded to float16, int8 the fastest (litert, tflm); "
         "float32: as the converters leave them (default: 1bit)",
     )
     parser.add_argument(
@@ -116,15 +131,14 @@ def _parser():
     )
     parser.add_argument(
         "--input-type",
-        choices=interface.INPUT_TYPES,
-        default="float32",
-        help="uint8: image bytes, normalised in the graph (default: float32, normalised)",
+        choices=("float32", "uint8", "int8"),
+        help="uint8: image bytes, normalised in the graph (default: float32, normalised; for tflm "
+        "int8, normalised and rounded)",
     )
     parser.add_argument(
         "--output-type",
-        choices=interface.OUTPUT_TYPES,
-        default="float32",
-        help="int8: probabilities rounded to 1/256 (default: float32)",
+        choices=("float32", "int8"),
+        help="int8: probabilities rounded to 1/256 (default: float32; for tflm int8)",
     )
     parser.add_argument(
         "--strip",
@@ -139,23 +153,25 @@ def _stem(arguments):
     parts = [arguments.runtime, arguments.weights]
     if arguments.memory != "fewest-bytes":
         parts.append(f"{arguments.memory}_memory")
-    if arguments.input_type != "float32":
-        parts.append(f"{arguments.input_type}_in")
-    if arguments.output_type != "float32":
-        parts.append(f"{arguments.output_type}_out")
+    if arguments.input_type == "uint8":
+        parts.append("uint8_in")
+    if arguments.output_type == "int8" and arguments.runtime != "tflm":
+        parts.append("int8_out")
     return "_".join(parts)
 
 
 def check_weights(runtime, weights, memory="fewest-bytes"):
     """Raises ValueError for a way to store filters that a runtime does not compute."""
     check_choice("runtime", runtime, WEIGHTS)
-    check_choice("weights", weights, pack_litert.WEIGHTS)
+    check_choice("weights", weights, ALL_WEIGHTS)
     check_choice("memory", memory, pack.MEMORY)
     if weights not in WEIGHTS[runtime]:
         raise ValueError(
-            f"--weights {weights} is for --runtime litert; with {runtime} it must be one of "
+            f"--weights {weights} is not for --runtime {runtime}: it must be one of "
             f"{', '.join(WEIGHTS[runtime])}."
         )
+    if runtime == "tflm":
+        tflm.check_installed()
     if memory == "least" and (runtime != "lce" or weights == "float32"):
         raise ValueError(
             f"--memory least is for --runtime lce with filters in bits, received {runtime} and "
@@ -163,27 +179,34 @@ def check_weights(runtime, weights, memory="fewest-bytes"):
         )
 
 
-def convert(model, runtime="lce"):
+def convert(model, runtime="lce", images=None):
     """Converts a SEResNet14, filters left as they are.
 
     What is converted is its inference form, so FMB needs neither sigmoid nor tanh.
 
     Args:
         model: From `SEResNet14`.
-        runtime: "lce", for its target "arm", or "litert".
+        runtime: "lce", for its target "arm"; "litert"; or "tflm".
+        images: For "tflm", training images that tell the ranges of its integers, some hundreds, as
+            the model takes them, float32 (N, H, W, C).
 
     Returns:
         A file's bytes.
 
     Raises:
-        ValueError: If there is no such runtime, or Keras's global settings are none that
-            `SEResNet14` takes.
+        ValueError: If there is no such runtime, it does not compute such a model or needs `images`,
+            or Keras's global settings are none that `SEResNet14` takes.
         RuntimeError: If the runtime's converter fails.
     """
     check_choice("runtime", runtime, WEIGHTS)
     check_keras_settings()
+    if runtime == "tflm" and images is None:
+        raise ValueError("`images` must be training images for runtime 'tflm', received None.")
     with layers_in("float32"):
-        return (_lce if runtime == "lce" else pack_litert.convert)(in_float32(model))
+        model = in_float32(model)
+        if runtime == "tflm":
+            return pack_tflm.convert(model, images)
+        return (_lce if runtime == "lce" else pack_litert.convert)(model)
 
 
 def as_stored(model, weights):
@@ -199,16 +222,18 @@ def to_tflite(
     model,
     runtime="lce",
     weights="1bit",
-    input_type="float32",
-    output_type="float32",
+    input_type=None,
+    output_type=None,
     strip=False,
     memory="fewest-bytes",
+    images=None,
 ):
     """From a model to what a device gets, not proved.
 
     Args:
         model: From `SEResNet14`.
         runtime, weights, input_type, output_type, strip, memory: As `store` takes them.
+        images: As `convert` takes them.
 
     Returns:
         A `runtimes.Converted`; its `tflite` are the file's bytes.
@@ -217,14 +242,14 @@ def to_tflite(
         ValueError: As `store` does.
     """
     check_weights(runtime, weights, memory)
-    _check_types(model, input_type, output_type)
-    tflite = convert(as_stored(model, weights), runtime)
+    _check_types(model, runtime, input_type, output_type)
+    tflite = convert(as_stored(model, weights), runtime, images)
     return store(tflite, runtime, weights, input_type, output_type, strip, memory)[0]
 
 
-def _check_types(model, input_type, output_type):
-    """What `interface.with_types` would refuse, before anything is converted."""
-    interface.check_types(input_type, output_type)
+def _check_types(model, runtime, input_type, output_type):
+    """What `store` would refuse, before anything is converted."""
+    interface.types(runtime, input_type, output_type)
     if input_type == "uint8":
         interface.check_bytes(model.input_shape[1:], model.layers[1].name == "stem_conv")
 
@@ -233,8 +258,8 @@ def store(
     tflite,
     runtime="lce",
     weights="1bit",
-    input_type="float32",
-    output_type="float32",
+    input_type=None,
+    output_type=None,
     strip=False,
     memory="fewest-bytes",
 ):
@@ -242,10 +267,11 @@ def store(
 
     Args:
         tflite: Bytes from `convert`, for the same runtime, of the model that `as_stored` returns.
-        runtime: "lce" or "litert".
-        weights: How filters of two values are stored, see `pack_litert`; "1bit", "1bit_half" or
-            "float32" for "lce".
-        input_type, output_type: See `interface.with_types`.
+        runtime: "lce", "litert" or "tflm".
+        weights: How filters of two values are stored, one of the runtime's `WEIGHTS`; see
+            `pack_litert` and `pack_tflm`.
+        input_type, output_type: See `interface.with_types`; None for float32, or int8 for "tflm",
+            which has no other.
         strip: Whether to drop names and signatures.
         memory: See `pack.pack`; for "lce" with filters in bits.
 
@@ -258,25 +284,34 @@ def store(
             so, all filters were left alone, or `interface.check_bytes` says no.
     """
     check_weights(runtime, weights, memory)
-    left_alone = []
-    if weights != "float32":
-        filters = len(anatomy.convolutions(flatbuffer.read(tflite)))
-        tflite, left_alone = (
-            pack.pack(tflite, memory) if runtime == "lce" else pack_litert.store(tflite, weights)
+    taken, given = interface.types(runtime, input_type, output_type)
+    filters = len(anatomy.convolutions(flatbuffer.read(tflite)))
+    named, left_alone = _with_filters(tflite, runtime, weights, memory)
+    any_values = WEIGHTS[runtime][-1]
+    if len(left_alone) == filters and weights != any_values:
+        raise ValueError(
+            f"--weights {weights} needs 1-bit weights, and no layer has any: "
+            f"use --weights {any_values}."
         )
-        if len(left_alone) == filters:
-            raise ValueError(
-                f"--weights {weights} needs 1-bit weights, and no layer has any: "
-                "use --weights float32."
-            )
-        if weights == pack_litert.HALF:
-            tflite = half.store(tflite)
-    named = interface.with_types(tflite, input_type, output_type)
-    return (
-        runtimes.Converted(flatbuffer.stripped(named) if strip else named, runtime),
-        named,
-        left_alone,
-    )
+    if runtime != "tflm":
+        named = interface.with_types(named, taken, given)
+    tflite = flatbuffer.stripped(named) if strip else named
+    if runtime == "tflm":
+        tflite = plan.planned(tflite)
+    return runtimes.Converted(tflite, runtime), named, left_alone
+
+
+def _with_filters(tflite, runtime, weights, memory):
+    """Stores the filters of a file in one way; returns it, and the layers that were left alone."""
+    if weights == "float32":
+        return tflite, []
+    if runtime == "tflm":
+        return pack_tflm.store(tflite, weights)
+    if runtime == "lce":
+        tflite, left_alone = pack.pack(tflite, memory)
+    else:
+        tflite, left_alone = pack_litert.store(tflite, weights)
+    return half.store(tflite) if weights == pack_litert.HALF else tflite, left_alone
 
 
 def _lce(model):
@@ -306,6 +341,7 @@ def prove(model, converted, images, named, left_alone):
     content = flatbuffer.read(named)
     operators = anatomy.count_operators(content)
     failures = agreement.failures()
+    packages = [*PACKAGES, "tflite-micro"] if converted.runtime == "tflm" else PACKAGES
     binary = converted.runtime == "lce" and configuration["precision"] == "w1a1"
     expected = RESIDUAL_CONVOLUTIONS if binary else 0
     if operators.get("LceBconv2d", 0) != expected:
@@ -321,7 +357,7 @@ def prove(model, converted, images, named, left_alone):
         "bytes_by_layer": anatomy.bytes_by_layer(content, [layer.name for layer in model.layers]),
         "operators": operators,
         "versions": {"python": platform.python_version()}
-        | {package: importlib.metadata.version(package) for package in PACKAGES},
+        | {package: importlib.metadata.version(package) for package in packages},
     }
 
 

@@ -50,6 +50,9 @@ def write(model):
     whole, model = model, copy.copy(model)
     model.subgraphs = [copy.copy(graph) for graph in whole.subgraphs]
     for graph in model.subgraphs:
+        graph.tensors = [copy.copy(tensor) for tensor in graph.tensors]
+        for tensor in graph.tensors:
+            tensor.quantization = shared(tensor.quantization)
         graph.tensors = [shared(tensor) for tensor in graph.tensors]
         graph.operators = [copy.copy(operator) for operator in graph.operators]
         for operator in graph.operators:
@@ -60,6 +63,8 @@ def write(model):
 
 def _content(table):
     """What tells a table of a flatbuffer from another."""
+    if isinstance(table, _Shared):
+        return str(id(table))
     fields = {
         name: _content(value) if hasattr(value, "Pack") else np.asarray(value).tolist()
         for name, value in vars(table).items()

@@ -6,8 +6,9 @@ from larq_seresnet.arguments import check_choice
 from larq_seresnet.export import flatbuffer
 from larq_seresnet.preprocessing import MEAN, STD
 
-INPUT_TYPES = ("float32", "uint8")
-OUTPUT_TYPES = ("float32", "int8")
+#: By runtime, what its files can be made to take and to give; the first by default.
+INPUT_TYPES = {"lce": ("float32", "uint8"), "litert": ("float32", "uint8"), "tflm": ("int8",)}
+OUTPUT_TYPES = {"lce": ("float32", "int8"), "litert": ("float32", "int8"), "tflm": ("int8",)}
 #: An int8 output q stands for the probability (q - ZERO_POINT) * SCALE.
 SCALE, ZERO_POINT = 1 / 256, -128
 
@@ -25,9 +26,8 @@ def with_types(tflite, input_type, output_type):
         The new file's bytes.
 
     Raises:
-        ValueError: If there is no such type, or bytes for other than what `check_bytes` allows.
+        ValueError: If bytes are wanted for other than what `check_bytes` allows.
     """
-    check_types(input_type, output_type)
     model = flatbuffer.read(tflite)
     if input_type == "uint8":
         graph = model.subgraphs[0]
@@ -40,10 +40,17 @@ def with_types(tflite, input_type, output_type):
     return flatbuffer.write(model)
 
 
-def check_types(input_type, output_type):
-    """Raises ValueError for a type that a file cannot be made to take or to give."""
-    check_choice("input_type", input_type, INPUT_TYPES)
-    check_choice("output_type", output_type, OUTPUT_TYPES)
+def types(runtime, input_type=None, output_type=None):
+    """What a file for a runtime takes and gives: two names, None being the runtime's default.
+
+    Raises:
+        ValueError: If a file cannot be made to take or to give that.
+    """
+    taken, given = INPUT_TYPES[runtime], OUTPUT_TYPES[runtime]
+    input_type, output_type = input_type or taken[0], output_type or given[0]
+    check_choice("input_type", input_type, taken)
+    check_choice("output_type", output_type, given)
+    return input_type, output_type
 
 
 def check_bytes(shape, begins_with_stem):

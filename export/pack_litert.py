@@ -43,19 +43,23 @@ def convert(model):
         return converter.convert()
 
 
-def full_int8(model, images):
-    """What TensorFlow's converter makes of a model by post-training quantization, to compare with.
+def full_int8(model, images, integer_ends=False):
+    """What TensorFlow's converter makes of a model by post-training quantization.
 
     Args:
         model: From `SEResNet14`, float32.
         images: Training images to calibrate on, as the model takes them, float32 (N, H, W, C).
+        integer_ends: Whether input and output are int8 as well, not float32.
 
     Returns:
-        A file's bytes: INT8 filters and activations, float32 input and output.
+        A file's bytes: INT8 filters and activations.
     """
     with _converter(model) as converter:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([image[np.newaxis]] for image in images)
+        if integer_ends:
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = converter.inference_output_type = tf.int8
         return converter.convert()
 
 

@@ -6,6 +6,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from larq_seresnet import files
+from larq_seresnet.export import runtimes
 
 #: Told apart by the colour-blind.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
@@ -14,12 +15,11 @@ CAUSES = {
     "batch": "by Keras too, in another batch",
     None: "unexplained",
 }
-MARKERS = {"lce": "o", "litert": "s"}
+MARKERS = {"lce": "o", "litert": "s", "tflm": "^"}
 
 
 def agreement(measured):
     """How a file and Keras agree, of `verify.facts`."""
-    runtime = {"lce": "LCE's interpreter", "litert": "LiteRT's interpreter"}[measured["runtime"]]
     listed = measured["listed"]
     changed = [each for each in listed if each["keras"] != each["converted"]]
     facts = [
@@ -27,7 +27,10 @@ def agreement(measured):
         ("largest difference of a probability", f"{measured['max_difference']:.2e}"),
         ("mean difference", f"{measured['mean_difference']:.2e}"),
     ]
-    if measured["eight_bit_median"] is None:
+    if measured["unpacked_same"] is not None:
+        same = f"{measured['unpacked_same']:,} of {measured['images']:,}"
+        facts.append(("images with the outputs of the same file, filters unpacked", same))
+    elif measured["eight_bit_median"] is None:
         causes = collections.Counter(
             each["cause"] for each in listed if each["difference"] > measured["rounding"]
         )
@@ -55,9 +58,11 @@ def agreement(measured):
         ("bytes", f"{measured['bytes']:,}"),
         ("bytes of memory, activations and unpacked filters", f"{measured['memory']:,}"),
     ]
+    if "arena" in measured:
+        facts.append(("bytes of TFLM's arena on this machine", f"{measured['arena']:,}"))
     return (
         f"{measured['images']:,} test images of {measured['dataset']}, through Keras in float32 "
-        f"and through {runtime}.\n\n"
+        f"and through {runtimes.RUNTIMES[measured['runtime']]}'s interpreter.\n\n"
         + files.table(("", ""), facts)
         + "\n## Images that change class\n\n"
         + files.table(

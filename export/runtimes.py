@@ -1,4 +1,4 @@
-"""The two runtimes that compute a .tflite file here: LCE's own, and stock LiteRT."""
+"""The runtimes that compute a .tflite file here: LCE's own, stock LiteRT, and TFLM."""
 
 import dataclasses
 
@@ -7,9 +7,10 @@ from ai_edge_litert.interpreter import Interpreter as LiteRTInterpreter
 from larq_compute_engine.tflite.python.interpreter import Interpreter as LCEInterpreter
 
 from larq_seresnet import files
-from larq_seresnet.export import anatomy, flatbuffer, trial
+from larq_seresnet.export import anatomy, flatbuffer, tflm, trial
 
-RUNTIMES = ("lce", "litert")
+#: By runtime what people call it.
+RUNTIMES = {"lce": "LCE", "litert": "LiteRT", "tflm": "TFLM"}
 LITERT_TYPES = ("INT2", "INT4")
 
 
@@ -30,11 +31,12 @@ class Converted:
         return anatomy.interface(flatbuffer.read(self.tflite))
 
     def session(self, threads=1):
-        """What computes one image at a time: a `_LCESession` or a `_LiteRTSession`."""
-        return (_LCESession if self.runtime == "lce" else _LiteRTSession)(self.tflite, threads)
+        """What computes one image at a time: `feed` it, `invoke`, take the `outputs`."""
+        kinds = {"lce": _LCESession, "litert": _LiteRTSession, "tflm": _TFLMSession}
+        return kinds[self.runtime](self.tflite, threads)
 
     def predict(self, images):
-        """Outputs for images, one image at a time, in one thread.
+        """Outputs for images, one image at a time, in one thread; TFLM's on all cores.
 
         Args:
             images: What the file takes, (N, H, W, C).
@@ -43,6 +45,9 @@ class Converted:
             (N, num_classes), float32 also where the file gives int8; a list of arrays if the file
             has several outputs.
         """
+        given = self.interface()[1]
+        if self.runtime == "tflm":
+            return given.real(tflm.predict(self.tflite, images))
         session = self.session()
         outputs = []
         for image in images:
@@ -50,7 +55,7 @@ class Converted:
             session.invoke()
             outputs.append(session.outputs())
         probabilities, *others = (np.concatenate(each) for each in zip(*outputs, strict=True))
-        probabilities = self.interface()[1].real(probabilities)
+        probabilities = given.real(probabilities)
         return [probabilities, *others] if others else probabilities
 
 
@@ -89,6 +94,23 @@ class _LiteRTSession:
         return [self._interpreter.get_tensor(index) for index in self._given]
 
 
+class _TFLMSession:
+    """TFLM's interpreter with its reference kernels, which know one thread."""
+
+    def __init__(self, tflite, threads):
+        tflm.check_installed()
+        self._interpreter = tflm.interpreter(tflite)
+
+    def feed(self, image):
+        self._interpreter.set_input(image, 0)
+
+    def invoke(self):
+        self._interpreter.invoke()
+
+    def outputs(self):
+        return [self._interpreter.get_output(0)]
+
+
 def load(path, runtime=None):
     """Reads a .tflite file and makes sure that its runtime takes it.
 
@@ -100,7 +122,7 @@ def load(path, runtime=None):
         A `Converted`.
 
     Raises:
-        ValueError: If it is no .tflite file, was cut off, is for the other runtime, or the runtime
+        ValueError: If it is no .tflite file, was cut off, is for another runtime, or the runtime
             refuses it, crashes or never ends.
         OSError: If it cannot be read.
     """
@@ -115,16 +137,29 @@ def load(path, runtime=None):
         anatomy.check(content)
     except ValueError as error:
         raise ValueError(f"{path} is not of convert.py's kind: {error}.") from error
-    custom = [name for name in anatomy.count_operators(content) if name.startswith("Lce")]
-    types = anatomy.tensor_types(content) & set(LITERT_TYPES)
-    if runtime == "litert" and custom:
-        raise ValueError(f"{path} is for LCE's runtime, it holds {custom[0]}: use --runtime lce.")
-    if runtime == "lce" and types:
+    made_for, because = _made_for(content)
+    runtime = runtime or made_for
+    if because and runtime != made_for:
         raise ValueError(
-            f"{path} is for LiteRT, it holds {types.pop()} filters: use --runtime litert."
+            f"{path} is for {RUNTIMES[made_for]}, it {because}: use --runtime {made_for}."
         )
-    runtime = runtime or ("lce" if custom else "litert")
+    if runtime == "tflm":
+        tflm.check_installed()
     problem = files.trial(trial.__file__, runtime, content=tflite)
     if problem:
         raise ValueError(f"{path} is damaged, or needs another version of {runtime}: {problem}.")
     return Converted(tflite, runtime)
+
+
+def _made_for(content):
+    """The runtime that a file is for, and what of it no other one computes; None if others may."""
+    operators = anatomy.count_operators(content)
+    custom = [name for name in operators if name.startswith("Lce")]
+    types = anatomy.tensor_types(content) & set(LITERT_TYPES)
+    if custom:
+        return "lce", f"holds {custom[0]}"
+    if tflm.DECODE in operators:
+        return "tflm", f"holds {tflm.DECODE}"
+    if anatomy.interface(content)[0].dtype == np.int8:
+        return "tflm", None
+    return "litert", f"holds {types.pop()} filters" if types else None

@@ -1,6 +1,6 @@
 """Runs a .tflite file in a process of its own, which a damaged one may crash.
 
-    python trial.py [lce|litert] < FILE.tflite
+    python trial.py [lce|litert|tflm] < FILE.tflite
 
 Without a runtime it only proves the flatbuffer whole. What the runtime says against a file stands
 on standard output. TensorFlow is not imported, so that it takes a fraction of a second.
@@ -12,6 +12,9 @@ import types
 
 import numpy as np
 
+#: What LiteRT says against files for TFLM, which takes one zero point for all channels.
+ONE_ZERO_POINT = "QuantizationParam has 1 zero_point values"
+
 
 def main(tflite, runtime=None):
     """Computes one image of zeros.
@@ -21,7 +24,15 @@ def main(tflite, runtime=None):
     """
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=tflite or b"empty")
+    if runtime == "tflm":
+        _tflm(tflite)
+        return
+    try:
+        interpreter = Interpreter(model_content=tflite or b"empty")
+    except ValueError as problem:
+        if runtime or ONE_ZERO_POINT not in str(problem):
+            raise
+        return  # by then the flatbuffer was proved whole
     if runtime is None:
         return
     (taken,) = interpreter.get_input_details()
@@ -45,6 +56,15 @@ def _lce(tflite):
     from larq_compute_engine.tflite.python.interpreter import Interpreter
 
     return Interpreter(tflite).interpreter
+
+
+def _tflm(tflite):
+    from tflite_micro import runtime
+
+    interpreter = runtime.Interpreter.from_bytes(tflite, arena_size=2**26)
+    taken = interpreter.get_input_details(0)
+    interpreter.set_input(np.zeros(taken["shape"], taken["dtype"]), 0)
+    interpreter.invoke()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ INT8 filters that a layer reads itself are another matter: LiteRT rounds that la
 bits. Such a file is compared with a Keras model that does the same, to prove that it is computed
 rightly, and with the model itself, to see what the rounding costs. So is one whose scales are
 float16, but to the same precision as any other.
+
+TFLM computes in 8 bits throughout, which no Keras model does. Its file must give what the same file
+gives with its filters unpacked, to the last bit, and nearly always the model's class.
 """
 
 import argparse
@@ -20,7 +23,17 @@ import sys
 import numpy as np
 
 from larq_seresnet import programs
-from larq_seresnet.export import anatomy, flatbuffer, half, interface, report, runtimes, source
+from larq_seresnet.export import (
+    anatomy,
+    flatbuffer,
+    half,
+    interface,
+    pack_tflm,
+    report,
+    runtimes,
+    source,
+    tflm,
+)
 from larq_seresnet.export.inference import eight_bit_form
 from larq_seresnet.layers import FMB, GATE_ACTIVATIONS
 from larq_seresnet.preprocessing import preprocess_input
@@ -35,6 +48,8 @@ TIE = 1e-5
 SAME_LAYER = 1e-3
 #: A step of an 8-bit input may round otherwise in Keras: 99 % of images must agree to this.
 EIGHT_BIT_MOST = 0.05
+#: Of a file for TFLM: least share of images of the model's class, and how much greater its error.
+SAME_CLASS, MORE_ERROR = 0.985, 0.005
 CHUNK = 200
 
 
@@ -59,6 +74,8 @@ class Agreement:
         eight_bit_median, eight_bit_most: Where the file rounds the inputs of layers to 8 bits, the
             difference to a model that does so too: median over images, and what 99 % of them stay
             under; else None.
+        unpacked_same: Of a file for TFLM, how many images give the same outputs, to the last bit,
+            as if its filters were stored as INT8; else None.
     """
 
     images: int
@@ -73,15 +90,18 @@ class Agreement:
     eight_bit_most: float | None = None
     half_agreement: float | None = None
     half_error: float | None = None
+    unpacked_same: int | None = None
 
     def unexplained(self):
         """Those of `listed` that neither rounding nor a tie explains."""
-        if self.eight_bit_median is not None:
+        if self.eight_bit_median is not None or self.unpacked_same is not None:
             return []
         return [image for image in self.listed if image["cause"] is None]
 
     def failures(self):
         """Why the file does not compute what the model computes: sentences, none if it does."""
+        if self.unpacked_same is not None:
+            return self._failures_of_integers()
         if self.eight_bit_median is not None:
             found = (self.eight_bit_median, self.eight_bit_most)
             if found[0] <= self.rounding and found[1] <= EIGHT_BIT_MOST:
@@ -93,6 +113,17 @@ class Agreement:
         count = len(self.unexplained())
         return [f"{count} images differ by more than rounding and not by a tie"] * bool(count)
 
+    def _failures_of_integers(self):
+        differ = self.images - self.unpacked_same
+        found = [f"{differ} images differ from those of the same file, unpacked"] * bool(differ)
+        if self.argmax_agreement < SAME_CLASS:
+            found.append(f"{self.argmax_agreement:.2%} of images have the class that Keras gives")
+        if self.keras_error is not None:
+            more = self.converted_error - self.keras_error
+            if more > MORE_ERROR:
+                found.append(f"the error is {100 * more:.2f} points above that of Keras")
+        return found
+
 
 def main(argv=None):
     """Verifies one file; exits with 1 if it does not compute what the Keras model computes."""
@@ -100,13 +131,15 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     with programs.refusing_bad_input(parser):
         converted = runtimes.load(arguments.tflite, arguments.runtime)
+        if arguments.layers and converted.runtime == "tflm":
+            raise ValueError("--layers is for lce and litert: TFLM shows nothing but its outputs.")
         model, images, _ = source.load(arguments)
         check_fits(model, converted, arguments.tflite, arguments.source)
         agreement = compare(model, converted, *images.test)
     failed = agreement.failures()
     print(f"# {arguments.tflite}: {'NOT VERIFIED' if failed else 'verified'}\n")
     print(report.agreement(facts(agreement, images, converted)))
-    if failed or arguments.layers:
+    if (failed or arguments.layers) and converted.runtime != "tflm":
         worst = max(agreement.listed, key=lambda each: each["difference"], default={"image": 0})
         reference = _reference(model, converted)
         rows = layer_table(reference, converted, images.test[0][worst["image"]])
@@ -136,10 +169,11 @@ def _parser():
 def check_fits(model, converted, path, weights):
     """Raises ValueError, in one line, if a file is not of the model's architecture."""
     taken, given = converted.interface()
-    if taken.dtype.name not in interface.INPUT_TYPES:
+    types = interface.INPUT_TYPES[converted.runtime]
+    if taken.dtype.name not in types:
         raise ValueError(
-            f"{path} must take {' or '.join(interface.INPUT_TYPES)}, as convert.py writes files, "
-            f"it takes {taken.dtype.name}."
+            f"{path} must take {' or '.join(types)}, as convert.py writes files for "
+            f"{converted.runtime}, it takes {taken.dtype.name}."
         )
     remedy = f"give the weights it was made of, not {weights}"
     expected = (1, *model.input_shape[1:])
@@ -160,7 +194,8 @@ def check_fits(model, converted, path, weights):
         if len(shape) > 1
     )
     thresholds = len(_threshold_operators(content))
-    if of_file != of_model or thresholds != len(_threshold_layers(model)):
+    expected = 0 if converted.runtime == "tflm" else len(_threshold_layers(model))
+    if of_file != of_model or thresholds != expected:
         raise ValueError(f"{path} is of another architecture than {model.name}: {remedy}.")
 
 
@@ -172,11 +207,13 @@ def facts(agreement, images, converted):
         images: The `data.ImageSet` whose test images were compared.
         converted: The `runtimes.Converted`.
     """
+    arena = {"arena": tflm.arena(converted.tflite)} if converted.runtime == "tflm" else {}
     return {
         "dataset": images.name,
         "runtime": converted.runtime,
         "bytes": len(converted.tflite),
         "memory": anatomy.peak_activations(flatbuffer.read(converted.tflite)),
+        **arena,
         **dataclasses.asdict(agreement),
         "unexplained": len(agreement.unexplained()),
     }
@@ -209,9 +246,10 @@ def compare(model, converted, images, labels):
     difference = np.where(np.isfinite(received), np.abs(expected - received), np.inf)
     keras_class, converted_class = expected.argmax(axis=1), received.argmax(axis=1)
     eight_bit = _rounds_inputs(converted)
+    integers = converted.runtime == "tflm"
     beyond = difference.max(axis=1) > rounding
     chosen = np.flatnonzero(beyond | (keras_class != converted_class))
-    if eight_bit:
+    if eight_bit or integers:
         tipped = [{"layer": None, "distance": None, "cause": None}] * len(chosen)
     else:
         tipped = first_tipped(model, converted, images[chosen], rounding)
@@ -234,9 +272,10 @@ def compare(model, converted, images, labels):
                 **cause,
             }
             for index, cause in zip(chosen, tipped, strict=True)
-            if not eight_bit or keras_class[index] != converted_class[index]
+            if not (eight_bit or integers) or keras_class[index] != converted_class[index]
         ],
         **(_eight_bit_difference(model, inputs, received) if eight_bit else {}),
+        **(_unpacked_difference(converted, images, received) if integers else {}),
         **(_half_difference(given, inputs, converted_class, labels) if model is not given else {}),
     )
 
@@ -260,7 +299,8 @@ def _error(classes, labels):
 
 def _taken(converted, images):
     """Image bytes, or what `preprocess_input` makes of them: what the file takes."""
-    return images if converted.interface()[0].dtype == np.uint8 else preprocess_input(images)
+    taken = converted.interface()[0]
+    return images if taken.dtype == np.uint8 else taken.stored(preprocess_input(images))
 
 
 def _rounds_inputs(converted):
@@ -275,6 +315,12 @@ def _eight_bit_difference(model, inputs, received):
         "eight_bit_median": float(np.median(difference)),
         "eight_bit_most": float(np.percentile(difference, 99)),
     }
+
+
+def _unpacked_difference(converted, images, received):
+    unpacked = dataclasses.replace(converted, tflite=pack_tflm.unpacked(converted.tflite))
+    same = (unpacked.predict(_taken(unpacked, images)) == received).all(axis=1)
+    return {"unpacked_same": int(same.sum())}
 
 
 def first_tipped(model, converted, images, rounding=ROUNDING):

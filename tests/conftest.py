@@ -5,6 +5,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes 
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import fcntl
+import gc
 import pathlib
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 
 # What imports TensorFlow is imported where it is used: of pytest-xdist's processes the first, which
 # the others wait for, needs none of it.
+
+gc.set_threshold(100_000, 20, 50)  # to trace a network makes many objects, and hardly any waste
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = (4, 8, 16)

@@ -104,8 +104,8 @@ def test_a_taught_run_goes_on_with_its_own_teacher_alone(
     run_dir = tmp_path / "run"
     flags = (
         "--dataset digits --limit-train 128 --limit-test 50 --batch-size 64 --filters 4 8 16 "
-        f"--compute-dtype float32 --deterministic --epochs 2 --teacher {taught_by} "
-        "--teacher-share 0.4 --teacher-temperature 3"
+        f"--attention none --compute-dtype float32 --deterministic --epochs 2 "
+        f"--teacher {taught_by} --teacher-share 0.4 --teacher-temperature 3"
     ).split()
     train.main([*flags, "--stop-after", "1", "--run-dir", str(run_dir)])
     (spec, *words), _ = given

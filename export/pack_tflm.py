@@ -1,0 +1,295 @@
+"""Files for TensorFlow Lite for Microcontrollers (TFLM): 8-bit integers, filters as bits.
+
+TFLM computes neither float filters behind DEQUANTIZE nor INT8 filters with float maps. So a file is
+quantized as a whole by TensorFlow's converter, maps and filters, and then changed in two ways.
+
+**Gates.** FMB's GREATER_EQUAL refuses scales above 1, and compares a rounded argument. Instead the
+layer before it saturates: with the integer accumulator a, its step u and the bias b,
+
+    a u + b >= 0   <=>   a + floor(b / u) + 1 >= 1,
+
+a scale so large that 1 is beyond the greatest and 0 at the least value makes its output the gate.
+
+**Filters.** Every filter of few values becomes indices of 1 bit (3 bits for `ends="sum3"`) and a
+table, which TFLM's own operator DECODE turns into INT8 before the layer; its package `tflite-micro`
+writes them. Outputs stay the same to the last bit.
+
+=========  ==========================================================
+weights    in the file
+=========  ==========================================================
+1bit       indices and tables
+int4       INT4, two weights a byte; INT8 where a matrix has many scales
+int8       INT8, as the converter leaves them
+=========  ==========================================================
+"""
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as litert_schema
+
+from larq_seresnet.export import anatomy, flatbuffer, pack_litert, tflm
+
+WEIGHTS = ("1bit", "int4", "int8")
+#: Training images that the ranges of maps are taken from.
+CALIBRATION_IMAGES = 500
+#: What filters of few values are made of: one bit of the greatest alone, `SumOfSigns` of all.
+LEVELS, TOP, WIDTH = (1, 3, 5, 7), 7, 3
+_GATE = {0.0: (1 / 255, -128), -1.0: (1 / 127, 0)}
+
+
+def is_for(model):
+    """Whether TFLM's package is there, and computes a network well: not with 1-bit activations."""
+    return tflm.is_installed() and not _has_signs(model)
+
+
+def _has_signs(model):
+    return any(getattr(layer, "input_quantizer", None) for layer in model.layers)
+
+
+def _check(model):
+    if _has_signs(model):
+        raise ValueError(
+            "--runtime tflm is not for 1-bit activations: signs of 8-bit maps differ from those of "
+            "the network so often that 15 % of images change class. Nearest is precision 'w1'."
+        )
+
+
+def convert(model, images):
+    """Quantizes a float32 SEResNet14 as a whole.
+
+    Args:
+        model: From `SEResNet14`, float32, "w1" or "float32".
+        images: Training images that tell the ranges, as the model takes them, float32 (N, H, W, C).
+
+    Returns:
+        A file's bytes: INT8 filters and maps, int8 input and output, gates that saturate.
+
+    Raises:
+        ValueError: If it has 1-bit activations, or gates that cannot be made so.
+    """
+    _check(model)
+    model = flatbuffer.read(pack_litert.full_int8(model, images, integer_ends=True))
+    for operator in anatomy.convolutions(model):
+        _small_levels(model, operator)
+        if flatbuffer.operator_name(model, operator) == "FULLY_CONNECTED":
+            _one_scale(model, operator)
+    for operator in model.subgraphs[0].operators[:]:
+        if flatbuffer.operator_name(model, operator) == "GREATER_EQUAL":
+            _saturate(model, operator)
+    flatbuffer.drop_unused(model)
+    return flatbuffer.write(model)
+
+
+def _small_levels(model, operator):
+    """Makes a filter of few values one of whole numbers up to 7, which take 4 bits, or 1 or 3.
+
+    The converter rounds them to 127ths: +-127 for one bit, 18, 54, 91 and 127 for `SumOfSigns`.
+    """
+    values = flatbuffer.constant(model, operator.inputs[1])
+    if not np.isin(np.abs(values), np.round(np.array(LEVELS) * 127 / TOP)).all():
+        return
+    tensors = model.subgraphs[0].tensors
+    coarser = 127 / TOP
+    scales = tensors[operator.inputs[1]].quantization.scale * coarser
+    _set(model, operator.inputs[1], np.round(values / coarser).astype(np.int8), scales)
+    if len(operator.inputs) > 2 and operator.inputs[2] >= 0:
+        bias = flatbuffer.constant(model, operator.inputs[2])
+        of_bias = tensors[operator.inputs[2]].quantization.scale * coarser
+        _set(model, operator.inputs[2], np.round(bias / coarser).astype(np.int32), of_bias)
+
+
+def _one_scale(model, operator):
+    """Says a matrix's scale once where all its rows have the same, as TFLM's INT4 and tables want.
+
+    A bias is left with its values: each is in steps of that scale, too.
+    """
+    for index in operator.inputs[1:]:
+        tensor = model.subgraphs[0].tensors[index] if index >= 0 else None
+        if tensor is not None and np.ptp(tensor.quantization.scale) == 0:
+            tensor.quantization = flatbuffer.quantization(tensor.quantization.scale[:1], [0])
+
+
+def _saturate(model, threshold):
+    """Makes the layer before a gate's threshold give the gate, and takes the threshold out."""
+    graph = model.subgraphs[0]
+    layer = anatomy.producer(graph, threshold.inputs[0])
+    between, product = [threshold], threshold
+    while flatbuffer.operator_name(model, product) != "MUL":
+        (product,) = anatomy.consumers(graph, product.outputs[0])
+        between.append(product)
+    between.remove(product)
+    gate, argument = between[-1].outputs[0], layer.outputs[0]
+    signs = any(flatbuffer.operator_name(model, each) == "SELECT_V2" for each in between)
+    _make_gate(model, layer, -1.0 if signs else 0.0)
+    tensors = graph.tensors
+    (gated,) = (each for each in product.inputs if each != gate)
+    product.inputs = [argument if each == gate else each for each in product.inputs]
+    readers = {
+        flatbuffer.operator_name(model, each)
+        for each in anatomy.consumers(graph, product.outputs[0])
+    }
+    if not signs and readers == {"ADD"}:  # what is let through need not be rounded again
+        tensors[product.outputs[0]].quantization = tensors[gated].quantization
+    graph.operators = [
+        each for each in graph.operators if all(each is not gone for gone in between)
+    ]
+
+
+def _make_gate(model, layer, closed):
+    tensors = model.subgraphs[0].tensors
+    values = flatbuffer.constant(model, layer.inputs[1])
+    two_valued = len(np.unique(np.abs(values))) == 1
+    unit = int(np.abs(values).max()) if two_valued else 1  # all sums are multiples of it
+    if closed and unit == 1:
+        raise ValueError(
+            "--runtime tflm computes gates of -1 and 1 with 1-bit attention only: nearest is "
+            "activation 'sigmoid', or attention 'se'."
+        )
+    (of_input,) = tensors[layer.inputs[0]].quantization.scale
+    steps = of_input * tensors[layer.inputs[1]].quantization.scale.astype(np.float64) * unit
+    bias = np.zeros(len(values))
+    if len(layer.inputs) > 2 and layer.inputs[2] >= 0:
+        of_bias = tensors[layer.inputs[2]].quantization.scale
+        bias = flatbuffer.constant(model, layer.inputs[2]) * of_bias.astype(np.float64)
+    reach = 256 * values[0].size * 128 / unit  # further, and the gate never moves
+    whole = np.clip(np.floor(bias / steps), -reach, reach)
+    offset = (whole * unit + max(1, unit // 2)).astype(np.int32)
+    edit = flatbuffer.Edit(model)
+    layer.inputs = [*layer.inputs[:2], edit.constant(offset)]
+    scales = np.full(len(tensors[layer.inputs[1]].quantization.scale), 1 / of_input, np.float32)
+    tensors[layer.inputs[1]].quantization = flatbuffer.quantization(scales, np.zeros_like(scales))
+    tensors[layer.inputs[2]].quantization = flatbuffer.quantization(
+        np.ones_like(scales), np.zeros_like(scales)
+    )
+    scale, zero_point = _GATE[closed]
+    tensors[layer.outputs[0]].quantization = flatbuffer.quantization([scale], [zero_point])
+    if closed:  # not to -128 / 127
+        layer.builtinOptions.fusedActivationFunction = (
+            flatbuffer.schema.ActivationFunctionType.RELU_N1_TO_1
+        )
+
+
+def store(tflite, weights):
+    """Stores the filters of a quantized file.
+
+    Args:
+        tflite: Bytes from `convert`.
+        weights: One of `WEIGHTS`.
+
+    Returns:
+        The new file's bytes, and the layers whose filters stay INT8 because they have other values
+        than `LEVELS`.
+    """
+    model = flatbuffer.read(tflite)
+    widths, left_alone = {}, []
+    for operator in anatomy.convolutions(model):
+        values = flatbuffer.constant(model, operator.inputs[1])
+        kinds = len(np.unique(np.abs(values)))
+        if kinds == 1 or np.isin(np.abs(values), LEVELS).all():
+            widths[operator.inputs[1]] = 1 if kinds == 1 else WIDTH
+        else:
+            left_alone.append(anatomy.layer_path(model.subgraphs[0], operator)[1])
+    if weights == "1bit" and widths:
+        tflite = _in_tables(tflite, model, widths)
+    elif weights == "int4":
+        for index in widths:
+            _in_four_bits(model, index)
+        tflite = flatbuffer.write(model)
+    return _slim(tflite), left_alone
+
+
+def _in_tables(tflite, model, widths):
+    tflm.check_installed()
+    from tflite_micro import compression
+    from tflite_micro.tensorflow.lite.micro.compression import spec
+
+    def method(index, width):
+        # with one table for all, a tensor of many scales is decoded wrongly, without a word
+        many = len(model.subgraphs[0].tensors[index].quantization.scale) > 1
+        mode = spec.PerChannel(0) if many else spec.PerTensor()
+        return spec.Tensor(0, int(index), [spec.LookUpTableCompression(width, mode)])
+
+    return bytes(compression.compress(tflite, [method(*each) for each in widths.items()]))
+
+
+def _in_four_bits(model, index):
+    tensor = model.subgraphs[0].tensors[index]
+    many = len(tensor.quantization.scale) > 1
+    if many and len(tensor.shape) == 2:
+        return  # TFLM refuses a matrix of many scales
+    values = flatbuffer.constant(model, index).reshape(-1).view(np.uint8) & 15
+    values = np.pad(values, (0, len(values) % 2)).reshape(-1, 2)
+    stored = (values[:, 0] | values[:, 1] << 4).astype(np.uint8)
+    _set(model, index, stored, tensor.quantization.scale)
+    tensor.type = litert_schema.TensorType.INT4
+
+
+def _slim(tflite):
+    """Drops what TFLM reads nowhere: scales of biases of convolutions, zeros said many times."""
+    model = flatbuffer.read(tflite)
+    tensors = model.subgraphs[0].tensors
+    for operator in anatomy.convolutions(model):
+        if flatbuffer.operator_name(model, operator) == "CONV_2D" and len(operator.inputs) > 2:
+            tensors[operator.inputs[2]].quantization = None
+    for tensor in tensors:
+        parameters = tensor.quantization
+        if parameters is not None and parameters.zeroPoint is not None:
+            if not np.any(parameters.zeroPoint):
+                tensor.quantization = flatbuffer.quantization(parameters.scale, [0])
+    return flatbuffer.write(model)
+
+
+def unpacked(tflite):
+    """The INT8 graph of a file whose filters are in tables or INT4, decoded here, not by TFLM.
+
+    Args:
+        tflite: Bytes of a file that `store` wrote, or that was stripped since.
+
+    Returns:
+        A file's bytes.
+    """
+    model = flatbuffer.read(tflite)
+    graph = model.subgraphs[0]
+    kept = []
+    for operator in graph.operators:
+        if flatbuffer.operator_name(model, operator) != tflm.DECODE:
+            kept.append(operator)
+            continue
+        pairs = zip(operator.inputs[::2], operator.inputs[1::2], operator.outputs, strict=True)
+        for encoded, ancillary, decoded in pairs:
+            values = _decoded(model, encoded, ancillary, graph.tensors[decoded].shape)
+            _set(model, decoded, values, graph.tensors[decoded].quantization.scale)
+    graph.operators = kept
+    for index, tensor in enumerate(graph.tensors):
+        if tensor.type == litert_schema.TensorType.INT4:
+            _in_eight_bits(model, index)
+    flatbuffer.drop_unused(model)
+    return flatbuffer.write(model)
+
+
+def _decoded(model, encoded, ancillary, shape):
+    """Values from indices, most significant bit first, and tables behind 16 bytes of header."""
+    header, table = np.split(flatbuffer.constant(model, ancillary), [16])
+    width, stride = int(header[5]) & 7, int(header[6])
+    bits = np.unpackbits(flatbuffer.constant(model, encoded))[: np.prod(shape) * width]
+    places = bits.reshape(-1, width) @ (1 << np.arange(width)[::-1])
+    tables = table.view(np.int8).reshape(-1, stride)
+    channels = np.arange(len(places)) * len(tables) // len(places)  # along the first axis, or one
+    return tables[channels, places].reshape(shape)
+
+
+def _in_eight_bits(model, index):
+    tensor = model.subgraphs[0].tensors[index]
+    stored = np.asarray(model.buffers[tensor.buffer].data, np.uint8)
+    nibbles = np.stack([stored << 4, stored & 240], axis=1).reshape(-1)[: np.prod(tensor.shape)]
+    _set(model, index, nibbles.view(np.int8) >> 4, tensor.quantization.scale)
+    tensor.type = flatbuffer.schema.TensorType.INT8
+
+
+def _set(model, index, values, scales):
+    """Gives a constant tensor other values and scales; other tensors keep the buffer they share."""
+    buffer = flatbuffer.schema.BufferT()
+    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+    model.buffers.append(buffer)
+    tensor = model.subgraphs[0].tensors[index]
+    tensor.buffer = len(model.buffers) - 1
+    tensor.quantization = flatbuffer.quantization(scales, np.zeros(len(scales)))

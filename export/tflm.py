@@ -1,0 +1,113 @@
+"""TFLM's interpreter, in processes of its own: it aborts on some of what it does not take.
+
+    python tflm.py predict|arena < ARRAYS.npz > ARRAY.npy
+
+Nothing but NumPy and `tflite-micro` is imported there, so that it starts in a fraction of a second.
+"""
+
+import concurrent.futures
+import importlib.util
+import io
+import os
+import subprocess
+import sys
+
+import numpy as np
+
+#: TFLM's operator that makes INT8 filters of indices and tables.
+DECODE = "TFLM_DECODE"
+#: An arena is told in steps of so many bytes.
+STEP = 16
+MOST = 2**26
+
+
+def is_installed():
+    """Whether TFLM's package is there."""
+    return importlib.util.find_spec("tflite_micro") is not None
+
+
+def check_installed():
+    """Raises ValueError if it is not."""
+    if not is_installed():
+        raise ValueError(
+            "--runtime tflm needs the package tflite-micro, which is not installed: "
+            "pip install 'larq_seresnet[tflm]' installs the build that is tested."
+        )
+
+
+def predict(tflite, images):
+    """Outputs for images, one image at a time, on as many cores as there are.
+
+    Args:
+        tflite: A file's bytes.
+        images: What the file takes, (N, H, W, C), int8.
+
+    Returns:
+        (N, num_classes), int8.
+
+    Raises:
+        ValueError: If TFLM does not take the file; says why.
+    """
+    parts = np.array_split(images, max(1, min(os.cpu_count() or 1, len(images))))
+    with concurrent.futures.ThreadPoolExecutor(len(parts)) as pool:
+        found = pool.map(lambda part: _ask("predict", tflite=tflite, images=part), parts)
+        return np.concatenate(list(found))
+
+
+def arena(tflite):
+    """Bytes of memory that TFLM's interpreter needs for a file on this machine.
+
+    With `STEP` less it refuses the file. A microcontroller needs less, since its pointers are half
+    as long, unless its kernels take memory of their own.
+
+    Raises:
+        ValueError: If TFLM does not take the file; says why.
+    """
+    return int(_ask("arena", tflite=tflite))
+
+
+def _ask(question, tflite, **arrays):
+    check_installed()
+    buffer = io.BytesIO()
+    np.savez(buffer, tflite=np.frombuffer(tflite, np.uint8), **arrays)
+    command = [sys.executable, __file__, question]
+    done = subprocess.run(command, input=buffer.getvalue(), capture_output=True)
+    if done.returncode:
+        said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+        raise ValueError(f"TFLM refuses the file: {said[-1] if said else done.returncode}")
+    return np.load(io.BytesIO(done.stdout))
+
+
+def interpreter(tflite, size=MOST):
+    """TFLM's interpreter with an arena of so many bytes; RuntimeError if that is too little."""
+    from tflite_micro import runtime
+
+    return runtime.Interpreter.from_bytes(tflite, arena_size=size)
+
+
+def _predict(tflite, images):
+    session, outputs = interpreter(tflite), []
+    for image in images:
+        session.set_input(image[np.newaxis], 0)
+        session.invoke()
+        outputs.append(session.get_output(0))
+    return np.concatenate(outputs)
+
+
+def _arena(tflite):
+    interpreter(tflite)  # what it refuses whatever the arena is raised
+    least, most = 0, MOST // STEP
+    while least < most:
+        middle = (least + most) // 2
+        try:
+            interpreter(tflite, middle * STEP)
+            most = middle
+        except RuntimeError:
+            least = middle + 1
+    return np.array(least * STEP)
+
+
+if __name__ == "__main__":
+    given = dict(np.load(io.BytesIO(sys.stdin.buffer.read())))
+    questions: dict = {"predict": _predict, "arena": _arena}
+    np.save(sys.stdout.buffer, questions[sys.argv[1]](given.pop("tflite").tobytes(), **given))

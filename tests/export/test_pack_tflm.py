@@ -1,0 +1,290 @@
+import dataclasses
+import importlib.util
+
+import numpy as np
+import pytest
+
+from larq_seresnet import SEResNet14, preprocess_input
+from larq_seresnet.export import (
+    anatomy,
+    convert,
+    flatbuffer,
+    pack_tflm,
+    plan,
+    runtimes,
+    tflm,
+    verify,
+)
+from larq_seresnet.training import data
+
+import tensorflow as tf
+
+NO_TFLM = "no tflite-micro of the tested build: pip install '.[tflm]' brings it"
+needs_tflm = pytest.mark.skipif(importlib.util.find_spec("tflite_micro") is None, reason=NO_TFLM)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", limit_train=100, limit_test=100)
+
+
+@pytest.fixture(scope="module")
+def integers(trained_model, digits):
+    """The trained network in 8-bit integers, before its filters are stored."""
+    return pack_tflm.convert(trained_model(), preprocess_input(digits.train[0]))
+
+
+def _after_batch_norm_of(images, **arguments):
+    """A network whose BatchNorm knows the maps of some images."""
+    model = SEResNet14(**{"filters": (4, 8, 16), "weights": None, **arguments})
+    for layer in model.layers:
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(preprocess_input(images), training=True)
+    for layer in model.layers:  # gates that close, too
+        part = getattr(layer, "expand", getattr(layer, "conv", None))
+        if part is not None and part.use_bias:
+            part.bias.assign(np.random.default_rng(len(layer.name)).normal(0, 0.5, part.bias.shape))
+    return model
+
+
+def _maps(tflite, image):
+    """What every tensor of a file holds for an image, by LiteRT's reference kernels."""
+    interpreter = tf.lite.Interpreter(
+        model_content=tflite,
+        experimental_preserve_all_tensors=True,
+        experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN_REF,
+    )
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
+    interpreter.invoke()
+    return interpreter.get_tensor
+
+
+@needs_tflm
+@pytest.mark.parametrize("weights", pack_tflm.WEIGHTS)
+def test_a_file_gives_what_its_unpacked_graph_gives_and_the_models_class(
+    trained_model, integers, digits, weights
+):
+    converted, _, left_alone = convert.store(integers, "tflm", weights, strip=True)
+    assert not left_alone
+    agreement = verify.compare(trained_model(), converted, *digits.test)
+    assert agreement.unpacked_same == agreement.images == 100
+    assert agreement.argmax_agreement > 0.9
+    assert abs(agreement.converted_error - agreement.keras_error) <= 0.05
+
+
+@needs_tflm
+def test_filters_take_their_bits(trained_model, integers):
+    weights = sum(
+        int(np.prod(w.shape)) for w in trained_model().trainable_weights if len(w.shape) > 1
+    )
+    sizes = {way: len(convert.store(integers, "tflm", way, strip=True)[0].tflite) for way in (
+        "1bit", "int4", "int8"
+    )}  # fmt: skip
+    assert sizes["int8"] - sizes["int4"] > weights / 2 - 500
+    assert sizes["int4"] - sizes["1bit"] < weights * 3 / 8
+    assert sizes["1bit"] < sizes["int4"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "closed"),
+    [({}, 0), ({"activation": "tanh"}, -1), ({"attention": "cbam"}, 0)],
+    ids=["sigmoid", "tanh", "cbam"],
+)
+def test_a_gate_is_on_the_side_of_its_argument(images, arguments, closed):
+    """Recomputed in real numbers from the integers that go into the layer before it."""
+    model = _after_batch_norm_of(images, **arguments)
+    inputs = preprocess_input(images)
+    content = flatbuffer.read(pack_tflm.convert(model, inputs))
+    taken = anatomy.interface(content)[0]
+    graph = content.subgraphs[0]
+    products = [o for o in graph.operators if flatbuffer.operator_name(content, o) == "MUL"]
+    gates = [anatomy.producer(graph, product.inputs[1]) for product in products]
+    assert len(gates) == (12 if arguments.get("attention") else 6)
+    bias = {
+        layer.name: (layer.expand if hasattr(layer, "expand") else layer.conv).bias.numpy()
+        for layer in model.layers
+        if hasattr(layer, "expand") or layer.name.endswith("_spatial")
+    }
+    assert len(bias) == len(gates)
+    seen: set[float] = set()
+    maps = _maps(flatbuffer.write(content), taken.stored(inputs[:1]))
+    for gate, name in zip(gates, bias, strict=True):
+        found = np.asarray(maps(gate.outputs[0]), np.int64)
+        facts = anatomy.facts(graph.tensors[gate.outputs[0]])
+        values = np.round(facts.real(found), 6)
+        assert set(np.unique(values)) <= {float(closed), 1.0}
+        given = anatomy.facts(graph.tensors[gate.inputs[0]]).real(maps(gate.inputs[0]))
+        kernel = np.sign(flatbuffer.constant(content, gate.inputs[1])).astype(np.float32)
+        layer = model.get_layer(name)
+        if kernel.ndim == 4:
+            scale = kernel[0].size ** -0.5
+            argument = tf.nn.conv2d(given, kernel.transpose(1, 2, 3, 0), 1, "SAME").numpy()
+        else:
+            scale = (layer.reduce.kernel.shape[0] * layer.expand.kernel.shape[0]) ** -0.5
+            argument = given @ kernel.T
+        argument = argument * scale + bias[name]
+        clear = np.abs(argument) > 1e-5 * np.abs(argument).max()
+        np.testing.assert_array_equal(values[clear] == 1, argument[clear] >= 0)
+        seen |= set(np.unique(values))
+    assert seen == {float(closed), 1.0}
+
+
+OTHERS = {
+    "tanh": {"activation": "tanh", "input_shape": (48, 40, 3), "num_classes": 3},
+    "soft": {"fmb": False, "shortcut": "conv", "head": "bias"},
+    "no_se": {"attention": None, "ends": "int8", "filters": (4, 6, 10)},
+    "paper": {"attention": "se_paper", "reduction_ratio": 2},
+    "float_se": {"attention": "se_float32", "ends": "sum3"},
+    "cbam": {"attention": "cbam", "activation": "hard_tanh"},
+    "spatial": {"attention": "spatial", "fmb": False, "activation": "hard_sigmoid"},
+    "float32": {"precision": "float32"},
+}
+
+
+@needs_tflm
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_configurations_are_computed_too(name):
+    arguments = OTHERS[name]
+    shape = (20, *arguments.get("input_shape", (32, 32, 3)))
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    model = _after_batch_norm_of(images, **arguments)
+    tflite = convert.convert(model, "tflm", preprocess_input(images))
+    weights = "int8" if name == "float32" else "1bit"
+    converted, _, left_alone = convert.store(tflite, "tflm", weights, strip=True)
+    expected = {"float32": 26, "no_se": 2, "float_se": 12}.get(name, 0)
+    assert len(left_alone) == expected
+    assert verify.compare(model, converted, images, None).unpacked_same == 20
+    inputs = preprocess_input(images)
+    taken = converted.interface()[0].stored(inputs)
+    of_file = np.log(converted.predict(taken) + 1 / 256)
+    of_model = np.log(model.predict(inputs, verbose=0) + 1 / 256)
+    alike = np.corrcoef(of_file.ravel(), of_model.ravel())[0, 1]
+    assert alike > 0.3  # gates near their thresholds tip; trained networks are compared by class
+    assert tflm.arena(converted.tflite) > anatomy.peak_activations(
+        flatbuffer.read(converted.tflite)
+    )
+
+
+def test_what_it_does_not_compute_is_refused_with_what_is_nearest(small_model, images):
+    inputs = preprocess_input(images)
+    with pytest.raises(ValueError, match=r"not for 1-bit activations.* Nearest is precision 'w1'"):
+        pack_tflm.convert(small_model(precision="w1a1"), inputs)
+    signs = small_model(activation="tanh", attention="se_float32")
+    with pytest.raises(ValueError, match="with 1-bit attention only: nearest is"):
+        pack_tflm.convert(signs, inputs)
+    with pytest.raises(ValueError, match="`images` must be training images for runtime 'tflm'"):
+        convert.convert(small_model(), "tflm")
+
+
+def test_without_its_package_it_is_refused_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as stop:
+        convert.main([str(tmp_path), "--runtime", "tflm"])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert "needs the package tflite-micro, which is not installed: pip install" in said
+
+
+@needs_tflm
+def test_an_arena_of_one_step_less_is_refused(integers, digits):
+    converted = convert.store(integers, "tflm", strip=True)[0]
+    needed = tflm.arena(converted.tflite)
+    assert needed % tflm.STEP == 0
+    session = tflm.interpreter(converted.tflite, needed)
+    image = anatomy.interface(flatbuffer.read(converted.tflite))[0].stored(
+        preprocess_input(digits.test[0][:1])
+    )
+    session.set_input(image, 0)
+    session.invoke()
+    np.testing.assert_array_equal(session.get_output(0), tflm.predict(converted.tflite, image))
+    with pytest.raises(RuntimeError):
+        tflm.interpreter(converted.tflite, needed - tflm.STEP)
+
+
+@needs_tflm
+def test_a_plan_is_followed_and_saves_memory(integers):
+    tflite = flatbuffer.stripped(pack_tflm.store(integers, "1bit")[0])
+    planned = plan.planned(tflite)
+    assert tflm.arena(planned) <= tflm.arena(tflite) - 1024
+    model = flatbuffer.read(planned)
+    offsets, lives = plan.best_offsets(model), anatomy.lifetimes(model)
+    assert {index for index, offset in enumerate(offsets) if offset >= 0} == lives.keys()
+    for one, (first, last) in lives.items():
+        for other, (begin, end) in lives.items():
+            if one < other and first <= end and begin <= last:
+                ends = [offsets[each] + anatomy.tensor_bytes(model, each) for each in (one, other)]
+                assert offsets[one] >= ends[1] or offsets[other] >= ends[0]
+
+
+@needs_tflm
+def test_what_aborts_tflm_is_a_sentence(integers):
+    """GREATER_EQUAL of a scale above 1: the process ends without one of its own."""
+    model = flatbuffer.read(integers)
+    graph = model.subgraphs[0]
+    types = flatbuffer.schema.TensorType
+    edit = flatbuffer.Edit(model)
+    zero = edit.quantized_constant(np.zeros(1, np.int8), (1,), types.INT8, [2.0])
+    graph.tensors[graph.outputs[0]].quantization = flatbuffer.quantization([2.0], [0])
+    graph.outputs = edit.operator("GREATER_EQUAL", [graph.outputs[0], zero], [(1, 10)])
+    graph.tensors[graph.outputs[0]].type = types.BOOL
+    edit.append()
+    with pytest.raises(ValueError, match="TFLM refuses the file"):
+        tflm.predict(flatbuffer.write(model), np.zeros((1, 32, 32, 3), np.int8))
+
+
+@needs_tflm
+@pytest.mark.slow
+def test_files_are_written_proved_and_verified_again(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(verify, "SAME_CLASS", 0.9)  # of a network of a few steps
+    monkeypatch.setattr(verify, "MORE_ERROR", 0.05)
+    words = [str(trained("w1")), "--limit-test", "60"]
+    target = convert.main([*words, "--runtime", "tflm", "--strip", "--out-dir", str(tmp_path)])
+    assert target.name == "tflm_1bit.tflite"
+    printed = capsys.readouterr().out
+    assert "| images with the outputs of the same file, filters unpacked | 60 of 60 |" in printed
+    assert f"| bytes of TFLM's arena on this machine | {tflm.arena(target.read_bytes()):,} |" in (
+        printed
+    )
+    assert "| tflite-micro | 0.dev" in printed
+    verify.main([str(target), *words])
+    assert ": verified" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        verify.main([str(target), *words, "--runtime", "litert"])
+    assert "is for TFLM, it holds TFLM_DECODE: use --runtime tflm" in capsys.readouterr().err
+    monkeypatch.setattr(verify, "SAME_CLASS", 1.01)
+    with pytest.raises(SystemExit, match="of images have the class that Keras gives"):
+        verify.main([str(target), *words])
+
+
+@needs_tflm
+def test_a_file_that_is_not_its_unpacked_graph_is_not_verified(integers, digits, trained_model):
+    """As when a table is read otherwise than it was meant."""
+    converted = convert.store(integers, "tflm", strip=True)[0]
+    unpacked = pack_tflm.unpacked
+
+    def wrong(tflite):
+        model = flatbuffer.read(unpacked(tflite))
+        stem = anatomy.convolutions(model)[0].inputs[1]
+        buffer = model.buffers[model.subgraphs[0].tensors[stem].buffer]
+        buffer.data = -np.asarray(buffer.data, np.uint8).view(np.int8)
+        return flatbuffer.write(model)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pack_tflm, "unpacked", wrong)
+        agreement = verify.compare(trained_model(), converted, *digits.test)
+    assert agreement.unpacked_same < 100
+    assert "images differ from those of the same file, unpacked" in agreement.failures()[0]
+    assert dataclasses.replace(agreement, unpacked_same=100, argmax_agreement=1.0).failures() in (
+        [],
+        [f"the error is {100 * (agreement.converted_error - agreement.keras_error):.2f} points "
+         "above that of Keras"],
+    )  # fmt: skip
+
+
+def test_runtimes_by_their_files(integers, tmp_path):
+    path = tmp_path / "integers.tflite"
+    path.write_bytes(integers)
+    assert runtimes.load(path, "litert").runtime == "litert"
