@@ -196,12 +196,12 @@ def bytes_by_part(model, size):
 def peak_activations(model):
     """Bytes of the tensors without constant values that are alive at once, at most.
 
-    What DEQUANTIZE makes of constants lives on: the runtime keeps it for the next image.
+    What DEQUANTIZE makes of a constant lives on: the runtime keeps it for the next image.
     """
     operators = model.subgraphs[0].operators
     lives = lifetimes(model)
-    for operator in unpacking(model):
-        if operator_name(model, operator) == "DEQUANTIZE":
+    for operator in model.subgraphs[0].operators:
+        if operator_name(model, operator) == "DEQUANTIZE" and operator.inputs[0] not in lives:
             lives.update(dict.fromkeys(operator.outputs, (0, len(operators))))
     alive = np.zeros(len(operators) + 1, np.int64)
     for index, (first, last) in lives.items():

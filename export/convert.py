@@ -11,6 +11,7 @@ from larq_seresnet import files, programs
 from larq_seresnet.arguments import check_choice, check_keras_settings
 from larq_seresnet.export import (
     anatomy,
+    c_array,
     flatbuffer,
     half,
     interface,
@@ -47,6 +48,11 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     with programs.refusing_bad_input(parser):
         check_weights(arguments.runtime, arguments.weights, arguments.memory)
+        if arguments.c_array and arguments.runtime != "tflm":
+            raise ValueError(
+                f"--c-array is for --runtime tflm, received {arguments.runtime}: other files are "
+                "read from a file system."
+            )
         calibrated = arguments.runtime == "tflm"
         model, images, directory = source.load(
             arguments, limit_train=pack_tflm.CALIBRATION_IMAGES if calibrated else 1
@@ -66,7 +72,7 @@ def main(argv=None):
         )
         proof = prove(model, converted, images, named, left_alone)
         stem = _stem(arguments) + UNVERIFIED * bool(proof["failures"])
-        written = _write(directory, stem, converted, proof, images.class_names)
+        written = _write(directory, stem, converted, proof, images, arguments.c_array)
     target = directory / written[0]
     print(markdown(proof))
     print(f"wrote {target}; {', '.join(written[1:])} beside it")
@@ -75,17 +81,21 @@ def main(argv=None):
     return target
 
 
-def _write(directory, stem, converted, proof, class_names):
+def _write(directory, stem, converted, proof, images, as_header):
     """Writes the file and what belongs to it; returns their names."""
+    class_names = images.class_names
     contents = {
         f"{stem}.tflite": converted.tflite,
         f"{stem}.json": json.dumps(proof, indent=2).encode() + b"\n",
         f"{stem}.md": markdown(proof).encode(),
     }
+    if as_header:
+        text = c_array.header(converted.tflite, proof["model"], class_names, proof["arena"])
+        contents[f"{stem}.h"] = text.encode()
     if class_names:
         contents[LABELS_FILE] = "".join(f"{name}\n" for name in class_names).encode()
     other = stem.removesuffix(UNVERIFIED) if stem.endswith(UNVERIFIED) else stem + UNVERIFIED
-    before = [other + ending for ending in (".tflite", ".json", ".md")]
+    before = [other + ending for ending in (".tflite", ".json", ".md", ".h")]
     for name in before if class_names else [*before, LABELS_FILE]:
         (directory / name).unlink(missing_ok=True)  # it would pass for what belongs to this file
     for name, content in contents.items():
@@ -127,7 +137,7 @@ def _parser():
         choices=pack.MEMORY,
         default="fewest-bytes",
         help="least: each filter is unpacked just before it is read, for a third of the memory and "
-        "one or two kB more; for --runtime lce and bits (default: fewest-bytes)",
+        "one or two kB more; for lce and litert with bits (default: fewest-bytes)",
     )
     parser.add_argument(
         "--input-type",
@@ -144,6 +154,11 @@ def _parser():
         "--strip",
         action="store_true",
         help="drop names and signatures too: smaller, and the same to the runtime",
+    )
+    parser.add_argument(
+        "--c-array",
+        action="store_true",
+        help="write a C++ header, too, that firmware is compiled with (for tflm)",
     )
     return parser
 
@@ -172,10 +187,10 @@ def check_weights(runtime, weights, memory="fewest-bytes"):
         )
     if runtime == "tflm":
         tflm.check_installed()
-    if memory == "least" and (runtime != "lce" or weights == "float32"):
+    if memory == "least" and (runtime == "tflm" or weights not in pack_litert.BITS):
         raise ValueError(
-            f"--memory least is for --runtime lce with filters in bits, received {runtime} and "
-            f"{weights}."
+            f"--memory least is for --runtime lce or litert with filters in bits, received "
+            f"{runtime} and {weights}."
         )
 
 
@@ -273,7 +288,7 @@ def store(
         input_type, output_type: See `interface.with_types`; None for float32, or int8 for "tflm",
             which has no other.
         strip: Whether to drop names and signatures.
-        memory: See `pack.pack`; for "lce" with filters in bits.
+        memory: See `pack.pack` and `pack_litert.store`; for "lce" and "litert", filters in bits.
 
     Returns:
         A `runtimes.Converted`, the same file's bytes with the names of layers, and the layers whose
@@ -310,7 +325,7 @@ def _with_filters(tflite, runtime, weights, memory):
     if runtime == "lce":
         tflite, left_alone = pack.pack(tflite, memory)
     else:
-        tflite, left_alone = pack_litert.store(tflite, weights)
+        tflite, left_alone = pack_litert.store(tflite, weights, memory)
     return half.store(tflite) if weights == pack_litert.HALF else tflite, left_alone
 
 

@@ -32,7 +32,8 @@ from larq_seresnet.export.inference import inference_form, saved
 import tensorflow as tf
 
 HALF = "1bit_half"
-WEIGHTS = (HALF, "1bit", "int2", "int4", "int8", "float32")
+BITS = (HALF, "1bit")
+WEIGHTS = (*BITS, "int2", "int4", "int8", "float32")
 _BITS = {"int2": 2, "int4": 4, "int8": 8}
 BYTE = 8
 
@@ -69,12 +70,14 @@ def _converter(model):
         yield tf.lite.TFLiteConverter.from_saved_model(folder)
 
 
-def store(tflite, weights):
+def store(tflite, weights, memory="fewest-bytes"):
     """Stores every two-valued filter of a converted model in fewer bits.
 
     Args:
         tflite: Bytes from `convert`.
         weights: One of `WEIGHTS`.
+        memory: Of filters in bits: "fewest-bytes" unpacks all at once, "least" those of a few
+            layers just before they are read.
 
     Returns:
         The new file's bytes, and the layers whose filters were left alone because they are neither
@@ -84,8 +87,9 @@ def store(tflite, weights):
     filters, ends, left_alone = pack.filters_of(model)
     for each in ends:
         pack.dequantize(model, each)
-    if weights in ("1bit", HALF):
-        _shift_and_mask(model, filters)
+    if weights in BITS:
+        for run in [filters] if memory == "fewest-bytes" else _runs(filters):
+            _shift_and_mask(model, run)
     else:
         for group, stored_as in _quantizations(model, filters, weights):
             _quantize(model, group, stored_as)
@@ -93,23 +97,36 @@ def store(tflite, weights):
     return flatbuffer.write(model), left_alone
 
 
+def _runs(filters):
+    """Filters in the order in which they are read, in lists of as many as the largest is long."""
+    most = max((each.signs.size for each in filters), default=0)
+    runs, count = [[]], 0
+    for each in filters:
+        count += each.signs.size
+        if count > most and runs[-1]:
+            runs.append([])
+            count = each.signs.size
+        runs[-1].append(each)
+    return runs
+
+
 def _shift_and_mask(model, filters):
-    """All filters as one constant of bytes, each shifted by 0 to 7 bits and taken modulo 2."""
+    """Filters as one constant of bytes, each shifted by 0 to 7 bits and taken modulo 2."""
     groups = pack.grouped(filters)
     if not groups:
         return
     edit = flatbuffer.Edit(model)
     signs = [np.concatenate([each.signs for each in group]) for group in groups]
     flat = np.concatenate([each.reshape(-1) for each in signs])
-    stored = np.packbits(~flat, bitorder="little").view(np.int8)[:, np.newaxis]
+    stored = np.packbits(flat, bitorder="little").view(np.int8)[:, np.newaxis]
     rows = (len(stored), BYTE)
     shifts = edit.constant(np.arange(BYTE, dtype=np.int8)[np.newaxis])
     (x,) = edit.operator("RIGHT_SHIFT", [edit.constant(stored), shifts], [rows], dtype=np.int8)
     two = edit.constant(np.array(2, np.int8))
     (x,) = edit.operator("FLOOR_MOD", [x, two], [rows], dtype=np.int8)
-    (x,) = edit.operator("CAST", [x], [rows])
-    x = edit.arithmetic("MUL", x, np.float32(-2), rows)
-    x = edit.arithmetic("ADD", x, np.float32(1), rows)
+    model.subgraphs[0].tensors[x].quantization = flatbuffer.quantization([2.0], [0])
+    (x,) = edit.operator("DEQUANTIZE", [x], [rows])
+    x = edit.arithmetic("ADD", x, np.float32(-1), rows)
     x = edit.reshape(x, (rows[0] * BYTE,))
     sizes = [each.size for each in signs]
     spare = rows[0] * BYTE - len(flat)

@@ -93,10 +93,10 @@ def test_a_benchmark_holds_every_target_and_its_figures(folder):
     assert result["machine"]["processor"]
     *ours, other = result["rows"]
     ways = [(row["runtime"], row["weights"]) for row in ours]
-    lce = [f"{way}{least}" for way in ("1bit_half", "1bit") for least in ("", ", least memory")]
-    litert = ("1bit_half", "1bit", "int2", "int4", "int8", "float32")
+    bits = [f"{way}{least}" for way in ("1bit_half", "1bit") for least in ("", ", least memory")]
     tflm = ("1bit", "int4", "int8") if pack_tflm.tflm.is_installed() else ()
-    of_w1 = [("lce", way) for way in (*lce, "float32")] + [("litert", way) for way in litert]
+    of_w1 = [("lce", way) for way in (*bits, "float32")]
+    of_w1 += [("litert", way) for way in (*bits, "int2", "int4", "int8", "float32")]
     of_w1 += [("tflm", way) for way in tflm] + [("litert", "full int8")]
     of_w1a1 = [each for each in of_w1 if "half" not in each[1] and each[0] != "tflm"]
     assert ways == of_w1 + of_w1a1

@@ -357,7 +357,7 @@ def test_what_there_is_not_is_refused_in_python_too(small_model, monkeypatch):
             convert.to_tflite(model, **options)
     with pytest.raises(ValueError, match="`memory` must be one of 'fewest-bytes', 'least', rec"):
         convert.to_tflite(model, memory="most")
-    for runtime, weights in (("litert", "1bit"), ("lce", "float32")):
+    for runtime, weights in (("litert", "int2"), ("lce", "float32")):
         with pytest.raises(ValueError, match=f"--memory least is for .*, received {runtime} and"):
             convert.to_tflite(model, runtime, weights, memory="least")
     with pytest.raises(

@@ -131,3 +131,23 @@ def test_a_float32_model_is_left_alone(small_model, images):
     np.testing.assert_array_equal(
         Converted(packed, "lce").predict(inputs), Converted(tflite, "lce").predict(inputs)
     )
+
+
+@pytest.mark.parametrize("weights", ["1bit", "1bit_half"])
+def test_litert_unpacks_filters_before_they_are_read(stored, inputs, weights):
+    """Outputs to the last bit, and memory for the filters of a few layers instead of all."""
+    at_once, in_turn = (
+        stored("w1", "litert", weights, memory=memory).tflite for memory in pack.MEMORY
+    )
+    received = [Converted(each, "litert").predict(inputs) for each in (at_once, in_turn)]
+    np.testing.assert_array_equal(*received)
+    all_of_them, some = (
+        anatomy.peak_activations(flatbuffer.read(each)) for each in (at_once, in_turn)
+    )
+    assert some < all_of_them / 1.2  # maps are most of it where filters are few
+    assert len(at_once) < len(in_turn) < len(at_once) + 5_000
+    content = flatbuffer.read(in_turn)
+    operators = content.subgraphs[0].operators
+    unpackers = [flatbuffer.operator_name(content, each) for each in operators]
+    first, last = unpackers.index("CONV_2D"), len(unpackers) - unpackers[::-1].index("RIGHT_SHIFT")
+    assert first < last

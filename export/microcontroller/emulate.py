@@ -1,0 +1,189 @@
+"""Builds main.cc for emulated Cortex-M processors and compares it with TFLM's Python interpreter.
+
+    python export/microcontroller/emulate.py WEIGHTS --tflm-dir DIR [--limit-test 200]
+
+DIR is a checkout of TFLM in which `make -f tensorflow/lite/micro/tools/make/Makefile
+third_party_downloads` was run. Needs cmake, arm-none-eabi-gcc and qemu-system-arm. Writes
+microcontroller.json and microcontroller.md.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+from larq_seresnet import files, programs
+from larq_seresnet.export import anatomy, c_array, convert, flatbuffer, pack_tflm, source, tflm
+from larq_seresnet.preprocessing import preprocess_input
+
+HERE = pathlib.Path(__file__).resolve().parent
+#: Of QEMU, by gcc's name of the processor.
+MACHINES = {"cortex-m4": "mps2-an386", "cortex-m55": "mps3-an547"}
+KERNELS = {"reference": "OFF", "CMSIS-NN": "ON"}
+SECONDS = 3600
+COLUMNS = (
+    ("cpu", "emulated"),
+    ("kernels", "kernels"),
+    ("text", ".text"),
+    ("rodata", ".rodata"),
+    ("ram", "RAM"),
+    ("arena_used", "of it arena"),
+    ("instructions", "instructions an image"),
+    ("same_outputs", "same outputs"),
+    ("same_class", "same class"),
+)
+
+
+def main(argv=None):
+    """Builds, runs and compares; returns the rows."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    with programs.refusing_bad_input(parser):
+        tflm.check_installed()
+        model, images, directory = source.load(arguments, limit_train=pack_tflm.CALIBRATION_IMAGES)
+        directory = arguments.out_dir or directory
+        directory.mkdir(parents=True, exist_ok=True)
+        calibration = preprocess_input(images.train[0])
+        converted = convert.to_tflite(
+            model, "tflm", arguments.weights, strip=True, images=calibration
+        )
+        taken, given = anatomy.interface(flatbuffer.read(converted.tflite))
+        pixels = images.test[0]
+        expected = tflm.predict(converted.tflite, taken.stored(preprocess_input(pixels)))
+        expected = expected.astype(int) - given.zero_point  # as main.cc prints them
+        rows = []
+        with tempfile.TemporaryDirectory() as folder:
+            build = arguments.build_dir or pathlib.Path(folder)
+            build.mkdir(parents=True, exist_ok=True)
+            arena = tflm.arena(converted.tflite)
+            header = c_array.header(converted.tflite, model.name, images.class_names, arena)
+            files.replace(build / "model.h", lambda part: part.write_text(header))
+            (build / "images.bin").write_bytes(pixels.tobytes())
+            for cpu in MACHINES:
+                for kernels in KERNELS:
+                    program = _built(build, cpu, kernels, arguments.tflm_dir)
+                    rows.append(_measured(program, cpu, kernels, expected))
+        result = {
+            "model": model.name,
+            "weights": arguments.weights,
+            "bytes": len(converted.tflite),
+            "arena": arena,
+            "dataset": images.name,
+            "images": len(pixels),
+            "tflm": _commit(arguments.tflm_dir),
+            "qemu": _said("qemu-system-arm", "--version").splitlines()[0],
+            "gcc": _said("arm-none-eabi-gcc", "--version").splitlines()[0],
+            "rows": rows,
+        }
+        text = markdown(result)
+        for name, content in (("json", json.dumps(result, indent=2) + "\n"), ("md", text)):
+            path = directory / f"microcontroller.{name}"
+            files.replace(path, lambda part, content=content: part.write_text(content))
+    print(text)
+    if any(row["same_outputs"] != len(pixels) for row in rows if row["kernels"] == "reference"):
+        sys.exit("not the same: the reference kernels give other outputs than in Python")
+    return rows
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        description="Runs a network on emulated microcontrollers and compares each output.",
+        allow_abbrev=False,
+    )
+    source.add_arguments(parser)
+    parser.set_defaults(limit_test=200)
+    parser.add_argument("--tflm-dir", type=pathlib.Path, required=True, metavar="DIR")
+    parser.add_argument("--weights", choices=pack_tflm.WEIGHTS, default="1bit")
+    parser.add_argument("--build-dir", type=pathlib.Path, metavar="DIR", help="keeps what is built")
+    parser.add_argument("--out-dir", type=pathlib.Path, metavar="DIR")
+    return parser
+
+
+def _built(build, cpu, kernels, tflm_dir):
+    folder = build / f"{cpu}_{kernels}"
+    options = {
+        "CMAKE_TOOLCHAIN_FILE": HERE / "cortex_m.cmake",
+        "CPU": cpu,
+        "CMSIS_NN": KERNELS[kernels],
+        "TFLM_DIR": tflm_dir.resolve(),
+        "MODEL": (build / "model.h").resolve(),
+    }
+    words = [f"-D{name}={value}" for name, value in options.items()]
+    _said("cmake", "-S", str(HERE), "-B", str(folder), *words)
+    _said("cmake", "--build", str(folder), "--parallel", str(os.cpu_count()))
+    return folder / "main"
+
+
+def _measured(program, cpu, kernels, expected):
+    """What the emulator says: one virtual nanosecond is one instruction."""
+    said = _said(
+        *("qemu-system-arm", "-M", MACHINES[cpu], "-nographic", "-monitor", "none"),
+        *("-serial", "none", "-icount", "shift=0", "-kernel", str(program)),
+        *("-semihosting-config", "enable=on,target=native,arg=main,arg=images.bin"),
+        folder=program.parent.parent,
+    )
+    *lines, total = said.splitlines()
+    outputs = np.array([line.split()[-expected.shape[1] :] for line in lines], int)
+    words = total.split()  # "200 images, 350 ms, 66260 bytes of the arena"
+    sizes = dict(
+        line.split()[:2]
+        for line in _said("arm-none-eabi-size", "-A", str(program)).splitlines()
+        if line.startswith(".")
+    )
+    return {
+        "cpu": cpu,
+        "kernels": kernels,
+        "text": int(sizes[".text"]),
+        "rodata": int(sizes[".rodata"]),
+        "ram": int(sizes[".data"]) + int(sizes[".bss"]),
+        "arena_used": int(words[4]),
+        "instructions": round(int(words[2]) * 1e6 / len(expected)),
+        "same_outputs": int((outputs == expected).all(axis=1).sum()),
+        "same_class": int((outputs.argmax(axis=1) == expected.argmax(axis=1)).sum()),
+    }
+
+
+def _said(*command, folder=None):
+    """What a program prints; a ValueError with its last line if it fails."""
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS)
+    except FileNotFoundError as error:
+        raise ValueError(f"{command[0]} is needed, and not installed.") from error
+    if done.returncode:
+        lines = (done.stderr + done.stdout).strip().splitlines()
+        raise ValueError(f"{' '.join(command[:3])} failed: {lines[-1] if lines else ''}")
+    return done.stdout
+
+
+def _commit(tflm_dir):
+    """The commit of a checkout; None if it is no git repository."""
+    command = ["git", "-C", str(tflm_dir), "rev-parse", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip() or None
+
+
+def markdown(result):
+    """What was measured, for people."""
+    rows = [
+        [f"{row[key]:,}" if isinstance(row[key], int) else row[key] for key, _ in COLUMNS]
+        for row in result["rows"]
+    ]
+    return (
+        f"# {result['model']} on emulated microcontrollers\n\n"
+        f"`--runtime tflm --weights {result['weights']}`, {result['bytes']:,} bytes, part "
+        f"of .rodata; {result['images']} test images of {result['dataset']}, compared with "
+        "TFLM's interpreter in Python. Bytes of code, constants and memory of the whole program, "
+        "with its output and start-up. Instructions are counted by the emulator: they are no "
+        "time.\n\n"
+        + files.table([title for _, title in COLUMNS], rows)
+        + f"\nTFLM at {result['tflm'] or 'an unknown commit'}; {result['qemu']}; {result['gcc']}.\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
