@@ -238,7 +238,7 @@ def compare(model, converted, images, labels):
     inputs = preprocess_input(images)
     given, model = model, _reference(model, converted)
     expected = model.predict(inputs, batch_size=500, verbose=0)
-    received = converted.predict(_taken(converted, images))
+    received = converted.predict(taken(converted, images))
     if not np.isfinite(expected).all():
         raise ValueError("Keras gives NaN or infinity: the model diverged in training.")
     int8_output = converted.interface()[1].dtype == np.int8
@@ -297,7 +297,7 @@ def _error(classes, labels):
     return None if labels is None else float((classes != labels).mean())
 
 
-def _taken(converted, images):
+def taken(converted, images):
     """Image bytes, or what `preprocess_input` makes of them: what the file takes."""
     taken = converted.interface()[0]
     return images if taken.dtype == np.uint8 else taken.stored(preprocess_input(images))
@@ -319,7 +319,7 @@ def _eight_bit_difference(model, inputs, received):
 
 def _unpacked_difference(converted, images, received):
     unpacked = dataclasses.replace(converted, tflite=pack_tflm.unpacked(converted.tflite))
-    same = (unpacked.predict(_taken(unpacked, images)) == received).all(axis=1)
+    same = (unpacked.predict(taken(unpacked, images)) == received).all(axis=1)
     return {"unpacked_same": int(same.sum())}
 
 
@@ -340,7 +340,7 @@ def first_tipped(model, converted, images, rounding=ROUNDING):
             [np.asarray(output).reshape(len(chunk), -1) for output in _as_list(outputs)]
             for outputs in (
                 probe(preprocess_input(chunk)),
-                exposed.predict(_taken(converted, chunk)),
+                exposed.predict(taken(converted, chunk)),
             )
         )
         found += [
@@ -412,7 +412,7 @@ def layer_table(model, converted, image):
     probe = tf.keras.Model(model.input, [layer.output for layer in layers])
     expected = probe(preprocess_input(image[np.newaxis]))
     tensors = _of(converted, anatomy.float_activations)
-    received = _exposed(converted, tensors).predict(_taken(converted, image[np.newaxis]))
+    received = _exposed(converted, tensors).predict(taken(converted, image[np.newaxis]))
     received = [np.ravel(each) for each in received]
     rows = []
     for layer, values in zip(layers, expected, strict=True):

@@ -124,7 +124,7 @@ def _measured(program, cpu, kernels, expected):
     said = _said(
         *("qemu-system-arm", "-M", MACHINES[cpu], "-nographic", "-monitor", "none"),
         *("-serial", "none", "-icount", "shift=0", "-kernel", str(program)),
-        *("-semihosting-config", "enable=on,target=native,arg=main,arg=images.bin"),
+        *("-semihosting-config", "enable=on,target=native"),
         folder=program.parent.parent,
     )
     *lines, total = said.splitlines()
