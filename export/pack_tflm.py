@@ -19,7 +19,7 @@ weights    in the file
 =========  ==========================================================
 1bit       indices and tables
 int4       INT4, two weights a byte; INT8 where a matrix has many scales
-int8       INT8, as the converter leaves them
+int8       INT8
 =========  ==========================================================
 """
 
@@ -33,6 +33,9 @@ WEIGHTS = ("1bit", "int4", "int8")
 CALIBRATION_IMAGES = 500
 #: What filters of few values are made of: one bit of the greatest alone, `SumOfSigns` of all.
 LEVELS, TOP, WIDTH = (1, 3, 5, 7), 7, 3
+#: Bytes before the tables of TFLM's operator DECODE.
+HEADER = 16
+BITS = 8
 _GATE = {0.0: (1 / 255, -128), -1.0: (1 / 127, 0)}
 
 
@@ -188,13 +191,22 @@ def store(tflite, weights):
             widths[operator.inputs[1]] = 1 if kinds == 1 else WIDTH
         else:
             left_alone.append(anatomy.layer_path(model.subgraphs[0], operator)[1])
-    if weights == "1bit" and widths:
-        tflite = _in_tables(tflite, model, widths)
+    if weights == "1bit":
+        widths = {index: width for index, width in widths.items() if _pays(model, index, width)}
+        tflite = _in_tables(tflite, model, widths) if widths else tflite
     elif weights == "int4":
         for index in widths:
             _in_four_bits(model, index)
         tflite = flatbuffer.write(model)
     return _slim(tflite), left_alone
+
+
+def _pays(model, index, width):
+    """Whether indices and a table are smaller than INT8: not for the least matrices."""
+    tensor = model.subgraphs[0].tensors[index]
+    size = anatomy.tensor_bytes(model, index)
+    tables = len(tensor.quantization.scale) * 2**width
+    return size * width / BITS + HEADER + tables < size
 
 
 def _in_tables(tflite, model, widths):
@@ -246,6 +258,9 @@ def unpacked(tflite):
 
     Returns:
         A file's bytes.
+
+    Raises:
+        ValueError: If its tables are of another form.
     """
     model = flatbuffer.read(tflite)
     graph = model.subgraphs[0]
@@ -256,7 +271,10 @@ def unpacked(tflite):
             continue
         pairs = zip(operator.inputs[::2], operator.inputs[1::2], operator.outputs, strict=True)
         for encoded, ancillary, decoded in pairs:
-            values = _decoded(model, encoded, ancillary, graph.tensors[decoded].shape)
+            try:
+                values = _decoded(model, encoded, ancillary, graph.tensors[decoded].shape)
+            except Exception as error:  # of NumPy, from numbers in the file
+                raise ValueError(f"a filter's table is of an unknown form ({error!r}).") from error
             _set(model, decoded, values, graph.tensors[decoded].quantization.scale)
     graph.operators = kept
     for index, tensor in enumerate(graph.tensors):
@@ -267,8 +285,8 @@ def unpacked(tflite):
 
 
 def _decoded(model, encoded, ancillary, shape):
-    """Values from indices, most significant bit first, and tables behind 16 bytes of header."""
-    header, table = np.split(flatbuffer.constant(model, ancillary), [16])
+    """Values from indices, most significant bit first, and tables behind a header."""
+    header, table = np.split(flatbuffer.constant(model, ancillary), [HEADER])
     width, stride = int(header[5]) & 7, int(header[6])
     bits = np.unpackbits(flatbuffer.constant(model, encoded))[: np.prod(shape) * width]
     places = bits.reshape(-1, width) @ (1 << np.arange(width)[::-1])

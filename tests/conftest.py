@@ -108,13 +108,17 @@ def trained_model(trained):
 @pytest.fixture(scope="session")
 def base(trained_model, shared):
     """What the converters make of them, by precision, runtime and whether scales are rounded."""
+    from larq_seresnet import preprocess_input
     from larq_seresnet.export import half
     from larq_seresnet.export.convert import convert  # now, for tests patch it later
+    from larq_seresnet.training import data
+
+    images = preprocess_input(data.load("digits", limit_train=100, limit_test=50).train[0])
 
     def get(precision="w1", runtime="lce", rounded=False):
         def make(path):
             model = trained_model(precision)
-            path.write_bytes(convert(half.rounded(model) if rounded else model, runtime))
+            path.write_bytes(convert(half.rounded(model) if rounded else model, runtime, images))
 
         name = f"{precision}_{runtime}{'_rounded' * rounded}.tflite"
         return shared(name, make).read_bytes()

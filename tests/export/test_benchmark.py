@@ -67,12 +67,9 @@ def folder(trained, base, stored, tmp_path_factory):
     """What benchmark.py writes of two models, and of a file that might be another's."""
 
     def converted(model, runtime, images=None):
-        if runtime == "tflm":
-            return convert_(model, runtime, images)
         rounded = not model.get_layer("stem_bn").moving_mean.numpy().any()
         return base(json.loads(model.configuration)["precision"], runtime, rounded)
 
-    convert_ = convert.convert
     folder = tmp_path_factory.mktemp("benchmark")
     runs = [str(trained(precision)) for precision in ("w1", "w1a1")]
     (folder / "other.tflite").write_bytes(

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from larq_seresnet import preprocess_input
-from larq_seresnet.export import anatomy, c_array, convert, flatbuffer, pack_tflm
-from larq_seresnet.training import data
+from larq_seresnet.export import anatomy, c_array, convert, flatbuffer
 
 FOLDER = pathlib.Path(__file__).parents[2] / "export" / "microcontroller"
 CXX = shutil.which("g++") or shutil.which("clang++")
@@ -87,9 +86,8 @@ inline const Model* GetModel(const void* file) { return static_cast<const Model*
 
 
 @pytest.fixture(scope="module")
-def tflite(trained_model):
-    images = data.load("digits", limit_train=20, limit_test=20).train[0]
-    return pack_tflm.convert(trained_model(), preprocess_input(images))
+def tflite(base):
+    return base("w1", "tflm")
 
 
 def _program(folder, source, tflite, *flags):

@@ -29,9 +29,9 @@ def digits():
 
 
 @pytest.fixture(scope="module")
-def integers(trained_model, digits):
+def integers(base):
     """The trained network in 8-bit integers, before its filters are stored."""
-    return pack_tflm.convert(trained_model(), preprocess_input(digits.train[0]))
+    return base("w1", "tflm")
 
 
 def _after_batch_norm_of(images, **arguments):
