@@ -242,7 +242,8 @@ def macs(model):
             size = int(np.prod(kernel.shape[:-1])) * channels
             kind = "binary"
         else:
-            kind = "int8" if kernel.type == schema.TensorType.INT8 else "float32"
+            types = {kernel.type, tensors[operator.inputs[0]].type}
+            kind = "int8" if schema.TensorType.INT8 in types else "float32"
         counts[kind] += positions * size
     return counts
 

@@ -30,7 +30,6 @@ from larq_seresnet.training import machine
 
 FULL_INT8 = "full int8"
 AS_GIVEN = "as given"
-CALIBRATION_IMAGES = 500
 BLOCK = 10
 COLUMNS = (
     ("model", "model", "{}"),
@@ -76,7 +75,7 @@ def main(argv=None):
         peers = [peer(path, images) for path in arguments.peer]
         _check_names([*models, *(each.model for each in peers)])
         directory.mkdir(parents=True, exist_ok=True)  # before hours of measuring, not after
-        calibration = preprocess_input(images.train[0][:CALIBRATION_IMAGES])
+        calibration = preprocess_input(images.train[0])
         targets = [
             *(each for label in models for each in all_targets(models[label], label, calibration)),
             *peers,
@@ -99,7 +98,7 @@ def _load(arguments):
     """The models by what to call them, their one data set, and where to write."""
     models, names = {}, set()
     for each in arguments.source:
-        model, images, directory = source.load(arguments, each, limit_train=None)
+        model, images, directory = source.load(arguments, each, pack_tflm.CALIBRATION_IMAGES)
         if images.test[1] is None:
             raise ValueError(f"--dataset must be of the classes of {each}, to tell its error.")
         names.add(images.name)
@@ -321,8 +320,8 @@ def markdown(result, rows):
         f"Error on {result['images']:,} test images of {result['dataset']}. Arena: bytes of "
         "activations and unpacked filters that live at once at most, without what kernels take; of "
         "TFLM what its interpreter needs in all, on this machine. "
-        f"{FULL_INT8}: post-training quantization, calibrated on {CALIBRATION_IMAGES} training "
-        f"images. {AS_GIVEN}: a file by others.\n\n"
+        f"{FULL_INT8}: post-training quantization, calibrated on {pack_tflm.CALIBRATION_IMAGES} "
+        f"training images. {AS_GIVEN}: a file by others.\n\n"
         + files.table(header, table)
         + "\n## Multiply-accumulates of one image, and operators\n\n"
         + files.table(("model", "runtime", "weights", *anatomy.MAC_KINDS, "operators"), macs)

@@ -37,7 +37,8 @@ namespace model {{
 
 constexpr int kHeight = {height}, kWidth = {width}, kChannels = {channels}, kClasses = {classes};
 
-// What the interpreter needs in all, as measured with pointers of 8 bytes; with 4 it is less.
+// What the interpreter needs in all with TFLM's reference kernels, as measured with pointers of 8
+// bytes. With 4 it is less; kernels that take memory of their own, such as CMSIS-NN's, need more.
 constexpr int kArenaBytes = {arena};
 
 // Probabilities are output - kZeroPoint, in units of 1 / kOne.

@@ -96,6 +96,7 @@ def _write(directory, stem, converted, proof, images, as_header):
         contents[LABELS_FILE] = "".join(f"{name}\n" for name in class_names).encode()
     other = stem.removesuffix(UNVERIFIED) if stem.endswith(UNVERIFIED) else stem + UNVERIFIED
     before = [other + ending for ending in (".tflite", ".json", ".md", ".h")]
+    before += [f"{stem}.h"] * (not as_header)
     for name in before if class_names else [*before, LABELS_FILE]:
         (directory / name).unlink(missing_ok=True)  # it would pass for what belongs to this file
     for name, content in contents.items():
@@ -129,15 +130,15 @@ def _parser():
         choices=ALL_WEIGHTS,
         default="1bit",
         help="how 1-bit filters are stored: 1bit is small and exact, 1bit_half the smallest, its "
-        "scales rounded to float16, int8 the fastest (litert, tflm); "
+        "scales rounded to float16, int8 the fastest (litert); "
         "float32: as the converters leave them (default: 1bit)",
     )
     parser.add_argument(
         "--memory",
         choices=pack.MEMORY,
         default="fewest-bytes",
-        help="least: each filter is unpacked just before it is read, for a third of the memory and "
-        "one or two kB more; for lce and litert with bits (default: fewest-bytes)",
+        help="least: filters are unpacked just before they are read, for a third of the memory or "
+        "less and two or three kB more; for lce and litert with bits (default: fewest-bytes)",
     )
     parser.add_argument(
         "--input-type",

@@ -170,6 +170,14 @@ def quantization(scales, zero_points):
     return parameters
 
 
+def add_buffer(model, values):
+    """Adds the bytes of an array to a model; returns the index of their buffer."""
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+    model.buffers.append(buffer)
+    return len(model.buffers) - 1
+
+
 class Edit:
     """Operators and tensors that are to be added to a graph.
 
@@ -184,7 +192,9 @@ class Edit:
 
     def constant(self, values):
         """A new constant tensor of a float, int32 or 8-bit array; returns its index."""
-        return self._tensor(values.shape, _TENSOR_TYPES[values.dtype], self._buffer(values))
+        return self._tensor(
+            values.shape, _TENSOR_TYPES[values.dtype], add_buffer(self._model, values)
+        )
 
     def quantized_constant(self, stored, shape, code, scales):
         """A new constant tensor of integers with scales; returns its index.
@@ -195,7 +205,7 @@ class Edit:
             code: Of its type, from a schema's TensorType.
             scales: One for all, or one for each of the first dimension, float32.
         """
-        index = self._tensor(shape, code, self._buffer(stored))
+        index = self._tensor(shape, code, add_buffer(self._model, stored))
         self._graph.tensors[index].quantization = quantization(scales, np.zeros_like(scales))
         return index
 
@@ -253,12 +263,6 @@ class Edit:
     def append(self):
         """Puts the new operators into the graph, after all others."""
         self._graph.operators += self._operators
-
-    def _buffer(self, values):
-        buffer = schema.BufferT()
-        buffer.data = np.frombuffer(values.tobytes(), np.uint8)
-        self._model.buffers.append(buffer)
-        return len(self._model.buffers) - 1
 
     def tensor(self, shape, dtype):
         """A new tensor without values; returns its index."""

@@ -27,6 +27,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as litert_schema
 
 from larq_seresnet.export import anatomy, flatbuffer, pack_litert, tflm
+from larq_seresnet.export.inference import parts_with_kernels
+from larq_seresnet.layers import FMB, GATE_ACTIVATIONS, SpatialAttention, SqueezeExcite
 
 WEIGHTS = ("1bit", "int4", "int8")
 #: Training images that the ranges of maps are taken from.
@@ -35,25 +37,37 @@ CALIBRATION_IMAGES = 500
 LEVELS, TOP, WIDTH = (1, 3, 5, 7), 7, 3
 #: Bytes before the tables of TFLM's operator DECODE.
 HEADER = 16
-BITS = 8
 _GATE = {0.0: (1 / 255, -128), -1.0: (1 / 127, 0)}
 
 
 def is_for(model):
-    """Whether TFLM's package is there, and computes a network well: not with 1-bit activations."""
-    return tflm.is_installed() and not _has_signs(model)
+    """Whether TFLM's package is there, and computes a network well."""
+    return tflm.is_installed() and _problem(model) is None
 
 
-def _has_signs(model):
-    return any(getattr(layer, "input_quantizer", None) for layer in model.layers)
-
-
-def _check(model):
-    if _has_signs(model):
-        raise ValueError(
-            "--runtime tflm is not for 1-bit activations: signs of 8-bit maps differ from those of "
-            "the network so often that 15 % of images change class. Nearest is precision 'w1'."
+def _problem(model):
+    """Why TFLM does not compute a SEResNet14 well, and what is nearest; None if it does."""
+    if any(getattr(layer, "input_quantizer", None) for layer in model.layers):
+        return (
+            "1-bit activations: signs of 8-bit maps differ from those of the network too often. "
+            "Nearest is precision 'w1'"
         )
+    signs = any(
+        isinstance(layer, FMB) and GATE_ACTIVATIONS[layer.activation].closed
+        for layer in model.layers
+    )
+    parts = [
+        part
+        for layer in model.layers
+        if isinstance(layer, (SqueezeExcite, SpatialAttention))
+        for part in parts_with_kernels(layer)[-1:]
+    ]
+    if signs and any(part.kernel_quantizer is None for part in parts):
+        return (
+            "gates of -1 and 1 whose attention is not 1-bit. Nearest is activation 'sigmoid', or "
+            "precision 'w1' with attention 'se'"
+        )
+    return None
 
 
 def convert(model, images):
@@ -67,9 +81,11 @@ def convert(model, images):
         A file's bytes: INT8 filters and maps, int8 input and output, gates that saturate.
 
     Raises:
-        ValueError: If it has 1-bit activations, or gates that cannot be made so.
+        ValueError: If it has 1-bit activations, or gates of -1 and 1 whose attention is not 1-bit.
     """
-    _check(model)
+    problem = _problem(model)
+    if problem:
+        raise ValueError(f"--runtime tflm is not for {problem}.")
     model = flatbuffer.read(pack_litert.full_int8(model, images, integer_ends=True))
     for operator in anatomy.convolutions(model):
         _small_levels(model, operator)
@@ -142,11 +158,6 @@ def _make_gate(model, layer, closed):
     values = flatbuffer.constant(model, layer.inputs[1])
     two_valued = len(np.unique(np.abs(values))) == 1
     unit = int(np.abs(values).max()) if two_valued else 1  # all sums are multiples of it
-    if closed and unit == 1:
-        raise ValueError(
-            "--runtime tflm computes gates of -1 and 1 with 1-bit attention only: nearest is "
-            "activation 'sigmoid', or attention 'se'."
-        )
     (of_input,) = tensors[layer.inputs[0]].quantization.scale
     steps = of_input * tensors[layer.inputs[1]].quantization.scale.astype(np.float64) * unit
     bias = np.zeros(len(values))
@@ -179,8 +190,8 @@ def store(tflite, weights):
         weights: One of `WEIGHTS`.
 
     Returns:
-        The new file's bytes, and the layers whose filters stay INT8 because they have other values
-        than `LEVELS`.
+        The new file's bytes, and the layers whose filters have other values than `LEVELS`. These
+        stay INT8, and so do the least matrices with "1bit" and, with "int4", that of the logits.
     """
     model = flatbuffer.read(tflite)
     widths, left_alone = {}, []
@@ -206,7 +217,7 @@ def _pays(model, index, width):
     tensor = model.subgraphs[0].tensors[index]
     size = anatomy.tensor_bytes(model, index)
     tables = len(tensor.quantization.scale) * 2**width
-    return size * width / BITS + HEADER + tables < size
+    return size * width / pack_litert.BYTE + HEADER + tables < size
 
 
 def _in_tables(tflite, model, widths):
@@ -305,9 +316,6 @@ def _in_eight_bits(model, index):
 
 def _set(model, index, values, scales):
     """Gives a constant tensor other values and scales; other tensors keep the buffer they share."""
-    buffer = flatbuffer.schema.BufferT()
-    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
-    model.buffers.append(buffer)
     tensor = model.subgraphs[0].tensors[index]
-    tensor.buffer = len(model.buffers) - 1
+    tensor.buffer = flatbuffer.add_buffer(model, values)
     tensor.quantization = flatbuffer.quantization(scales, np.zeros(len(scales)))

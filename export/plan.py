@@ -18,12 +18,9 @@ def planned(tflite):
     """Adds a plan to a file; bytes in and out. Whatever changes its tensors must come before."""
     model = flatbuffer.read(tflite)
     offsets = best_offsets(model)
-    buffer = flatbuffer.schema.BufferT()
-    content = np.array([VERSION, 0, len(offsets), *offsets], "<i4")
-    buffer.data = np.frombuffer(content.tobytes(), np.uint8)
-    model.buffers.append(buffer)
     entry = flatbuffer.schema.MetadataT()
-    entry.name, entry.buffer = METADATA, len(model.buffers) - 1
+    content = np.array([VERSION, 0, len(offsets), *offsets], "<i4")
+    entry.name, entry.buffer = METADATA, flatbuffer.add_buffer(model, content)
     model.metadata = [entry]
     return flatbuffer.write(model)
 

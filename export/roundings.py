@@ -7,12 +7,13 @@ chosen by these figures is not chosen on test images. Writes roundings.md.
 """
 
 import argparse
+import json
 import pathlib
 
 import numpy as np
 
 from larq_seresnet import files, programs
-from larq_seresnet.export import convert, pack_tflm, source, verify
+from larq_seresnet.export import convert, pack_tflm, source, tflm, verify
 from larq_seresnet.export.inference import inference_form
 from larq_seresnet.preprocessing import preprocess_input
 from larq_seresnet.weights import copy_weights
@@ -43,7 +44,10 @@ def main(argv=None):
     parser.add_argument("--out-dir", type=pathlib.Path, metavar="DIR")
     arguments = parser.parse_args(argv)
     with programs.refusing_bad_input(parser):
+        tflm.check_installed()
         model, images, directory = source.load(arguments, limit_train=CALIBRATION + COMPARED)
+        if json.loads(model.configuration)["precision"] != "w1":
+            raise ValueError(f"the weights must be of precision 'w1', received {model.name}.")
         directory = arguments.out_dir or directory
         directory.mkdir(parents=True, exist_ok=True)
         rows = measure(model, images)
@@ -65,9 +69,10 @@ def measure(model, images):
     form = inference_form(model, binary_operators=False)
     kinds = _kinds(form)
     maps = tf.keras.Model(form.input, [form.get_layer(name).output for name in kinds])
-    seen = maps.predict(inputs[:CALIBRATION], batch_size=BATCH, verbose=0)
+    calibrating = min(CALIBRATION, len(inputs) // 2)
+    seen = maps.predict(inputs[:calibrating], batch_size=BATCH, verbose=0)
     seen = dict(zip(kinds, seen, strict=True))
-    compared = inputs[CALIBRATION:]
+    compared = inputs[calibrating:]
     expected = form.predict(compared, batch_size=BATCH, verbose=0)
 
     def row(title, chosen, ranges):
@@ -84,8 +89,8 @@ def measure(model, images):
     rows.append(row("all of them", kinds, extremes))
     rows.append(row("all, ranges of least squared error", kinds, least_squares))
     rows.append(row("all, a range for each channel", kinds, lambda each: extremes(each, True)))
-    converted = convert.to_tflite(model, "tflm", images=inputs[:CALIBRATION])
-    received = converted.predict(verify.taken(converted, pixels[CALIBRATION:]))
+    converted = convert.to_tflite(model, "tflm", images=inputs[:calibrating])
+    received = converted.predict(verify.taken(converted, pixels[calibrating:]))
     return [*rows, ("TFLM's file", *_difference(expected, received))]
 
 
@@ -171,8 +176,9 @@ def markdown(model, images, rows):
     table = [(title, f"{same:.2%}", f"{moved:.1e}") for title, same, moved in rows]
     return (
         f"# Roundings of {model.name}\n\n"
-        f"Maps rounded to 8 bits in Keras, ranges from {CALIBRATION:,} training images of "
-        f"{images.name}, classes compared with the model's own on {COMPARED:,} others.\n\n"
+        f"Maps rounded to 8 bits in Keras; of {len(images.train[0]):,} training images of "
+        f"{images.name} the first {CALIBRATION} tell the ranges, or half of fewer; classes are "
+        "compared with the model's own on the others.\n\n"
         + files.table(("rounded", "same class", "mean difference of a probability"), table)
     )
 

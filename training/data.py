@@ -38,7 +38,15 @@ class ImageSet:
     mirror: bool = True
 
 
-def load(name=None, data_dir=None, size=(32, 32), limit_train=None, limit_test=None, held_out=None):
+def load(
+    name=None,
+    data_dir=None,
+    size=(32, 32),
+    limit_train=None,
+    limit_test=None,
+    held_out=None,
+    at_most=False,
+):
     """Loads a data set; its images become `size` as `read_image` makes them.
 
     Args:
@@ -52,6 +60,7 @@ def load(name=None, data_dir=None, size=(32, 32), limit_train=None, limit_test=N
         limit_train, limit_test: How many images to keep; None for all.
         held_out: How many of the training images stand in for the test set, always the same ones
             (`limit_train` counts the others); None for the test set itself.
+        at_most: Whether a set may have fewer training images than `limit_train`: then it keeps all.
 
     Raises:
         DataUnavailable: If it cannot be had.
@@ -68,7 +77,8 @@ def load(name=None, data_dir=None, size=(32, 32), limit_train=None, limit_test=N
     if held_out is not None:
         train, test = _hold_out(train, held_out)
         readers[1] = source.train
-    train, test = _first(train, limit_train, "limit_train"), _first(test, limit_test, "limit_test")
+    most = min(limit_train, len(train)) if at_most else limit_train
+    train, test = _first(train, most, "limit_train"), _first(test, limit_test, "limit_test")
     pairs, unreadable = [], []
     for reader, chosen, part in zip(readers, (train, test), ("training", "test"), strict=True):
         images = _room_for((len(chosen), *size, 3))

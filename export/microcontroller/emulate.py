@@ -3,8 +3,8 @@
     python export/microcontroller/emulate.py WEIGHTS --tflm-dir DIR [--limit-test 200]
 
 DIR is a checkout of TFLM in which `make -f tensorflow/lite/micro/tools/make/Makefile
-third_party_downloads` was run. Needs cmake, arm-none-eabi-gcc and qemu-system-arm. Writes
-microcontroller.json and microcontroller.md.
+third_party_downloads` was run, also for CMSIS-NN (README.md says how). Needs cmake,
+arm-none-eabi-gcc and qemu-system-arm. Writes microcontroller.json and microcontroller.md.
 """
 
 import argparse
@@ -26,6 +26,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 MACHINES = {"cortex-m4": "mps2-an386", "cortex-m55": "mps3-an547"}
 KERNELS = {"reference": "OFF", "CMSIS-NN": "ON"}
 SECONDS = 3600
+MOST_SAID = 500
 COLUMNS = (
     ("cpu", "emulated"),
     ("kernels", "kernels"),
@@ -45,6 +46,10 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     with programs.refusing_bad_input(parser):
         tflm.check_installed()
+        tools = {
+            "qemu": _said("qemu-system-arm", "--version").splitlines()[0],
+            "gcc": _said("arm-none-eabi-gcc", "--version").splitlines()[0],
+        }
         model, images, directory = source.load(arguments, limit_train=pack_tflm.CALIBRATION_IMAGES)
         directory = arguments.out_dir or directory
         directory.mkdir(parents=True, exist_ok=True)
@@ -76,8 +81,7 @@ def main(argv=None):
             "dataset": images.name,
             "images": len(pixels),
             "tflm": _commit(arguments.tflm_dir),
-            "qemu": _said("qemu-system-arm", "--version").splitlines()[0],
-            "gcc": _said("arm-none-eabi-gcc", "--version").splitlines()[0],
+            **tools,
             "rows": rows,
         }
         text = markdown(result)
@@ -120,7 +124,7 @@ def _built(build, cpu, kernels, tflm_dir):
 
 
 def _measured(program, cpu, kernels, expected):
-    """What the emulator says: one virtual nanosecond is one instruction."""
+    """What the emulator says; a nanosecond of its timers is one instruction (shift=0)."""
     said = _said(
         *("qemu-system-arm", "-M", MACHINES[cpu], "-nographic", "-monitor", "none"),
         *("-serial", "none", "-icount", "shift=0", "-kernel", str(program)),
@@ -129,7 +133,7 @@ def _measured(program, cpu, kernels, expected):
     )
     *lines, total = said.splitlines()
     outputs = np.array([line.split()[-expected.shape[1] :] for line in lines], int)
-    words = total.split()  # "200 images, 350 ms, 66260 bytes of the arena"
+    words = total.split()  # "200 images, 350000 us, 66260 bytes of the arena"
     sizes = dict(
         line.split()[:2]
         for line in _said("arm-none-eabi-size", "-A", str(program)).splitlines()
@@ -142,29 +146,32 @@ def _measured(program, cpu, kernels, expected):
         "rodata": int(sizes[".rodata"]),
         "ram": int(sizes[".data"]) + int(sizes[".bss"]),
         "arena_used": int(words[4]),
-        "instructions": round(int(words[2]) * 1e6 / len(expected)),
+        "instructions": round(int(words[2]) * 1e3 / len(expected)),
         "same_outputs": int((outputs == expected).all(axis=1).sum()),
         "same_class": int((outputs.argmax(axis=1) == expected.argmax(axis=1)).sum()),
     }
 
 
 def _said(*command, folder=None):
-    """What a program prints; a ValueError with its last line if it fails."""
+    """What a program prints; a ValueError with the end of what it says if it fails."""
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS)
     except FileNotFoundError as error:
         raise ValueError(f"{command[0]} is needed, and not installed.") from error
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"{command[0]} takes more than {SECONDS} s.") from error
     if done.returncode:
-        lines = (done.stderr + done.stdout).strip().splitlines()
-        raise ValueError(f"{' '.join(command[:3])} failed: {lines[-1] if lines else ''}")
+        said = " ".join((done.stderr or done.stdout).split())[:MOST_SAID]
+        raise ValueError(f"{' '.join(command[:3])} failed: {said}")
     return done.stdout
 
 
 def _commit(tflm_dir):
-    """The commit of a checkout; None if it is no git repository."""
-    command = ["git", "-C", str(tflm_dir), "rev-parse", "HEAD"]
+    """The commit of a checkout; None if it is no git repository of its own."""
+    command = ["git", "-C", str(tflm_dir), "rev-parse", "--show-toplevel", "HEAD"]
     done = subprocess.run(command, capture_output=True, text=True)
-    return done.stdout.strip() or None
+    folder, _, commit = done.stdout.strip().partition("\n")
+    return commit if folder and pathlib.Path(folder) == tflm_dir.resolve() else None
 
 
 def markdown(result):

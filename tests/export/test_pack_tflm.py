@@ -83,7 +83,7 @@ def test_filters_take_their_bits(trained_model, integers):
         "1bit", "int4", "int8"
     )}  # fmt: skip
     assert sizes["int8"] - sizes["int4"] > weights / 2 - 500
-    assert sizes["int4"] - sizes["1bit"] < weights * 3 / 8
+    assert weights * 3 / 8 - 3_500 < sizes["int4"] - sizes["1bit"] < weights * 3 / 8
     assert sizes["1bit"] < sizes["int4"]
 
 
@@ -173,7 +173,7 @@ def test_what_it_does_not_compute_is_refused_with_what_is_nearest(small_model, i
     with pytest.raises(ValueError, match=r"not for 1-bit activations.* Nearest is precision 'w1'"):
         pack_tflm.convert(small_model(precision="w1a1"), inputs)
     signs = small_model(activation="tanh", attention="se_float32")
-    with pytest.raises(ValueError, match="with 1-bit attention only: nearest is"):
+    with pytest.raises(ValueError, match="gates of -1 and 1 whose attention is not 1-bit"):
         pack_tflm.convert(signs, inputs)
     with pytest.raises(ValueError, match="`images` must be training images for runtime 'tflm'"):
         convert.convert(small_model(), "tflm")
@@ -287,4 +287,6 @@ def test_a_file_that_is_not_its_unpacked_graph_is_not_verified(integers, digits,
 def test_runtimes_by_their_files(integers, tmp_path):
     path = tmp_path / "integers.tflite"
     path.write_bytes(integers)
-    assert runtimes.load(path, "litert").runtime == "litert"
+    if tflm.is_installed():
+        assert runtimes.load(path).runtime == "tflm"
+    assert runtimes.load(path, "litert").runtime == "litert"  # whose kernels compute it, too
