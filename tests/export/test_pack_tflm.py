@@ -7,6 +7,7 @@ import pytest
 from larq_seresnet import SEResNet14, preprocess_input
 from larq_seresnet.export import (
     anatomy,
+    c_array,
     convert,
     flatbuffer,
     pack_tflm,
@@ -157,6 +158,8 @@ def test_other_configurations_are_computed_too(name):
     expected = {"float32": 26, "no_se": 2, "float_se": 12}.get(name, 0)
     assert len(left_alone) == expected
     assert verify.compare(model, converted, images, None).unpacked_same == 20
+    operators = anatomy.count_operators(flatbuffer.read(converted.tflite))
+    assert operators.keys() <= c_array.METHODS.keys()  # firmware can add them all
     inputs = preprocess_input(images)
     taken = converted.interface()[0].stored(inputs)
     of_file = np.log(converted.predict(taken) + 1 / 256)
