@@ -21,6 +21,7 @@ METHODS = {
     "RELU": "AddRelu",
     "RESHAPE": "AddReshape",
     "SOFTMAX": "AddSoftmax",
+    "STRIDED_SLICE": "AddStridedSlice",
     "TANH": "AddTanh",
     tflm.DECODE: "AddDecode",
 }
