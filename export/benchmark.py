@@ -173,7 +173,7 @@ def _ways(model, runtime):
         any_values = way == convert.WEIGHTS[runtime][-1]
         if any_values or (one_bit and (way != pack_litert.HALF or half.is_for(model))):
             yield way, "fewest-bytes"
-            if way in pack_litert.BITS and runtime != "tflm":
+            if way in pack_litert.IN_BITS and runtime != "tflm":
                 yield way, "least"
 
 

@@ -188,7 +188,7 @@ def check_weights(runtime, weights, memory="fewest-bytes"):
         )
     if runtime == "tflm":
         tflm.check_installed()
-    if memory == "least" and (runtime == "tflm" or weights not in pack_litert.BITS):
+    if memory == "least" and (runtime == "tflm" or weights not in pack_litert.IN_BITS):
         raise ValueError(
             f"--memory least is for --runtime lce or litert with filters in bits, received "
             f"{runtime} and {weights}."

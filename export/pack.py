@@ -5,11 +5,11 @@ LCE's converter stores their filters as float32, +-s with one s an output channe
     bits (int32) -> LceDequantize -> [RESHAPE] -> [MUL by s] -> [SPLIT] -> the layer
 
 which the stock LCE runtime computes to the same bits. Filters that differ in their output channels
-alone are unpacked together: that saves operators and tensors, which outweigh small filters. Or
-each is unpacked by itself, just before it is read: then the runtime's planner gives all of them one
-place in memory. Where
-the input channels do not fill 32-bit words, the bits run on over a flattened dimension, and so do
-those of binary convolutions: they are unpacked and packed again as LCE wants them.
+alone are unpacked together: that saves operators and tensors, which outweigh small filters. Or each
+is unpacked by itself, just before it is read: the runtime's planner then gives all of them one
+place in memory. Where the input channels do not fill 32-bit words, the bits run on over a flattened
+dimension, and so do those of binary convolutions: they are unpacked and packed again as LCE wants
+them.
 """
 
 import collections

@@ -32,8 +32,8 @@ from larq_seresnet.export.inference import inference_form, saved
 import tensorflow as tf
 
 HALF = "1bit_half"
-BITS = (HALF, "1bit")
-WEIGHTS = (*BITS, "int2", "int4", "int8", "float32")
+IN_BITS = (HALF, "1bit")
+WEIGHTS = (*IN_BITS, "int2", "int4", "int8", "float32")
 _BITS = {"int2": 2, "int4": 4, "int8": 8}
 BYTE = 8
 
@@ -87,7 +87,7 @@ def store(tflite, weights, memory="fewest-bytes"):
     filters, ends, left_alone = pack.filters_of(model)
     for each in ends:
         pack.dequantize(model, each)
-    if weights in BITS:
+    if weights in IN_BITS:
         for run in [filters] if memory == "fewest-bytes" else _runs(filters):
             _shift_and_mask(model, run)
     else:

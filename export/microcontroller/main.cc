@@ -61,8 +61,9 @@ int Fail(const char* message) {
 int main(int argc, char* argv[]) {
   static Classifier classifier;
   if (!classifier.ready()) return Fail("the arena is too small, or an operator is missing");
-  std::FILE* images = argc == 2 ? std::fopen(argv[1], "rb") : nullptr;
-  if (images == nullptr) return Fail("usage: main IMAGES, a file of raw pixels");
+  if (argc != 2) return Fail("usage: main IMAGES, a file of raw pixels");
+  std::FILE* images = std::fopen(argv[1], "rb");
+  if (images == nullptr) return Fail("IMAGES cannot be read: is it in the folder of the emulator?");
   static uint8_t pixels[kImageBytes];
   int count = 0;
   uint64_t ticks = 0;

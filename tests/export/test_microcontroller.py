@@ -145,6 +145,9 @@ def test_the_program_reads_images_and_prints_classes(tflite, tmp_path):
     failed = subprocess.run([program], capture_output=True, text=True)
     assert failed.returncode == 1
     assert failed.stderr == "main: error: usage: main IMAGES, a file of raw pixels\n"
+    failed = subprocess.run([program, tmp_path / "none"], capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("main: error: IMAGES cannot be read")
 
 
 @needs_compiler

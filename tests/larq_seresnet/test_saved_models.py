@@ -36,7 +36,7 @@ def _sequential(base, top):
 
 
 FILES = {
-    _flat: ("flat.h5", "flat.keras"),
+    _flat: ("flat.h5", "flat.keras", "flat"),
     _nested: ("nested.h5", "nested.keras"),
     _sequential: ("sequential.h5", "sequential.keras", "sequential"),
 }
