@@ -29,6 +29,9 @@ SHIPPED: dict[str, dict[str, str]] = {
         "seresnet14_w1a1_se_sigmoid_fmb": (
             "62b334b86059f2e422bb4db1dfa60295fdf749d5d27cc4876cd99485a972cf2c"
         ),
+        "seresnet14s_w1_se_sigmoid_fmb": (
+            "bba4d2891cf2d056084d0cff9c2f75e74f654c7ab1957353460d9abbcd520743"
+        ),
         "seresnet14xs_w1_se_sigmoid_fmb": (
             "99c87e66189f3ec5d9e11707e404fd104a0c7273a7ecc40f93e3cb668dad791c"
         ),
@@ -39,7 +42,14 @@ SHIPPED: dict[str, dict[str, str]] = {
 LATENT = 0.1
 _TOP = ("classifier", "classifier_bn")
 #: Arguments that files of before lack, and what they were.
-_NEWER_ARGUMENTS = {"ends": None, "shift": False}
+_NEWER_ARGUMENTS = {
+    "ends": None,
+    "shift": False,
+    "gate_at": "end",
+    "inner": None,
+    "outer": None,
+    "squeezed": None,
+}
 #: Arguments that may differ from the file's; shapes and top are checked by themselves.
 _FREE_ARGUMENTS = ("fmb_gradient", "input_shape", "num_classes", "include_top", "pooling")
 
