@@ -39,7 +39,7 @@ def load(arguments, source=None, limit_train=1):
     Args:
         arguments: What a parser made of `add_arguments`.
         source: Which source, where there may be several; None for the one there is.
-        limit_train: How many training images to load at most.
+        limit_train: How many training images to load at most; None for all.
 
     Returns:
         A float32 `SEResNet14`, a `data.ImageSet`, and the directory that is theirs. The images have
@@ -75,7 +75,7 @@ def load(arguments, source=None, limit_train=1):
         model.input_shape[1:3],
         limit_train=limit_train,
         limit_test=arguments.limit_test,
-        at_most=True,
+        at_most=limit_train is not None,
     )
     if len(images.class_names) != configuration["num_classes"]:
         raise ValueError(

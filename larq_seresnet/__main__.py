@@ -8,6 +8,7 @@ import sys
 COMMANDS = {
     "train": ("training.train", "train", "train a SEResNet14 into a run directory"),
     "convert": ("export.convert", "export", "make a verified .tflite of a run or of weights"),
+    "prune": ("export.prune", "export", "take out the channels that gates never open"),
     "verify": ("export.verify", "export", "check any such .tflite against Keras weights"),
     "benchmark": ("export.benchmark", "export", "bytes, memory, latency of every way to store it"),
     "reproduce": ("training.reproduce", "train", "train and report on the grids of a study"),

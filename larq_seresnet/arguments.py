@@ -46,10 +46,22 @@ def configuration_name(configuration):
     if configuration["ends"] and "ends" not in fixed:
         parts.append(f"{configuration['ends']}_ends")
     if tuple(configuration["filters"]) != FILTERS and "filters" not in fixed:
-        parts.append("-".join(map(str, configuration["filters"])))
+        parts.append(_joined(configuration["filters"]))
+    if configuration["gate_at"] != "end":
+        parts.append(f"gate_at_{configuration['gate_at']}")
+    if configuration["inner"]:
+        parts.append(f"inner{_joined(configuration['inner'])}")
+    if configuration["outer"]:
+        parts.append(f"outer{_joined(len(places) for places in configuration['outer'])}")
+    if configuration["squeezed"]:
+        parts.append(f"squeezed{_joined(configuration['squeezed'])}")
     if not configuration["include_top"]:
         parts.append("no_top")
     return "_".join(parts)
+
+
+def _joined(numbers):
+    return "-".join(map(str, numbers))
 
 
 def _size(configuration):

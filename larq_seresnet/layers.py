@@ -112,6 +112,50 @@ class RepeatChannels(tf.keras.layers.Layer):
 
 @lq.utils.register_keras_custom_object
 @tf.keras.utils.register_keras_serializable(package="larq_seresnet")
+class PlaceChannels(tf.keras.layers.Layer):
+    """Puts channels where they belong among others, which are 0.
+
+    What a pruned branch adds to: the channels of its block that it still has.
+
+    Args:
+        channels: How many the output has.
+        places: Which of them the channels of the input are, ascending.
+
+    Input: (N, H, W, len(places)). Output: (N, H, W, channels).
+
+    Raises:
+        ValueError: If the input has other than as many channels as there are places.
+    """
+
+    def __init__(self, channels, places, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.places = [int(place) for place in places]
+
+    def build(self, input_shape):
+        if input_shape[-1] != len(self.places):
+            raise ValueError(
+                f"`places` must be as many as the input has channels, {input_shape[-1]}, "
+                f"received {len(self.places)}."
+            )
+        super().build(input_shape)
+
+    def call(self, inputs):
+        sources = [len(self.places)] * self.channels
+        for source, place in enumerate(self.places):
+            sources[place] = source
+        with_zeros = tf.pad(inputs, [[0, 0], [0, 0], [0, 0], [0, 1]])
+        return tf.gather(with_zeros, sources, axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return tf.TensorShape([*input_shape[:-1], self.channels])
+
+    def get_config(self):
+        return {**super().get_config(), "channels": self.channels, "places": self.places}
+
+
+@lq.utils.register_keras_custom_object
+@tf.keras.utils.register_keras_serializable(package="larq_seresnet")
 class Shift(tf.keras.layers.Layer):
     """x + b, with one trained b a channel that begins at 0: where the sign after it turns.
 
@@ -143,13 +187,14 @@ class SqueezeExcite(tf.keras.layers.Layer):
 
     Args:
         activation: One of `GATE_ACTIVATIONS`.
-        reduction_ratio: r; must divide C.
+        reduction_ratio: r; must divide C, unless there is `squeezed`.
         kernel_quantizer: larq quantizer of W_0 and W_1, and with it their scale: "scaled_sign",
             "ste_sign", "magnitude_aware_sign", an instance; None for float weights.
         kernel_constraint: Constraint of W_0 and W_1, such as "weight_clip".
         gate_bias: Initial value of b; above 0 the gates start open. None for no bias.
         frozen: Which of its parts do not learn, "reduce" (W_0) or "expand" (W_1 and b), as after
             ``layer.reduce.trainable = False``.
+        squeezed: Units between W_0 and W_1, default C/r.
 
     Input: F, (N, H, W, C). Output: M_c, (N, 1, 1, C).
 
@@ -165,13 +210,13 @@ class SqueezeExcite(tf.keras.layers.Layer):
         kernel_constraint=None,
         gate_bias=1.0,
         frozen=(),
+        squeezed=None,
         **kwargs,
     ):
         check_choice("activation", activation, GATE_ACTIVATIONS)
-        if not is_count(reduction_ratio):
-            raise ValueError(
-                f"`reduction_ratio` must be a positive integer, received {reduction_ratio!r}."
-            )
+        for name, value in (("reduction_ratio", reduction_ratio), ("squeezed", squeezed or 1)):
+            if not is_count(value):
+                raise ValueError(f"`{name}` must be a positive integer, received {value!r}.")
         for part in frozen:
             check_choice("frozen", part, ("reduce", "expand"))
         super().__init__(**kwargs)
@@ -180,6 +225,7 @@ class SqueezeExcite(tf.keras.layers.Layer):
         self.kernel_quantizer = _in_policy(kernel_quantizer, self._dtype_policy)
         self.kernel_constraint = tf.keras.constraints.get(kernel_constraint)
         self.gate_bias = gate_bias
+        self.squeezed = squeezed
         self._frozen = list(frozen)
 
     def _dense(self, units, name, **kwargs):
@@ -195,12 +241,12 @@ class SqueezeExcite(tf.keras.layers.Layer):
 
     def build(self, input_shape):
         channels = input_shape[-1]
-        if channels % self.reduction_ratio:
+        if channels % self.reduction_ratio and not self.squeezed:
             raise ValueError(
                 f"`reduction_ratio` must divide the number of channels, {channels}, "
                 f"received {self.reduction_ratio}."
             )
-        squeezed = channels // self.reduction_ratio
+        squeezed = self.squeezed or channels // self.reduction_ratio
         self.reduce = self._dense(squeezed, "reduce", activation="relu", use_bias=False)
         self.expand = self._dense(
             channels,
@@ -235,6 +281,7 @@ class SqueezeExcite(tf.keras.layers.Layer):
             "kernel_quantizer": lq.quantizers.serialize(self.kernel_quantizer),
             "kernel_constraint": tf.keras.constraints.serialize(self.kernel_constraint),
             "gate_bias": self.gate_bias,
+            "squeezed": self.squeezed,
             # Keras's HDF5 goes by position, in an order that depends on it
             "frozen": [part.name for part in parts if not part.trainable] or list(self._frozen),
         }

@@ -1,5 +1,6 @@
 """SEResNet14: the architecture, one run from image to class."""
 
+import dataclasses
 import functools
 import json
 import types
@@ -17,6 +18,7 @@ from larq_seresnet.layers import (
     FMB,
     FMB_GRADIENTS,
     GATE_ACTIVATIONS,
+    PlaceChannels,
     RepeatChannels,
     Shift,
     SpatialAttention,
@@ -29,6 +31,8 @@ import tensorflow as tf
 
 #: Of the channels, of the positions, of both in turn.
 ATTENTIONS = ("se", "se_paper", "se_float32", "spatial", "cbam", None)
+#: After a block's last convolution, as the paper has it, or between its two.
+GATE_PLACES = ("end", "middle")
 SHORTCUTS = ("pool", "conv")
 HEADS = ("norm", "bias")
 POOLINGS = {
@@ -83,6 +87,10 @@ def SEResNet14(
     ends=None,
     shift=False,
     filters=FILTERS,
+    gate_at="end",
+    inner=None,
+    outer=None,
+    squeezed=None,
     name=None,
 ):
     """SEResNet14 for 32x32 images, with 1-bit weights and channel Feature Map Binarization.
@@ -99,7 +107,7 @@ def SEResNet14(
         input_tensor: Keras tensor to build on, instead of an input of `input_shape`.
         weights: "cifar10" for those that ship, None for initial ones, or the path of a file written
             by `larq_seresnet.save_weights`. Those that ship are for "w1" and "w1a1", and for "w1"
-            of `SEResNet14XS`, any `fmb_gradient` and else the defaults
+            of `SEResNet14XS` and `SEResNet14S`, any `fmb_gradient` and else the defaults
             (larq_seresnet/weights/README.md); without top, or with another number of classes, what
             fits is loaded.
         include_top: Whether to end with average pooling and the classifier.
@@ -115,7 +123,8 @@ def SEResNet14(
             no bias, as the paper has it), "se_float32" (the paper's, a control with float32 weights
             whatever the precision), "spatial" (`SpatialAttention`: of positions, not of channels),
             "cbam" ("se", then "spatial" of what it lets through), or None for a network without
-            attention, where `activation`, `fmb`, `fmb_gradient` and `reduction_ratio` mean nothing.
+            attention, where `activation`, `fmb`, `fmb_gradient`, `reduction_ratio`, `gate_at` and
+            `squeezed` mean nothing.
         reduction_ratio: r of Eq. 4, the attention's weights are (C, C/r) and (C/r, C). Means
             nothing for "spatial".
         shortcut: Where the shape changes, "pool": the mean of 2x2 pixels, channels repeated, no
@@ -128,6 +137,15 @@ def SEResNet14(
         shift: Whether each channel of a 1-bit input gets a trained shift before its sign (`Shift`).
             Means nothing where inputs are not 1-bit.
         filters: Channels of the three stages.
+        gate_at: Where the attention stands in a block: "end", the paper's, before the addition; or
+            "middle", after the first convolution with its BatchNorm and ReLU: there a channel that
+            never opens takes a part of both convolutions with it.
+        inner: Channels between the two convolutions of each of the six blocks, such as pruning
+            leaves them; None for those of the stage. Not for "w1a1", whose shortcuts need all.
+        outer: For each of the six blocks the channels that its branch adds to, ascending, from 0;
+            None for all.
+        squeezed: Units between W_0 and W_1 of each block's attention of channels, 0 for a block
+            without; None for C/r in all.
         name: Of the model, default its configuration.
 
     Returns:
@@ -145,9 +163,9 @@ def SEResNet14(
     ends = None if precision == "float32" else ends
     shift = shift if precision == "w1a1" else False
     if attention is None:
-        activation, fmb, fmb_gradient = "sigmoid", False, "none"
+        activation, fmb, fmb_gradient, gate_at = "sigmoid", False, "none", "end"
     if attention in (None, "spatial"):
-        reduction_ratio = 1
+        reduction_ratio, squeezed = 1, None
     arguments = types.SimpleNamespace(
         precision=precision,
         attention=attention,
@@ -160,6 +178,10 @@ def SEResNet14(
         ends=ends,
         shift=shift,
         filters=filters,
+        gate_at=gate_at,
+        inner=inner,
+        outer=outer,
+        squeezed=squeezed,
         num_classes=num_classes,
         include_top=include_top,
         pooling=pooling,
@@ -185,53 +207,93 @@ def _features(x, arguments):
     """The stem and the three stages."""
     quantizers = PRECISIONS[arguments.precision]
     block = _float_block
-    gate, skip = _gate(arguments, quantizers), _skip(arguments, quantizers)
+    attend, skip = _attention(arguments, quantizers), _skip(arguments, quantizers)
     if quantizers.input_quantizer:
         block = functools.partial(_binary_block, shift=arguments.shift)
     x = _conv(x, arguments.filters[0], 3, 1, quantizers, "stem", **_end(arguments, 1.0))
     x = _batch_norm(x, "stem")
     if not quantizers.input_quantizer:  # the sign of what ReLU returns is always +1
         x = _relu(x, "stem")
-    for stage, channels in enumerate(arguments.filters, start=1):
-        for number in (1, 2):
-            strides = 2 if stage > 1 and number == 1 else 1
-            x = block(x, channels, strides, quantizers, gate, skip, f"stage{stage}_block{number}")
+    for shape in _blocks(arguments):
+        x = block(x, shape, quantizers, attend, skip)
     return x
 
 
-def _float_block(x, channels, strides, quantizers, gate, skip, name):
-    """Convolutions on float maps: He's block, with the gate before the addition."""
-    shortcut = skip(x, channels, strides, name)
-    x = _conv(x, channels, 3, strides, quantizers, f"{name}_1")
+@dataclasses.dataclass(frozen=True)
+class _Block:
+    """One residual block: its name, channels, stride, and what pruning has left of its branch."""
+
+    name: str
+    channels: int
+    strides: int
+    inner: int
+    outer: tuple[int, ...]
+    squeezed: int | None
+
+
+def _blocks(arguments):
+    """The six blocks, in order."""
+    blocks = []
+    for stage, channels in enumerate(arguments.filters, start=1):
+        for number in (1, 2):
+            at = len(blocks)
+            blocks.append(
+                _Block(
+                    f"stage{stage}_block{number}",
+                    channels,
+                    strides=2 if stage > 1 and number == 1 else 1,
+                    inner=arguments.inner[at] if arguments.inner else channels,
+                    outer=arguments.outer[at] if arguments.outer else tuple(range(channels)),
+                    squeezed=arguments.squeezed[at] if arguments.squeezed else None,
+                )
+            )
+    return blocks
+
+
+def _float_block(x, block, quantizers, attend, skip):
+    """Convolutions on float maps: He's block, with the gate before the addition or between them."""
+    name = block.name
+    shortcut = skip(x, block.channels, block.strides, name)
+    x = _conv(x, block.inner, 3, block.strides, quantizers, f"{name}_1")
     x = _batch_norm(x, f"{name}_1")
     x = _relu(x, f"{name}_1")
-    x = _conv(x, channels, 3, 1, quantizers, f"{name}_2")
+    x = attend(x, block, "middle")
+    x = _conv(x, len(block.outer), 3, 1, quantizers, f"{name}_2")
     x = _batch_norm(x, f"{name}_2")
-    x = tf.keras.layers.Add(name=f"{name}_add")([gate(x, name), shortcut])
+    x = _placed(attend(x, block, "end"), block)
+    x = tf.keras.layers.Add(name=f"{name}_add")([x, shortcut])
     return _relu(x, name)
 
 
-def _binary_block(x, channels, strides, quantizers, gate, skip, name, shift):
+def _binary_block(x, block, quantizers, attend, skip, shift):
     """Convolutions on +-1: a shortcut around each carries what their sign loses.
 
     ReLU stands before BatchNorm because LCE fuses them into the convolution in this order only.
     """
-    for i in (1, 2):
-        strides = strides if i == 1 else 1
-        shortcut = skip(x, channels, strides, name) if i == 1 else x
+    name = block.name
+    for i, at in ((1, "middle"), (2, "end")):
+        strides, channels = (block.strides, block.inner) if i == 1 else (1, len(block.outer))
+        shortcut = skip(x, block.channels, strides, name) if i == 1 else x
         if shift:
             x = Shift(name=f"{name}_{i}_shift")(x)
         x = _conv(x, channels, 3, strides, quantizers, f"{name}_{i}", binary_input=True)
         x = _relu(x, f"{name}_{i}")
         x = _batch_norm(x, f"{name}_{i}")
-        if i == 2:
-            x = gate(x, name)
+        x = attend(x, block, at)
+        x = _placed(x, block) if i == 2 else x
         x = tf.keras.layers.Add(name=f"{name}_{i}_add")([x, shortcut])
     return x
 
 
-def _gate(arguments, quantizers):
-    """What a block ends with before its addition: attention, FMB, product; by the arguments.
+def _placed(x, block):
+    """A branch among the channels of its block."""
+    if len(block.outer) == block.channels:
+        return x
+    return PlaceChannels(block.channels, block.outer, name=f"{block.name}_place")(x)
+
+
+def _attention(arguments, quantizers):
+    """What stands at `gate_at` of a block: attention, FMB, product; by the arguments.
 
     With "cbam" twice, of the channels and of the positions.
 
@@ -241,24 +303,25 @@ def _gate(arguments, quantizers):
     kernels = PRECISIONS["float32"] if arguments.attention == "se_float32" else quantizers
     bare = arguments.attention in ("se_paper", "se_float32")
 
-    def of_channels(name):
+    def of_channels(block):
         return SqueezeExcite(
             arguments.activation,
             arguments.reduction_ratio,
             kernel_quantizer=kernels.kernel_quantizer if bare else kernels.scaled_kernel_quantizer,
             kernel_constraint=kernels.kernel_constraint,
             gate_bias=None if bare else 1.0,
+            squeezed=block.squeezed,
             dtype="float32",
-            name=f"{name}_se",
+            name=f"{block.name}_se",
         )
 
-    def of_positions(name):
+    def of_positions(block):
         return SpatialAttention(
             arguments.activation,
             kernel_quantizer=kernels.scaled_kernel_quantizer,
             kernel_constraint=kernels.kernel_constraint,
             dtype="float32",
-            name=f"{name}_spatial",
+            name=f"{block.name}_spatial",
         )
 
     def gated(x, attention, name):
@@ -269,14 +332,16 @@ def _gate(arguments, quantizers):
             )(gates)
         return tf.keras.layers.Multiply(name=f"{name}_gate")([x, gates])
 
-    def gate(x, name):
-        if arguments.attention not in (None, "spatial"):
-            x = gated(x, of_channels(name), name)
+    def attend(x, block, at):
+        if at != arguments.gate_at:
+            return x
+        if arguments.attention not in (None, "spatial") and block.squeezed != 0:
+            x = gated(x, of_channels(block), block.name)
         if arguments.attention in ("spatial", "cbam"):
-            x = gated(x, of_positions(name), f"{name}_spatial")
+            x = gated(x, of_positions(block), f"{block.name}_spatial")
         return x
 
-    return gate
+    return attend
 
 
 def _skip(arguments, quantizers):
@@ -389,6 +454,7 @@ def _check_arguments(arguments):
         ("ends", ENDS),
         ("shift", (True, False)),
         ("pooling", POOLINGS),
+        ("gate_at", GATE_PLACES),
     ):
         check_choice(name, getattr(arguments, name), allowed)
     if arguments.include_top and arguments.pooling:
@@ -411,8 +477,61 @@ def _check_arguments(arguments):
             "received 1."
         )
     ratio = arguments.reduction_ratio
-    if not is_count(ratio) or any(channels % ratio for channels in filters):
+    if not is_count(ratio):
+        raise ValueError(f"`reduction_ratio` must be a positive integer, received {ratio!r}.")
+    _check_blocks(arguments)
+    gated = _gated_channels(arguments)
+    if not arguments.squeezed and any(channels % ratio for channels in gated):
         raise ValueError(
-            f"`reduction_ratio` must be a positive integer that divides all of `filters`, "
-            f"{tuple(filters)}, received {ratio!r}."
+            f"`reduction_ratio` must be a positive integer that divides the gated channels of all "
+            f"blocks, {tuple(gated)}, received {ratio}."
         )
+
+
+def _check_blocks(arguments):
+    """Checks what is given for each block, and leaves out what says no more than the rest."""
+    channels = [each for each in arguments.filters for _ in (1, 2)]
+    inner, outer, squeezed = arguments.inner, arguments.outer, arguments.squeezed
+    if inner is not None:
+        if not _are_six(inner, is_count):
+            raise ValueError(f"`inner` must be six positive integers, received {inner!r}.")
+        if arguments.precision == "w1a1" and list(inner) != channels:
+            raise ValueError(
+                f'`inner` must be None for precision "w1a1", whose shortcuts add all channels to '
+                f"the first convolution's, received {tuple(inner)}."
+            )
+        arguments.inner = None if list(inner) == channels else tuple(inner)
+    if outer is not None:
+        if not _are_six(outer, lambda places: isinstance(places, (tuple, list)) and places) or any(
+            list(places) != [at for at in range(count) if at in set(places)]
+            for places, count in zip(outer, channels, strict=True)
+        ):
+            raise ValueError(
+                f"`outer` must be, for each of the six blocks, numbers of some of its channels, "
+                f"{channels}, ascending from 0, received {outer!r}."
+            )
+        whole = [len(places) for places in outer] == channels
+        arguments.outer = None if whole else tuple(map(tuple, outer))
+    if squeezed is not None:
+        if not _are_six(squeezed, lambda units: units == 0 or is_count(units)) or not any(squeezed):
+            raise ValueError(
+                f"`squeezed` must be six integers from 0, not all of them 0: that is what "
+                f"attention=None is for, received {squeezed!r}."
+            )
+        usual = [each / arguments.reduction_ratio for each in _gated_channels(arguments)]
+        arguments.squeezed = None if list(squeezed) == usual else tuple(squeezed)
+
+
+def _are_six(values, each):
+    """Whether something is six values of a kind."""
+    return isinstance(values, (tuple, list)) and len(values) == 6 and all(map(each, values))
+
+
+def _gated_channels(arguments):
+    """How many channels the attention of each block sees; none where there is no such attention."""
+    if arguments.attention in (None, "spatial"):
+        return []
+    return [
+        block.inner if arguments.gate_at == "middle" else len(block.outer)
+        for block in _blocks(arguments)
+    ]

@@ -13,7 +13,7 @@ from larq_seresnet import files
 from larq_seresnet.arguments import check_choice
 from larq_seresnet.layers import FMB_GRADIENTS, GATE_ACTIVATIONS
 from larq_seresnet.precision import ENDS, PRECISIONS
-from larq_seresnet.seresnet import ATTENTIONS, HEADS, SHORTCUTS
+from larq_seresnet.seresnet import ATTENTIONS, GATE_PLACES, HEADS, SHORTCUTS
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.h5"
@@ -46,6 +46,7 @@ RECIPES = {
 }
 MOST = 2**31 - 1  # what TensorFlow counts with
 SCHEDULES = ("constant", "one_cycle")
+KEEP_BY = ("gates", "random")
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
 
 
@@ -63,8 +64,17 @@ def _recipe_flag(help, **options):
     return _flag("optimisation", None, help, **options)
 
 
+def _as_tuples(values):
+    return tuple(_as_tuples(each) if isinstance(each, (list, tuple)) else each for each in values)
+
+
 def _none_or_name(text):
     return None if text == "none" else text
+
+
+def _channels(text):
+    """Numbers of channels, such as 0,1,5."""
+    return tuple(map(int, text.split(",")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +134,43 @@ class Config:
     )
     filters: tuple[int, ...] = _flag(
         "model", (16, 32, 64), "channels of the three stages", type=int, nargs=3, metavar="C"
+    )
+    gate_at: str = _flag(
+        "model",
+        "end",
+        "where the attention of a block stands: end, before the addition; middle, between its two "
+        "convolutions",
+        before="end",
+        choices=list(GATE_PLACES),
+    )
+    inner: tuple[int, ...] | None = _flag(
+        "model",
+        None,
+        "channels between the two convolutions of each of the six blocks, default as its stage",
+        before=None,
+        type=int,
+        nargs=6,
+        metavar="C",
+    )
+    outer: tuple[tuple[int, ...], ...] | None = _flag(
+        "model",
+        None,
+        "for each of the six blocks the channels that its branch adds to, such as 0,1,5; default "
+        "all",
+        before=None,
+        type=_channels,
+        nargs=6,
+        metavar="C,...",
+    )
+    squeezed: tuple[int, ...] | None = _flag(
+        "model",
+        None,
+        "units between W0 and W1 in each of the six blocks, 0 for one without attention; default "
+        "C/r",
+        before=None,
+        type=int,
+        nargs=6,
+        metavar="UNITS",
     )
     input_shape: tuple[int, ...] = _flag(
         "model",
@@ -231,6 +278,23 @@ class Config:
         type=float,
         metavar="T",
     )
+    keep: float = _flag(
+        "optimisation",
+        1.0,
+        "share of the weights behind FMB's channels that is kept: gates learn to close the others, "
+        "whole channels of them, and after half of the epochs stay as they are; 1: as training "
+        "has it",
+        before=1.0,
+        type=float,
+        metavar="SHARE",
+    )
+    keep_by: str = _flag(
+        "optimisation",
+        "gates",
+        "which channels: those that are open most; or random ones, for comparisons",
+        before="gates",
+        choices=list(KEEP_BY),
+    )
     seed: int = _flag(
         "optimisation", 0, "of weights, data order and augmentation", type=int, metavar="N"
     )
@@ -254,8 +318,9 @@ class Config:
     )
 
     def __post_init__(self):
-        for name in ("filters", "input_shape", "gate_epochs"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("filters", "input_shape", "gate_epochs", "inner", "outer", "squeezed"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _as_tuples(getattr(self, name)))
         check_choice("recipe", self.recipe, RECIPES)
         for name, value in vars(RECIPES[self.recipe]).items():
             if getattr(self, name) is None:
@@ -277,6 +342,11 @@ class Config:
                 raise ValueError(f"`{name}` must be 0 or more, received {getattr(self, name)}.")
         if not 0 <= self.relaxation <= 1:
             raise ValueError(f"`relaxation` must be from 0 to 1, received {self.relaxation}.")
+        check_choice("keep_by", self.keep_by, KEEP_BY)
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"`keep` must be above 0 and at most 1, received {self.keep}.")
+        if self.keep < 1:
+            self._check_closing()
         if not 0 <= self.teacher_share < 0.5:  # so that errors in training are against the labels
             raise ValueError(
                 f"`teacher_share` must be from 0 to less than 0.5, received {self.teacher_share}."
@@ -298,6 +368,30 @@ class Config:
                 f"received {self.crop}."
             )
 
+    def _check_closing(self):
+        """Raises ValueError where there are no gates that could close."""
+        for name, fits, allowed in (
+            ("attention", self.attention == "se", "se"),
+            ("fmb", self.fmb, "on, for without it no gate is closed"),
+            (
+                "activation",
+                GATE_ACTIVATIONS[self.activation].closed == 0,
+                "sigmoid or hard_sigmoid, for gates of -1 and 1 close nothing",
+            ),
+            ("fmb_gradient", self.fmb_gradient != "none", "straight_through, by which gates learn"),
+            ("epochs", self.epochs > 1, "2 or more"),
+            (
+                "gate_at",
+                self.precision != "w1a1" or self.gate_at == "end",
+                "end for w1a1, whose second convolutions need all channels",
+            ),
+        ):
+            if not fits:
+                raise ValueError(
+                    f"`{name}` must be {allowed}, where `keep` is below 1, received "
+                    f"{getattr(self, name)!r}."
+                )
+
     def model_arguments(self) -> dict[str, Any]:
         """The arguments of `SEResNet14`, but for `num_classes`, which the data decide."""
         return {name: getattr(self, name) for name in FLAG_GROUPS["model"] if name != "weights"}
@@ -305,7 +399,7 @@ class Config:
     @property
     def extendable(self) -> bool:
         """Whether a run of fewer epochs is the beginning of one of more."""
-        return self.schedule == "constant" and not self.relaxation
+        return self.schedule == "constant" and not self.relaxation and self.keep == 1
 
     def changed(self) -> dict[str, Any]:
         """What to give `train.py` for the same run: nothing that is usual."""

@@ -43,14 +43,18 @@ def words(arguments: dict[str, Any]) -> list[str]:
             found.append(f"--{flag}" if value else f"--no-{flag}")
         else:
             values = value if isinstance(value, tuple) else (value,)
-            found += [f"--{flag}", *map(format_value, values)]
+            found += [f"--{flag}", *map(_word, values)]
     return found
 
 
 def format_value(value: Any) -> str:
     """A field's value as one types it on the command line."""
     if isinstance(value, tuple):
-        return " ".join(map(str, value))
+        return " ".join(map(_word, value))
     if isinstance(value, bool):
         return "on" if value else "off"
     return "none" if value is None else str(value)
+
+
+def _word(value):
+    return ",".join(map(str, value)) if isinstance(value, tuple) else format_value(value)

@@ -52,6 +52,9 @@ class Relaxation(tf.keras.callbacks.Callback):
 
         return relaxed
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self.on_train_batch_begin(0)  # for what looks at the network before the first batch
+
     def on_train_batch_begin(self, batch, logs=None):
         self.hardness.assign(min(1.0, int(self.model.optimizer.iterations) / self.steps))
 

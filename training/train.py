@@ -20,6 +20,7 @@ from larq_seresnet.precision import layers_in
 from larq_seresnet.training import (
     batch_norm,
     callbacks,
+    closing,
     config,
     data,
     flags,
@@ -29,7 +30,7 @@ from larq_seresnet.training import (
     relaxation,
     teacher,
 )
-from larq_seresnet.weights import load_weights
+from larq_seresnet.weights import SHIPPED, load_weights, read
 
 import tensorflow as tf
 
@@ -51,7 +52,7 @@ def main(argv=None):
         if resume:
             settings, facts = _resumed(given, run_dir)
         else:
-            settings = config.Config(**given)
+            settings = config.Config(**(_of_weights(given.get("weights")) | given))
         last = _last_epoch(settings, stop_after)
         images = data.load(
             settings.dataset,
@@ -153,6 +154,15 @@ def _resumed(given, run_dir):
             f"{flags.format_value(changed[fixed[0]])}.{hint}"
         )
     return dataclasses.replace(settings, **changed), facts
+
+
+def _of_weights(path):
+    """The arguments of the network that a weight file is of, which flags may say otherwise."""
+    if path is None or path in SHIPPED:
+        return {}
+    configuration = read(path).configuration
+    names = set(config.FLAG_GROUPS["model"]) & set(configuration) - {"input_shape"}
+    return {name: configuration[name] for name in names}
 
 
 def _as_saved(name, value):
@@ -342,6 +352,12 @@ def hardening(model, settings, images):
     return [relaxation.Relaxation(model, steps, settings.relaxed_inputs)]
 
 
+def _closing(model, settings, images):
+    if settings.keep == 1:
+        return []
+    return [closing.Closing(model, settings, images, _steps(settings, images))]
+
+
 def _gate_recorder(settings, images, run_dir):
     return callbacks.GateRecorder(
         run_dir / callbacks.GATES_FILE,
@@ -378,6 +394,7 @@ def _fit(model, settings, images, epochs, run_callbacks, said):
         callbacks=[
             tf.keras.callbacks.TerminateOnNaN(),
             *hardening(model, settings, images),
+            *_closing(model, settings, images),
             *run_callbacks,
         ],
     ).history

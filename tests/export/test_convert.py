@@ -13,6 +13,8 @@ from larq_seresnet.training import data
 import tensorflow as tf
 
 FLOAT_RUNTIMES = ("lce", "litert")  # `test_pack_tflm` is about the other one
+#: Of filters (4, 8, 16), what pruning may leave of each branch.
+OUTER = ((0, 1, 3), (0, 1, 2, 3), (2, 3, 4), (1, 2, 5, 6, 7), tuple(range(16)), (0, 1, 15))
 TARGETS = [
     (precision, runtime, weights)
     for precision in ("w1", "w1a1")
@@ -317,8 +319,10 @@ def test_weights_that_cannot_be_proved_are_refused(tmp_path, capsys, name, argum
         {"ends": "sum3", "shift": True, "filters": (6, 8, 6), "precision": "w1a1"},
         {"attention": "cbam", "activation": "hard_tanh", "precision": "w1a1"},
         {"attention": "spatial", "activation": "hard_sigmoid", "fmb": False},
+        {"gate_at": "middle", "inner": (3, 2, 8, 5, 9, 11), "squeezed": (1, 2, 0, 5, 3, 2)},
+        {"outer": OUTER, "precision": "w1a1"},
     ],
-    ids=["tanh", "paper", "no_se", "float32", "int8", "sum3", "cbam", "spatial"],
+    ids=["tanh", "paper", "no_se", "float32", "int8", "sum3", "cbam", "spatial", "inner", "outer"],
 )
 def test_other_configurations_convert_too(arguments, images):
     """Every file agrees with its Keras model, and with no other; no filter is left as it was."""

@@ -142,6 +142,10 @@ OTHERS = {
     "cbam": {"attention": "cbam", "activation": "hard_tanh"},
     "spatial": {"attention": "spatial", "fmb": False, "activation": "hard_sigmoid"},
     "float32": {"precision": "float32"},
+    "inner": {"gate_at": "middle", "inner": (3, 2, 8, 5, 9, 11), "squeezed": (1, 2, 0, 5, 3, 2)},
+    "outer": {
+        "outer": ((0, 1, 3), (0, 1, 2, 3), (2, 3, 4), (1, 2, 5, 6, 7), (*range(16),), (0, 1, 15))
+    },
 }
 
 
@@ -156,7 +160,7 @@ def test_other_configurations_are_computed_too(name):
     tflite = convert.convert(model, "tflm", preprocess_input(images))
     weights = "int8" if name == "float32" else "1bit"
     converted, _, left_alone = convert.store(tflite, "tflm", weights, strip=True)
-    expected = {"float32": 26, "no_se": 2, "float_se": 12}.get(name, 0)
+    expected = {"float32": 26, "no_se": 2, "float_se": 12, "inner": 2}.get(name, 0)
     assert len(left_alone) == expected
     assert verify.compare(model, converted, images, None).unpacked_same == 20
     operators = anatomy.count_operators(flatbuffer.read(converted.tflite))

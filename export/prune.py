@@ -1,0 +1,346 @@
+"""Takes out of a network the channels that its gates never open, and gates that say nothing."""
+
+import argparse
+import dataclasses
+import json
+import math
+import pathlib
+
+import numpy as np
+
+from larq_seresnet import SEResNet14, files, programs, save_weights
+from larq_seresnet.export import convert, source
+from larq_seresnet.layers import GATE_ACTIVATIONS
+from larq_seresnet.precision import PRECISIONS
+from larq_seresnet.training import config
+from larq_seresnet.training.study import occupancy
+from larq_seresnet.weights import named_weights
+
+#: Probabilities that differ by more are said to differ.
+TOLERANCE = 1e-4
+#: Of images that are listed by their numbers.
+LISTED = 50
+
+
+def main(argv=None):
+    """Prunes one network; writes weights and report, returns the weights' path."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    with programs.refusing_bad_input(parser):
+        if not 0 <= arguments.share < 1:
+            raise ValueError(f"--share must be from 0 to less than 1, received {arguments.share}.")
+        model, images, directory = source.load(arguments, limit_train=None)
+        check_prunable(model)
+        directory = arguments.out_dir or directory / "pruned"
+        directory.mkdir(parents=True, exist_ok=True)
+        before = {
+            "training": occupancy.see(model, images.train[0]),
+            "test": occupancy.see(model, images.test[0]),
+        }
+        kept = kept_channels(before["training"].open, arguments.share)
+        smaller = pruned(model, kept)
+        after = {
+            split: occupancy.see(smaller, getattr(images, split.removesuffix("ing"))[0])
+            for split in before
+        }
+        proof = {
+            "model": model.name,
+            "pruned": smaller.name,
+            "share": arguments.share,
+            "kept": {block: each.places.tolist() for block, each in kept.items()},
+            "sizes": {"before": sizes(model), "after": sizes(smaller)},
+            "agreement": {
+                split: compared(before[split], after[split], kept, labels)
+                for split, labels in (("training", images.train[1]), ("test", images.test[1]))
+            },
+        }
+        weights = directory / config.WEIGHTS_FILE
+        save_weights(smaller, weights, images.name, images.class_names or None)
+        found = occupancy.shares(before["training"].open)
+        occupancy.write(found, directory, f"# {model.name}: all training images\n\n")
+        text = markdown(proof, found, kept)
+        for name, content in (
+            ("prune.json", json.dumps(proof, indent=1) + "\n"),
+            ("prune.md", text),
+        ):
+            files.replace(directory / name, lambda part, text=content: part.write_text(text))
+    print(text)
+    print(f"wrote {weights}; prune.md, prune.json and occupancy.* beside it")
+    return weights
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        description="Removes the channels that a trained SEResNet14 never opens, and the attention "
+        "of blocks whose gates are the same for every training image. convert.py takes what it "
+        "writes, and train.py --weights goes on training it.",
+        allow_abbrev=False,
+    )
+    source.add_arguments(parser)
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="remove channels that are open for less than this share of the training images, too "
+        "(default: 0, those alone that never are)",
+    )
+    parser.add_argument(
+        "--out-dir",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="default: pruned/ in the run directory or beside the weights",
+    )
+    return parser
+
+
+def check_prunable(model):
+    """Raises ValueError for a network whose gates close nothing that could be taken out."""
+    configuration = json.loads(model.configuration)
+    gate = GATE_ACTIVATIONS[configuration["activation"]]
+    for name, fits, allowed in (
+        (
+            "attention",
+            configuration["attention"] not in (None, "spatial", "cbam"),
+            "of channels alone: that of positions sees closed channels, too",
+        ),
+        ("fmb", configuration["fmb"], "True, for without it no gate is closed"),
+        (
+            "activation",
+            gate.closed == 0,
+            "'sigmoid' or 'hard_sigmoid', for gates of -1 and 1 close nothing",
+        ),
+        (
+            "gate_at",
+            configuration["precision"] != "w1a1" or configuration["gate_at"] == "end",
+            "'end' for precision 'w1a1', whose second convolutions need all channels",
+        ),
+    ):
+        if not fits:
+            raise ValueError(f"`{name}` must be {allowed}, received {configuration[name]!r}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """What stays of a block's gated channels.
+
+    Attributes:
+        places: Their numbers among those that there were, ascending.
+        settled: Whether they are open for every training image, so that their gates can go.
+    """
+
+    places: np.ndarray
+    settled: bool
+
+
+def kept_channels(opened, share=0.0):
+    """By block what stays, a `Kept`: of each at least the channel that is open most.
+
+    Args:
+        opened: By block for each training image which channels are open, bool, (N, C).
+        share: Channels that are open for less than this share of the images go; those that never
+            are go in any case.
+    """
+    found = {}
+    for block, each in opened.items():
+        often = each.mean(axis=0)
+        keep = (often > 0) & (often >= share)
+        keep[often.argmax()] = True
+        found[block] = Kept(np.flatnonzero(keep), bool((often[keep] == 1).all()))
+    return found
+
+
+def pruned(model, kept):
+    """The network without the channels that are not kept, its weights those of `model`.
+
+    Args:
+        model: A `SEResNet14` that `check_prunable` lets pass.
+        kept: What `kept_channels` returns.
+
+    Returns:
+        A `SEResNet14` of fewer `inner` channels, or for gates at the end fewer `outer` ones,
+        without the attention of settled blocks.
+    """
+    before = json.loads(model.configuration)
+    blocks = [f"stage{stage}_block{number}" for stage in (1, 2, 3) for number in (1, 2)]
+    channels = [count for count in before["filters"] for _ in (1, 2)]
+    after = dict(before)
+    if before["gate_at"] == "middle":
+        inner = before["inner"] or channels
+        after["inner"] = [
+            len(kept[block].places) if block in kept else count
+            for block, count in zip(blocks, inner, strict=True)
+        ]
+    else:
+        outer = before["outer"] or [list(range(count)) for count in channels]
+        after["outer"] = [
+            [places[at] for at in kept[block].places] if block in kept else places
+            for block, places in zip(blocks, outer, strict=True)
+        ]
+    after["squeezed"] = [_units(model, block, kept) for block in blocks]
+    if not any(after["squeezed"]):
+        after["squeezed"] = after["attention"] = None
+    smaller = SEResNet14(**after, weights=None)
+    for layer in smaller.layers:
+        if layer.weights:
+            _copy(model.get_layer(layer.name), layer, kept, before)
+    return smaller
+
+
+def _units(model, block, kept):
+    """The units between the matrices of a block's attention, 0 where that is gone."""
+    if block not in kept or kept[block].settled:
+        return 0
+    return model.get_layer(f"{block}_se").reduce.units
+
+
+def _copy(layer, smaller, kept, configuration):
+    """Gives a layer of the smaller network what it keeps of the weights of the same layer."""
+    block, part = _split(layer.name)
+    values = {name: weight.numpy() for name, weight in named_weights(layer).items()}
+    if block in kept:
+        places = kept[block].places
+        cut = _CUTS[configuration["gate_at"]] | _CUTS["se"]
+        for name, value in values.items():
+            axis = cut.get(f"{part}/{name}", cut.get(part))
+            if axis is not None:
+                values[name] = np.take(value, places, axis)
+        scaled = PRECISIONS[configuration["precision"]].scaled_kernel_quantizer is not None
+        if part == "se" and "expand/bias" in values and scaled:
+            # the scale of W_0 is C ** -0.5 of the channels that there are: all of the argument
+            # grows, and its sign, by which FMB goes, must stay
+            channels = layer.input_shape[-1]
+            values["expand/bias"] = values["expand/bias"] * math.sqrt(channels / len(places))
+    smaller.set_weights([values[name] for name in named_weights(smaller)])
+
+
+#: Along which axis a layer, or one of its weights, has the gated channels: by where the gates are.
+_CUTS = {
+    "middle": {"1_conv": -1, "1_bn": -1, "2_conv": 2},
+    "end": {"2_conv": -1, "2_bn": -1},
+    "se": {"se/reduce/kernel": 0, "se/expand/kernel": 1, "se/expand/bias": 0},
+}
+
+
+def _split(name):
+    """The block that a layer is of, and what it is called there."""
+    parts = name.split("_", 2)
+    return ("_".join(parts[:2]), parts[2]) if len(parts) == 3 else (name, "")
+
+
+#: By precision, how the file is stored that takes fewest bytes.
+_SMALLEST = {"float32": "float32", "w1": "1bit_half", "w1a1": "1bit"}
+
+
+def sizes(model):
+    """What a network takes: "weights" of its kernels, and "bytes" of LCE's smallest file."""
+    way = _SMALLEST[json.loads(model.configuration)["precision"]]
+    return {
+        "weights": sum(int(np.prod(each.shape)) for each in model.weights if each.shape.rank > 1),
+        "file": f"lce, {way}",
+        "bytes": len(convert.to_tflite(model, weights=way, strip=True).tflite),
+    }
+
+
+def compared(before, after, kept, labels):
+    """How the two networks answer the same images: a dict for json.
+
+    "opened" are the images for which a removed channel would have opened, by their numbers;
+    "other_gates" those for which a kept gate is another; "other_class" and "other" those of another
+    class, and of probabilities that differ by more than `TOLERANCE`.
+    """
+    difference = np.abs(before.probabilities - after.probabilities).max(axis=1)
+    classes, new = (each.probabilities.argmax(axis=1) for each in (before, after))
+    removed = [np.delete(before.open[block], each.places, axis=1) for block, each in kept.items()]
+    gates = [
+        before.open[block][:, each.places] != (True if each.settled else after.open[block])
+        for block, each in kept.items()
+    ]
+    found = {
+        "images": len(difference),
+        "largest_difference": float(difference.max()),
+        "other": np.flatnonzero(difference > TOLERANCE).tolist(),
+        "other_class": np.flatnonzero(classes != new).tolist(),
+        "opened": np.flatnonzero(np.concatenate(removed, axis=1).any(axis=1)).tolist(),
+        "other_gates": np.flatnonzero(np.concatenate(gates, axis=1).any(axis=1)).tolist(),
+    }
+    if labels is not None:
+        found["error"] = [float((each != labels).mean()) for each in (classes, new)]
+    return found
+
+
+def markdown(proof, found, kept):
+    """A report: what was there, what stays, and how the two answer all images."""
+    before, after = proof["sizes"]["before"], proof["sizes"]["after"]
+    rows = [
+        (
+            block,
+            *(found[block][key] for key in ("channels", "always", "sometimes", "never")),
+            len(each.places),
+            "no" if each.settled else "yes",
+        )
+        for block, each in kept.items()
+    ]
+    rows.append(
+        (
+            "all",
+            *(
+                sum(each[key] for each in found.values())
+                for key in ("channels", "always", "sometimes", "never")
+            ),
+            sum(len(each.places) for each in kept.values()),
+            "",
+        )
+    )
+    header = ("block", "channels", "always open", "sometimes", "never", "kept", "gates stay")
+    size_rows = [
+        ("weights of kernels", f"{before['weights']:,}", f"{after['weights']:,}"),
+        (f"bytes of the file ({before['file']})", f"{before['bytes']:,}", f"{after['bytes']:,}"),
+    ]
+    return (
+        f"# {proof['model']}, pruned\n\nIt is now {proof['pruned']}.\n\n"
+        + files.table(header, rows)
+        + "\nOpen: of the training images. "
+        + (
+            f"Removed: what opens for less than {proof['share']:.1%} of them.\n\n"
+            if proof["share"]
+            else "Removed: what never opens.\n\n"
+        )
+        + files.table(("", "before", "after"), size_rows)
+        + "\n"
+        + files.table(
+            ("", "training images", "test images"),
+            [(what, *(tell(each) for each in proof["agreement"].values())) for what, tell in _TOLD],
+        )
+    )
+
+
+def _listed(key):
+    def tell(found):
+        numbers = found[key]
+        if not numbers:
+            return "none"
+        shown = ", ".join(map(str, numbers[:LISTED]))
+        return f"{len(numbers):,}: {shown}{', ...' if len(numbers) > LISTED else ''}"
+
+    return tell
+
+
+def _error(which):
+    return lambda found: f"{found['error'][which]:.2%}" if "error" in found else "-"
+
+
+_TOLD = (
+    ("images", lambda found: f"{found['images']:,}"),
+    ("error before", _error(0)),
+    ("error after", _error(1)),
+    ("largest difference of a probability", lambda found: f"{found['largest_difference']:.2e}"),
+    (f"images beyond {TOLERANCE}", _listed("other")),
+    ("images of another class", _listed("other_class")),
+    ("images for which a removed channel would have opened", _listed("opened")),
+    ("images for which a kept gate is another", _listed("other_gates")),
+)
+
+
+if __name__ == "__main__":
+    main()

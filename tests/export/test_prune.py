@@ -1,0 +1,199 @@
+import json
+
+import numpy as np
+import pytest
+
+from larq_seresnet import SEResNet14, preprocess_input, save_weights
+from larq_seresnet.export import convert, prune
+from larq_seresnet.training import closing, train
+from larq_seresnet.training.study import occupancy
+from larq_seresnet.weights import read
+
+import tensorflow as tf
+
+SMALL = (4, 8, 16)
+NETWORKS = {
+    "middle": {"gate_at": "middle"},
+    "end": {},
+    "w1a1": {"precision": "w1a1"},
+    "float32": {"precision": "float32", "gate_at": "middle"},
+    "int8": {"gate_at": "middle", "ends": "int8"},
+    "paper": {"attention": "se_paper"},
+    "pruned before": {"gate_at": "middle", "inner": (3, 2, 8, 5, 9, 11), "squeezed": (2,) * 6},
+    "pruned before, end": {
+        "outer": ((0, 1, 3), (0, 1, 2, 3), (2, 3, 4), (1, 2, 5, 6, 7), (*range(16),), (0, 1, 15)),
+        "squeezed": (2,) * 6,
+    },
+}
+
+
+@pytest.fixture
+def many():
+    return np.random.default_rng(1).integers(0, 256, (40, 32, 32, 3), np.uint8)
+
+
+def _network(images, settled, **arguments):
+    """One whose gates are settled in some blocks, in others what initial weights make of them."""
+    tf.keras.utils.set_random_seed(0)
+    model = SEResNet14(**{"filters": SMALL, "weights": None, **arguments})
+    for layer in model.layers:
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+            layer.beta.assign(np.random.default_rng(0).normal(0, 0.3, layer.beta.shape))
+    model(preprocess_input(images), training=True)
+    generator = np.random.default_rng(2)
+    for block, layer in closing.modules(model).items():
+        bias = model.get_layer(f"{block}_se").expand.bias
+        if bias is None:
+            continue
+        keep = generator.random(layer.output_shape[-1]) < 0.6
+        keep[0] = True
+        if block in settled:
+            bias.assign(np.where(keep, closing.FOR_GOOD, -closing.FOR_GOOD))
+        else:
+            bias.assign(generator.normal(0, 0.3, bias.shape))
+    return model
+
+
+BLOCKS = [f"stage{stage}_block{number}" for stage in (1, 2, 3) for number in (1, 2)]
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "paper"])
+def test_without_what_is_settled_a_network_computes_the_same(name, many):
+    model = _network(many, BLOCKS, **NETWORKS[name])
+    seen = occupancy.see(model, many)
+    kept = prune.kept_channels(seen.open)
+    smaller = prune.pruned(model, kept)
+    assert all(each.settled for each in kept.values())
+    assert sum(len(each.places) for each in kept.values()) < sum(
+        each.shape[1] for each in seen.open.values()
+    )
+    configuration = json.loads(smaller.configuration)
+    assert configuration["attention"] is None
+    agreement = prune.compared(seen, occupancy.see(smaller, many), kept, None)
+    assert agreement["largest_difference"] < 1e-5
+    assert not agreement["opened"] and not agreement["other_gates"]
+    assert prune.sizes(smaller)["weights"] < prune.sizes(model)["weights"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_not_settled_keeps_its_gates(name, many):
+    """A block with gates that open now and then: as large as they were are the numbers that a kept
+    gate goes by, where no closed channel has a part in them."""
+    model = _network(many, BLOCKS[:2], **NETWORKS[name])
+    for block in BLOCKS[2:] if name != "paper" else ():  # a channel that is closed, and alone so
+        attention = model.get_layer(f"{block}_se")
+        bias = attention.expand.bias.numpy()
+        bias[1] = -closing.FOR_GOOD
+        attention.expand.bias.assign(bias)
+    seen = occupancy.see(model, many)
+    kept = prune.kept_channels(seen.open)
+    smaller = prune.pruned(model, kept)
+    for block, each in kept.items():
+        names = {layer.name for layer in smaller.layers}
+        assert (f"{block}_se" in names) == (not each.settled)
+    assert name == "paper" or 0 < sum(each.settled for each in kept.values()) < 6
+    agreement = prune.compared(seen, occupancy.see(smaller, many), kept, None)
+    assert agreement["images"] == len(many) and not agreement["opened"]
+    converted = convert.to_tflite(
+        smaller, weights="float32" if name == "float32" else "1bit", strip=True
+    )
+    inputs = preprocess_input(many)
+    expected = smaller.predict(inputs, verbose=0)
+    assert np.median(np.abs(converted.predict(inputs) - expected)) < 1e-5
+
+
+def test_a_kept_gate_goes_by_the_sign_it_went_by(many):
+    """The scale of W_0 depends on how many channels there are; the bias grows with it."""
+    model = _network(many, (), gate_at="middle")
+    layer = model.get_layer("stage3_block2_se")
+    places = np.array([0, 3, 4, 9])
+    smaller = prune.pruned(model, {"stage3_block2": prune.Kept(places, settled=False)})
+    there = smaller.get_layer("stage3_block2_se")
+    assert there.reduce.kernel.shape == (4, 16) and there.expand.kernel.shape == (16, 4)
+    maps = np.random.default_rng(0).normal(size=(50, 2, 2, 16)).astype(np.float32)
+    maps[..., np.delete(np.arange(16), places)] = 0.0
+    np.testing.assert_array_equal(
+        layer(maps).numpy()[..., places] >= 0.5, there(maps[..., places]).numpy() >= 0.5
+    )
+
+
+def test_which_channels_stay():
+    opened = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [1, 0, 1, 0], [1, 0, 1, 0]], bool)
+    for share, places in ((0.0, [0, 1, 2]), (0.25, [0, 1, 2]), (0.3, [0, 2]), (0.6, [0])):
+        (kept,) = prune.kept_channels({"block": opened}, share).values()
+        assert kept.places.tolist() == places
+        assert kept.settled == (places == [0])
+    (none,) = prune.kept_channels({"block": np.zeros((4, 3), bool)}).values()
+    assert none.places.tolist() == [0] and not none.settled
+
+
+def test_images_are_named(many):
+    """One image opens a channel that is removed, and is of another class then."""
+    before = occupancy.Seen(np.eye(3, dtype=np.float32), {"b": np.eye(3, dtype=bool)})
+    after = occupancy.Seen(
+        np.eye(3, dtype=np.float32)[[0, 1, 1]], {"b": np.eye(3, dtype=bool)[:, :2]}
+    )
+    found = prune.compared(before, after, {"b": prune.Kept(np.array([0, 1]), False)}, np.arange(3))
+    assert found["opened"] == found["other"] == found["other_class"] == [2]
+    assert found["other_gates"] == []
+    assert found["error"] == [0.0, pytest.approx(1 / 3)]
+
+
+def test_from_a_run_to_a_smaller_file_that_goes_on_training(shared, tmp_path, capsys):
+    flags = (
+        "--dataset digits --limit-train 512 --limit-test 100 --batch-size 32 --filters 8 8 16 "
+        "--gate-at middle --keep 0.5 --epochs 4 --compute-dtype float32 --deterministic"
+    ).split()
+    run_dir = shared("settled", lambda path: train.main([*flags, "--run-dir", str(path)]))
+    weights = prune.main([str(run_dir), "--out-dir", str(tmp_path / "pruned")])
+    assert sorted(path.name for path in weights.parent.iterdir()) == [
+        "occupancy.json", "occupancy.md", "occupancy.png", "occupancy.svg",
+        "prune.json", "prune.md", "weights.h5",
+    ]  # fmt: skip
+    proof = json.loads((weights.parent / "prune.json").read_text())
+    for split, count in (("training", 1437), ("test", 360)):
+        each = proof["agreement"][split]
+        assert each["images"] == count and not each["other"] and not each["opened"]
+        assert each["error"][0] == each["error"][1]
+    sizes = proof["sizes"]
+    assert sizes["after"]["weights"] < 0.65 * sizes["before"]["weights"]
+    assert sizes["after"]["bytes"] < sizes["before"]["bytes"]
+    configuration = read(weights).configuration
+    assert configuration["attention"] is None and max(configuration["inner"]) <= 16
+    assert "| all | 64 |" in (weights.parent / "prune.md").read_text()
+    convert.main([str(weights), "--strip"])
+    assert (weights.parent / "lce_1bit.tflite").stat().st_size < sizes["before"]["bytes"] + 3000
+    flags = "--dataset digits --limit-train 128 --limit-test 50 --epochs 1".split()
+    flags += ["--weights", str(weights), "--run-dir", str(tmp_path / "on")]
+    onwards = train.main(flags)
+    assert read(onwards / "weights.h5").configuration == configuration
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"activation": "tanh"}, "`activation` must be 'sigmoid' or .* gates of -1 and 1 close"),
+        ({"fmb": False}, "`fmb` must be True, for without it no gate is closed, received False"),
+        ({"attention": None}, "`attention` must be of channels alone: .* received None"),
+        ({"attention": "cbam"}, "`attention` must be of channels alone: .* received 'cbam'"),
+        (
+            {"precision": "w1a1", "gate_at": "middle"},
+            "`gate_at` must be 'end' for precision 'w1a1', .* received 'middle'",
+        ),
+    ],
+)
+def test_what_cannot_be_pruned_is_refused(arguments, message, small_model):
+    with pytest.raises(ValueError, match=message):
+        prune.check_prunable(small_model(**arguments))
+
+
+@pytest.mark.parametrize("share", ["-0.1", "1", "nan"])
+def test_bad_shares_are_refused(share, small_model, tmp_path, capsys):
+    save_weights(small_model(), tmp_path / "own.npz", "digits", packed=True)
+    with pytest.raises(SystemExit) as stop:
+        prune.main([str(tmp_path / "own.npz"), "--share", share])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--share must be from 0 to less than 1, received" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["own.npz"]

@@ -1,0 +1,158 @@
+"""Gates with a reason to close: whole channels, as many as a share of the weights allows."""
+
+import itertools
+import math
+
+import numpy as np
+
+from larq_seresnet.layers import FMB
+from larq_seresnet.preprocessing import preprocess_input
+
+import tensorflow as tf
+
+#: The term beside the loss of the labels, which is 2.3 at the beginning.
+WEIGHT = 3.0
+#: So that the slope of the root is finite where a channel is closed.
+SOFTENED = 1e-3
+#: A bias of an attention value that no input can outweigh.
+FOR_GOOD = 1000.0
+#: Training images by which channels are chosen, and how many at once.
+IMAGES, BATCH_SIZE = 4_000, 250
+
+
+class Closing(tf.keras.callbacks.Callback):
+    r"""In the first half of a training FMB's gates learn to close whole channels; then they settle.
+
+    Channel c costs the :math:`b_c` weights that go with it, and is open for the share
+    :math:`q_c` of a batch. To the loss comes
+
+    .. math:: \lambda \sum_c b_c \sqrt{q_c + \epsilon} \Big/ \sum_c b_c
+
+    wherever this sum, without :math:`\lambda`, is above a wanted share, which falls linearly from
+    1 to `keep`. The root makes it cheaper to close one channel for all images than two channels for
+    half of them.
+
+    When half of the epochs are done, the channels that are open for most images are kept, as many
+    as `keep` allows, at least one a module. Their gates are set open and all others closed, for
+    every image: the biases of the attention become +-1000. The rest of the training is that of the
+    pruned network, which `export/prune.py` takes out of it.
+
+    Args:
+        model: With attention "se", and FMB that closes. Before it is first trained.
+        settings: The `Config` of the run.
+        images: The `data.ImageSet` that is trained on.
+        steps: Of an epoch.
+    """
+
+    def __init__(self, model, settings, images, steps):
+        super().__init__()
+        self.settings = settings
+        self.images = images.train[0]
+        self.epoch_of_settling = math.ceil(settings.epochs / 2)
+        self.steps = steps * self.epoch_of_settling
+        self.modules = modules(model)
+        self.costs = [
+            np.full(layer.output_shape[-1], cost_of_channel(model, block, settings.gate_at))
+            for block, layer in self.modules.items()
+        ]
+        self.wanted = tf.Variable(1.0, trainable=False)
+        self.active = tf.Variable(0.0, trainable=False)
+        self.kept = [tf.Variable(0.0, trainable=False) for _ in self.modules]
+        if settings.keep_by == "gates":
+            whole = sum(map(np.sum, self.costs))
+            for kept, costs, layer in zip(
+                self.kept, self.costs, self.modules.values(), strict=True
+            ):
+                layer.activity_regularizer = self._term(kept, costs / whole)
+
+    def _term(self, kept, shares):
+        """What one module adds to the loss; `kept` is set to its part of the sum."""
+        shares = tf.constant(shares, tf.float32)
+
+        def term(gates):
+            opened = tf.reduce_mean(gates, axis=[0, 1, 2])
+            part = tf.reduce_sum(shares * tf.sqrt(opened + SOFTENED))
+            above = tf.cast(tf.add_n(list(map(tf.identity, self.kept))) > self.wanted, tf.float32)
+            kept.assign(part)
+            batch = tf.cast(tf.shape(gates)[0], tf.float32)  # Keras divides by it
+            return WEIGHT * self.active * above * part * batch
+
+        return term
+
+    def on_epoch_begin(self, epoch, logs=None):
+        for kept in self.kept:  # a resumed run has seen no batch
+            kept.assign(0.0)
+        if epoch == self.epoch_of_settling:
+            self._settle()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        done = int(self.model.optimizer.iterations) / self.steps
+        self.active.assign(float(done < 1))
+        self.wanted.assign(1 - (1 - self.settings.keep) * min(done, 1))
+
+    def on_test_begin(self, logs=None):
+        self.active.assign(0.0)
+
+    def _settle(self):
+        chosen = self._chosen()
+        for block, keep in zip(self.modules, chosen, strict=True):
+            bias = self.model.get_layer(f"{block}_se").expand.bias
+            bias.assign(np.where(keep, FOR_GOOD, -FOR_GOOD))
+        kept = " ".join(f"{keep.sum()}/{keep.size}" for keep in chosen)
+        print(f"gates settled, kept channels: {kept}", flush=True)
+
+    def _chosen(self):
+        """Which channels of each module are kept: bool, (C,) each."""
+        costs = np.concatenate(self.costs)
+        starts = np.cumsum([0, *map(len, self.costs)])
+        if self.settings.keep_by == "random":
+            ranks = np.random.default_rng(self.settings.seed).permutation(costs.size).astype(float)
+        else:
+            opened, attention = self._opened()
+            order = np.lexsort((attention, opened))
+            ranks = np.empty(costs.size)
+            ranks[order] = np.arange(costs.size)
+        for first, last in itertools.pairwise(starts):
+            ranks[first + np.argmax(ranks[first:last])] = np.inf
+        order = np.argsort(-ranks, kind="stable")
+        keep = np.zeros(costs.size, bool)
+        keep[order] = np.cumsum(costs[order]) <= self.settings.keep * costs.sum()
+        keep[np.isinf(ranks)] = True
+        return np.split(keep, starts[1:-1])
+
+    def _opened(self):
+        """The share of training images for which each channel is open, and its mean attention.
+
+        Of the network as it is trained at this moment, with the statistics of each batch.
+        """
+        names = [f"{block}_{end}" for end in ("fmb", "se") for block in self.modules]
+        probe = tf.keras.Model(
+            self.model.input, [self.model.get_layer(name).output for name in names]
+        )
+
+        @tf.function(reduce_retracing=True)
+        def means_of_batch(inputs):
+            return [tf.reduce_mean(each, axis=[0, 1, 2]) for each in probe(inputs, training=True)]
+
+        count = min(IMAGES, len(self.images))
+        chosen = np.random.default_rng(self.settings.seed).permutation(len(self.images))[:count]
+        batches = np.array_split(np.sort(chosen), -(-count // BATCH_SIZE))
+        found = [means_of_batch(preprocess_input(self.images[batch])) for batch in batches]
+        means = [np.mean(each, axis=0) for each in zip(*found, strict=True)]
+        half = len(self.modules)
+        return np.concatenate(means[:half]), np.concatenate(means[half:])
+
+
+def modules(model):
+    """By block, the FMB layers of a network whose gates are those of channels."""
+    return {
+        layer.name.removesuffix("_fmb"): layer for layer in model.layers if isinstance(layer, FMB)
+    }
+
+
+def cost_of_channel(model, block, gate_at):
+    """How many weights of convolutions go with one gated channel of a block."""
+    first, second = (model.get_layer(f"{block}_{i}_conv").kernel.shape for i in (1, 2))
+    if gate_at == "end":
+        return second[:-1].num_elements()
+    return first[:-1].num_elements() + second.num_elements() // second[2]
