@@ -33,32 +33,11 @@ def main(argv=None):
         check_prunable(model)
         directory = arguments.out_dir or directory / "pruned"
         directory.mkdir(parents=True, exist_ok=True)
-        before = {
-            "training": occupancy.see(model, images.train[0]),
-            "test": occupancy.see(model, images.test[0]),
-        }
-        kept = kept_channels(before["training"].open, arguments.share)
-        smaller = pruned(model, kept)
-        after = {
-            split: occupancy.see(smaller, getattr(images, split.removesuffix("ing"))[0])
-            for split in before
-        }
-        proof = {
-            "model": model.name,
-            "pruned": smaller.name,
-            "share": arguments.share,
-            "kept": {block: each.places.tolist() for block, each in kept.items()},
-            "sizes": {"before": sizes(model), "after": sizes(smaller)},
-            "agreement": {
-                split: compared(before[split], after[split], kept, labels)
-                for split, labels in (("training", images.train[1]), ("test", images.test[1]))
-            },
-        }
+        smaller, proof = proved(model, images, arguments.share)
         weights = directory / config.WEIGHTS_FILE
         save_weights(smaller, weights, images.name, images.class_names or None)
-        found = occupancy.shares(before["training"].open)
-        occupancy.write(found, directory, f"# {model.name}: all training images\n\n")
-        text = markdown(proof, found, kept)
+        occupancy.write(proof["occupancy"], directory, f"# {model.name}: all training images\n\n")
+        text = markdown(proof)
         for name, content in (
             ("prune.json", json.dumps(proof, indent=1) + "\n"),
             ("prune.md", text),
@@ -67,6 +46,38 @@ def main(argv=None):
     print(text)
     print(f"wrote {weights}; prune.md, prune.json and occupancy.* beside it")
     return weights
+
+
+def proved(model, images, share=0.0):
+    """Prunes a network, and shows it and what is left all images.
+
+    Args:
+        model: A `SEResNet14` that `check_prunable` lets pass.
+        images: A `data.ImageSet`.
+        share: See `kept_channels`.
+
+    Returns:
+        The smaller network, and a dict for json: names, by block the channels that are "kept", the
+        blocks whose gates are "settled", "sizes", "occupancy" and "agreement".
+    """
+    splits = {"training": images.train, "test": images.test}
+    before = {split: occupancy.see(model, each[0]) for split, each in splits.items()}
+    kept = kept_channels(before["training"].open, share)
+    smaller = pruned(model, kept)
+    proof = {
+        "model": model.name,
+        "pruned": smaller.name,
+        "share": share,
+        "kept": {block: each.places.tolist() for block, each in kept.items()},
+        "settled": [block for block, each in kept.items() if each.settled],
+        "sizes": {"before": sizes(model), "after": sizes(smaller)},
+        "occupancy": occupancy.shares(before["training"].open),
+        "agreement": {
+            split: compared(before[split], occupancy.see(smaller, shown), kept, labels)
+            for split, (shown, labels) in splits.items()
+        },
+    }
+    return smaller, proof
 
 
 def _parser():
@@ -269,29 +280,22 @@ def compared(before, after, kept, labels):
     return found
 
 
-def markdown(proof, found, kept):
+def markdown(proof):
     """A report: what was there, what stays, and how the two answer all images."""
     before, after = proof["sizes"]["before"], proof["sizes"]["after"]
+    keys = ("channels", "always", "sometimes", "never")
+    found, kept = proof["occupancy"], proof["kept"]
     rows = [
         (
             block,
-            *(found[block][key] for key in ("channels", "always", "sometimes", "never")),
-            len(each.places),
-            "no" if each.settled else "yes",
+            *(each[key] for key in keys),
+            len(kept[block]),
+            "no" if block in proof["settled"] else "yes",
         )
-        for block, each in kept.items()
+        for block, each in found.items()
     ]
-    rows.append(
-        (
-            "all",
-            *(
-                sum(each[key] for each in found.values())
-                for key in ("channels", "always", "sometimes", "never")
-            ),
-            sum(len(each.places) for each in kept.values()),
-            "",
-        )
-    )
+    counts = [sum(each[key] for each in found.values()) for key in keys]
+    rows.append(("all", *counts, sum(map(len, kept.values())), ""))
     header = ("block", "channels", "always open", "sometimes", "never", "kept", "gates stay")
     size_rows = [
         ("weights of kernels", f"{before['weights']:,}", f"{after['weights']:,}"),

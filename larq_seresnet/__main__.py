@@ -11,7 +11,7 @@ COMMANDS = {
     "prune": ("export.prune", "export", "take out the channels that gates never open"),
     "verify": ("export.verify", "export", "check any such .tflite against Keras weights"),
     "benchmark": ("export.benchmark", "export", "bytes, memory, latency of every way to store it"),
-    "reproduce": ("training.reproduce", "train", "train and report on the grids of a study"),
+    "reproduce": ("training.reproduce", "export", "train and report on the grids of a study"),
 }
 
 

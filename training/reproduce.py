@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from larq_seresnet.training.study import ablation, frontier, goals, paper, runs, spatial
+from larq_seresnet.training.study import ablation, frontier, goals, paper, pruning, runs, spatial
 
 RESULTS, RUNS = pathlib.Path("results"), pathlib.Path("runs")
 
@@ -100,6 +100,12 @@ PROFILES = {
         results=RESULTS / "goals",
         folder=RUNS / "goals",
     ),
+    "pruning": Profile(
+        pruning.runs(),
+        pruning.write_report,
+        results=RESULTS / "pruning",
+        folder=RUNS / "pruning",
+    ),
     "spatial": Profile(
         spatial.runs(),
         spatial.write_report,
@@ -117,7 +123,7 @@ def _parser():
         default="short",
         help="tuning, smoke, short, full: how much of the paper's grid; ablation: the steps to "
         "recipe fast; frontier: shapes of one size; goals: what it reaches; spatial: gates of "
-        "positions (default: short)",
+        "positions; pruning: gates that close, and networks of as many bytes (default: short)",
     )
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms")
     parser.add_argument(

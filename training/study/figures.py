@@ -103,6 +103,26 @@ def draw_frontier(points, path):
     _save(figure, path)
 
 
+def draw_bytes(points, path):
+    """Draws error against the bytes of a file.
+
+    Args:
+        points: By label, bytes and the errors of the seeds.
+        path: Where to, without ending: written as .png and .svg.
+    """
+    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    axes = figure.add_subplot()
+    for (label, (size, errors)), colour, marker in zip(
+        points.items(), cycle(COLOURS), cycle("os^vDPX*"), strict=False
+    ):
+        axes.plot([size / 1000] * len(errors), 100 * errors, ".", color=colour, ms=4, alpha=0.5)
+        axes.plot(size / 1000, 100 * errors.mean(), marker, color=colour, ms=7, label=label)
+    axes.set(xlabel="bytes of the file, kB", ylabel="test error, %", xscale="log")
+    axes.grid(alpha=0.3, which="both")
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    _save(figure, path)
+
+
 def draw_gate_values(values, gates, title, path):
     """Draws the attention values of each channel of a module, and their gates, for many images.
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from larq_seresnet import SEResNet14, files
-from larq_seresnet.export import anatomy, convert, flatbuffer
+from larq_seresnet.export import anatomy, convert, flatbuffer, prune
 from larq_seresnet.training import data
 from larq_seresnet.training.study import document, figures
 from larq_seresnet.training.study.ablation import HELD_OUT
@@ -45,7 +45,7 @@ class Cost:
 
     Attributes:
         bits: Weights of kernels.
-        file: Bytes of LCE's file in its smallest form, "1bit_half", without names.
+        file: Bytes of LCE's file in its smallest form, for `w1` "1bit_half", without names.
         macs: Multiply-accumulates of one image.
         memory: Bytes of activations that live at once in LiteRT at most, filters not unpacked.
     """
@@ -69,9 +69,10 @@ def cost(arguments):
             weight.assign(generator.uniform(0.5, 1.5, weight.shape))
     plain = convert.convert(model, "litert")
     content = flatbuffer.read(plain)
+    sizes = prune.sizes(model)
     return Cost(
-        bits=sum(int(np.prod(each.shape)) for each in model.weights if each.shape.rank > 1),
-        file=len(convert.to_tflite(model, weights="1bit_half", strip=True).tflite),
+        bits=sizes["weights"],
+        file=sizes["bytes"],
         macs=sum(anatomy.macs(content).values()),
         memory=anatomy.peak_activations(content),
     )
@@ -89,7 +90,7 @@ def runs():
 def write_report(results):
     """Draws README.md and frontier.png of a folder from the logs it holds."""
     grid = Grid(results / "logs", arms_of(runs()))
-    costs = _costs(results / "costs.json")
+    costs = costs_of(SHAPES, results / "costs.json")
     found = {name: grid.at(BUDGET, budget_arm(name, BUDGET))[0] for name in SHAPES}
     rows = [
         (
@@ -122,14 +123,19 @@ def write_report(results):
     figures.draw_frontier(drawn, results / "frontier")
 
 
-def _costs(path):
-    """The costs of all shapes, kept beside the report: to convert takes longer than to draw."""
+def costs_of(shapes, path):
+    """The costs of all shapes, kept beside the report: to convert takes longer than to draw.
+
+    Args:
+        shapes: By name the arguments of `SEResNet14`.
+        path: Of the file that keeps them.
+    """
     kept = json.loads(path.read_text()) if path.exists() else {}
-    wanted = {name: json.dumps(arguments) for name, arguments in SHAPES.items()}
-    for name, arguments in SHAPES.items():
+    wanted = {name: json.dumps(arguments) for name, arguments in shapes.items()}
+    for name, arguments in shapes.items():
         if kept.get(name, {}).get("arguments") != wanted[name]:
             kept[name] = {"arguments": wanted[name], **vars(cost(arguments))}
-    kept = {name: kept[name] for name in SHAPES}
+    kept = {name: kept[name] for name in shapes}
     text = json.dumps(kept, indent=1) + "\n"
     files.replace(path, lambda part: part.write_text(text))
     return {

@@ -6,8 +6,10 @@ import pathlib
 import numpy as np
 
 from larq_seresnet import SEResNet14, files, preprocess_input
+from larq_seresnet.export import prune
 from larq_seresnet.layers import GATE_ACTIVATIONS, SpatialAttention
 from larq_seresnet.training import callbacks, config, data, train
+from larq_seresnet.training.study import occupancy
 
 import tensorflow as tf
 
@@ -36,14 +38,16 @@ def measure(run_dir):
         the root mean square of the loss's gradient in every kernel, on 256 training images. "open":
         for each block of the trained network the share of "channels" and of "positions" that are
         open, and of "both" at once, on 256 test images; and of the network's
-        multiply-accumulates the share that its last convolution takes, "work".
+        multiply-accumulates the share that its last convolution takes, "work". "occupancy": what
+        `occupancy.shares` says of all training images, where there are gates of channels. "pruned":
+        what `prune.proved` says, where gates were asked to close.
     """
     run_dir = pathlib.Path(run_dir)
     settings, facts = config.load(run_dir)
     images = _images(settings)
     arguments = {"num_classes": len(facts["class_names"]), **settings.model_arguments()}
     trained = SEResNet14(**arguments, weights=run_dir / config.WEIGHTS_FILE)
-    return {
+    return _of_all_images(trained, settings) | {
         "gates": _gates(run_dir, settings),
         "gradients": _gradients(arguments, settings.seed, trained, images.train),
         "open": _open(trained, settings.activation, preprocess_input(images.test[0])),
@@ -55,6 +59,16 @@ def _images(settings):
     return data.load(
         settings.dataset, settings.data_dir, settings.input_shape[:2], count, limit_test=count
     )
+
+
+def _of_all_images(trained, settings):
+    if settings.attention in (None, "spatial"):
+        return {}
+    images = occupancy.images_of(settings)
+    if settings.keep == 1:
+        return {"occupancy": occupancy.shares(occupancy.see(trained, images.train[0]).open)}
+    proof = prune.proved(trained, images)[1]
+    return {"occupancy": proof.pop("occupancy"), "pruned": proof}
 
 
 def first_gates(run_dir):

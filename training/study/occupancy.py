@@ -112,20 +112,24 @@ def main(argv=None):
 def of_run(run_dir):
     """What `shares` says of a finished run and all its training images; {} without such gates."""
     settings, facts = config.load(run_dir)
-    images = data.load(
-        settings.dataset,
-        settings.data_dir,
-        settings.input_shape[:2],
-        settings.limit_train,
-        limit_test=1,
-        held_out=settings.held_out,
-    )
     model = SEResNet14(
         num_classes=len(facts["class_names"]),
         weights=run_dir / config.WEIGHTS_FILE,
         **settings.model_arguments(),
     )
-    return shares(see(model, images.train[0]).open)
+    return shares(see(model, images_of(settings).train[0]).open)
+
+
+def images_of(settings):
+    """The images of a run, as it was trained and tested on them."""
+    return data.load(
+        settings.dataset,
+        settings.data_dir,
+        settings.input_shape[:2],
+        settings.limit_train,
+        settings.limit_test,
+        settings.held_out,
+    )
 
 
 def write(found, folder, heading):

@@ -1,0 +1,94 @@
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from larq_seresnet import SEResNet14
+from larq_seresnet.training import closing
+from larq_seresnet.training.config import FLAG_GROUPS
+from larq_seresnet.training.study import frontier, pruning
+
+RESULTS = pathlib.Path(__file__).parents[3] / "results" / "pruning" / "logs"
+
+
+def _run(name):
+    return next(run for run in pruning.runs() if run.name == name)
+
+
+def _cost(arguments):
+    """The weights of the branches, and what `keep` leaves of them."""
+    keep = arguments.get("keep", 1.0)
+    shape = {name: value for name, value in arguments.items() if name in FLAG_GROUPS["model"]}
+    model = SEResNet14(weights=None, **shape)
+    kernels = [
+        layer.kernel.shape.num_elements()
+        for layer in model.layers
+        if layer.name.endswith(("_1_conv", "_2_conv"))
+    ]
+    assert len(kernels) == 12
+    return sum(kernels), keep * sum(kernels)
+
+
+@pytest.mark.parametrize("size", ["", "_20kb", "_70kb"])
+def test_what_is_compared_is_of_one_size(size):
+    whole, kept = _cost(pruning.ARMS[f"closed{size}"])
+    by_hand, _ = _cost(pruning.ARMS[f"by_hand{size}"])
+    assert by_hand * 0.99 < kept <= by_hand
+    assert whole > 2.2 * by_hand
+    assert _cost(pruning.ARMS["random"]) == _cost(pruning.ARMS["closed"])
+
+
+def test_seeds_come_in_pairs_and_the_first_ones_first():
+    names = [run.name for run in pruning.runs()]
+    assert len(set(names)) == len(names)
+    assert names[:2] == ["closed_budget25_seed0", "by_hand_budget25_seed0"]
+    assert {"closed_budget25_seed2", "random_budget25_seed2", "by_hand_budget25_seed2"} <= {*names}
+    assert names.index("closed_budget25_seed1") > names.index("whole_budget25_seed0")
+
+
+def test_what_was_found_is_what_the_log_says():
+    path = RESULTS / "closed_budget25_seed0.measures.json"
+    if pruning.FOUND is None and not path.exists():
+        pytest.skip("seed 0 has not run yet")
+    kept = json.loads(path.read_text())["pruned"]["kept"]
+    assert pruning.FOUND == tuple(map(len, kept.values()))
+    model = SEResNet14(weights=None, **pruning.ARMS["found"])
+    assert [model.get_layer(f"{block}_1_conv").filters for block in kept] == [*pruning.FOUND]
+    gated = SEResNet14(weights=None, **pruning.ARMS["found_gated"])
+    assert closing.modules(gated).keys() == kept.keys()
+
+
+def test_goals_are_told_from_the_logs(tmp_path, write_log, monkeypatch):
+    """By hand: 0.2, 0.3 and 0.4 points better in pairs, half removed, 101 times smaller."""
+    cost = frontier.Cost(bits=1, file=2_525_000, macs=1, memory=1)
+    asked = []
+    monkeypatch.setattr(frontier, "cost", lambda arguments: asked.append(arguments) or cost)
+    logs = tmp_path / "logs"
+    for seed, gain in enumerate((0.002, 0.003, 0.004)):
+        write_log(logs, _run(f"by_hand_budget25_seed{seed}"), 25, 0.12)
+        write_log(logs, _run(f"closed_budget25_seed{seed}"), 25, 0.12 - gain)
+    write_log(logs, _run("whole_budget25_seed0"), 25, 0.105)
+    write_log(logs, _run("float32_budget25_seed0"), 25, 0.07)
+    write_log(logs, _run("hundredth_budget25_seed0"), 25, 0.11)
+    measured = {
+        "gates": {},
+        "occupancy": {"b": {"channels": 4, "always": 2, "sometimes": 0, "never": 2, "open": 0.5}},
+        "pruned": {"kept": {"b": [0, 3]}, "sizes": {"after": {"bytes": 25_000}}},
+    }
+    for arm in ("closed", "hundredth"):
+        (logs / f"{arm}_budget25_seed0.measures.json").write_text(json.dumps(measured))
+    pruning.write_report(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    for row in (
+        "| wide, closed by gates, pruned | 48-72-72 | 2 | 25,000 | 11.70% (11.8%, 11.7%, 11.6%) |",
+        "| widths by hand, no gates | 32-48-48 | all | 2,525,000 | 12.00% (12.0%, 12.0%, 12.0%) |",
+        "| 50.0% removed, +1.3 (n = 1) | **missed** |",
+        "| 101 times, +4.0 (n = 1) | **missed** |",
+        "t [-0.5, -0.1] (n = 3) | **reached** |",
+        "| Do gates choose better than chance? |",
+    ):
+        assert row in text
+    assert not any("keep" in arguments for arguments in asked)
+    assert (tmp_path / "pruning.png").read_bytes().startswith(b"\x89PNG")
+    assert np.isclose(pruning.KEEP, 1.5**-2, atol=1e-3)

@@ -1,0 +1,241 @@
+"""Does it pay? Networks whose gates closed channels, and others of as many bytes."""
+
+from typing import Any
+
+import numpy as np
+
+from larq_seresnet import files
+from larq_seresnet.training import data
+from larq_seresnet.training.config import FLAG_GROUPS
+from larq_seresnet.training.study import document, figures, frontier
+from larq_seresnet.training.study.grid import Grid, difference, each_seed, percent, points
+from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_errors, budget_run
+
+BUDGET = 25
+#: What gates may close of a network half as wide again, for the bytes of the one it is half as wide
+#: again as: 1.5 ** -2.
+KEEP = 0.4444
+#: Inner channels of the six blocks that seed 0 of "closed" kept; None as long as it has not run.
+FOUND: tuple[int, ...] | None = None
+
+_ENDS: dict[str, Any] = {"ends": "int8", "reduction_ratio": 4}
+_GATED = {"gate_at": "middle"}
+_CLOSED = _GATED | {"keep": KEEP}
+_BY_HAND = {"attention": None, "ends": "int8"}
+_WIDE = {"filters": (48, 72, 72)}
+_HE = {"filters": (32, 64, 128)}
+#: By name, the arguments in which an arm differs from the defaults: `w1`, sigmoid + FMB.
+ARMS: dict[str, dict[str, Any]] = {
+    "closed": _ENDS | _WIDE | _CLOSED,
+    "by_hand": _BY_HAND | {"filters": (32, 48, 48)},
+    "random": _ENDS | _WIDE | _CLOSED | {"keep_by": "random"},
+    "whole": _ENDS | _WIDE | _GATED,
+    "closed_20kb": _ENDS | _CLOSED | {"filters": (24, 48, 48)},
+    "by_hand_20kb": _BY_HAND | {"filters": (16, 32, 32)},
+    "closed_70kb": _ENDS | _CLOSED | {"filters": (48, 96, 120)},
+    "by_hand_70kb": _BY_HAND | {"filters": (32, 64, 80)},
+    "float32": {"precision": "float32", "attention": None} | _HE,
+    "hundredth": _ENDS | _HE | _CLOSED | {"keep": 0.18},
+}
+if FOUND:
+    ARMS |= {
+        "found": _BY_HAND | _WIDE | {"inner": FOUND},
+        "found_gated": {
+            "ends": "int8",
+            "inner": FOUND,
+            "squeezed": tuple(-(-n // 4) for n in FOUND),
+        }
+        | _WIDE
+        | _GATED,
+    }
+LABELS = {
+    "closed": "wide, closed by gates, pruned",
+    "found": "what was found, from scratch, no gates",
+    "found_gated": "what was found, from scratch, gates",
+    "by_hand": "widths by hand, no gates",
+    "random": "wide, as many weights removed at random",
+    "whole": "wide, nothing removed",
+    "closed_20kb": "20 kB: closed by gates, pruned",
+    "by_hand_20kb": "20 kB: widths by hand",
+    "closed_70kb": "70 kB: closed by gates, pruned",
+    "by_hand_70kb": "70 kB: widths by hand",
+    "float32": "(32, 64, 128), float32",
+    "hundredth": "the same, 1 bit, closed by gates, pruned",
+}
+#: Arms and how many seeds, in the order of training.
+PLAN = (
+    (("closed", "by_hand"), 1),
+    (("whole", "random", "found", "found_gated"), 1),
+    (("closed", "by_hand", "random", "found", "found_gated"), 3),
+    (("float32", "hundredth", "closed_20kb", "by_hand_20kb", "closed_70kb", "by_hand_70kb"), 1),
+)
+#: Pairs of which the first is compared with the second, and what that tells.
+COMPARED = (
+    ("closed", "by_hand", "Do gates, pruned away, find a better network than a hand does?"),
+    ("found", "by_hand", "Are the widths that they found better than those of a hand?"),
+    ("closed", "found", "Is it the widths, or the training of a wide network?"),
+    ("closed", "random", "Do gates choose better than chance?"),
+    ("found_gated", "found", "Do gates help once they have chosen?"),
+    ("closed", "whole", "What does it cost to remove the others?"),
+    ("hundredth", "float32", "And a file a hundredth of the float32 network's?"),
+)
+
+
+def runs():
+    """The runs of `PLAN`, each once."""
+    planned = {
+        (arm, seed): budget_run(arm, ARMS[arm], BUDGET, seed)
+        for names, seeds in PLAN
+        for seed in range(seeds)
+        for arm in names
+        if arm in ARMS
+    }
+    return list(planned.values())
+
+
+def write_report(results):
+    """Draws README.md, pruning.png and occupancy.png of a folder from the logs it holds."""
+    grid = Grid(results / "logs", arms_of(runs()))
+    sizes = _bytes(grid, results)
+    errors = {arm: budget_errors(grid, arm, BUDGET) for arm in LABELS if arm in ARMS}
+    text = (
+        "# Do gates pay?\n\n"
+        "`python training/reproduce.py --profile pruning`: test error after the last of "
+        f"{BUDGET} epochs of recipe `fast`. {data.describe(*grid.data())} `w1`, 8-bit ends; gates "
+        "(sigmoid, FMB, r = 4) stand between the two convolutions of a block. Closed: `--keep`, "
+        "by a term in the loss until half of the epochs are done, then without gates; random: "
+        "likewise, but which weights go is drawn. Bytes: LCE, `1bit_half`, of the pruned "
+        "network.\n\n"
+        + files.table(
+            ("", "filters", "kept channels", "bytes", "test error"),
+            [
+                (
+                    LABELS[arm],
+                    "-".join(map(str, ARMS[arm].get("filters", ()))),
+                    _kept(grid, arm),
+                    f"{sizes[arm]:,}" if arm in sizes else "-",
+                    each_seed(found),
+                )
+                for arm, found in errors.items()
+            ],
+        )
+        + "\nMean error, and in brackets that of each seed.\n\n"
+        + files.table(
+            ("", "", "difference, points"),
+            [
+                (
+                    what,
+                    f"{LABELS[arm]}, less {LABELS[other]}",
+                    _difference(grid, arm, other).text(points, student=True),
+                )
+                for arm, other, what in COMPARED
+                if arm in ARMS and other in ARMS
+            ],
+        )
+        + "\nBelow 0 the first is better; in brackets 95 % by paired bootstrap, t: 95 % by "
+        "Student's t, where there are three seeds or more.\n\n"
+        + _goals(grid, sizes)
+        + _occupancy(grid, results)
+        + f"\n![error against bytes](pruning.png)\n\nFrom {grid.provenance()}\n"
+    )
+    document.write(results / "README.md", text)
+    drawn = {LABELS[arm]: (sizes[arm], found) for arm, found in errors.items() if found.size}
+    figures.draw_bytes(drawn, results / "pruning")
+
+
+def _difference(grid, arm, other):
+    return difference(grid, budget_arm(arm, BUDGET), budget_arm(other, BUDGET), BUDGET)
+
+
+def _pruned(grid, arm):
+    """What pruning the runs of an arm said, by seed."""
+    measures = grid.measures[budget_arm(arm, BUDGET)]
+    return [each["pruned"] for each in measures.values() if "pruned" in each]
+
+
+def _kept(grid, arm):
+    found = _pruned(grid, arm)
+    if not found:
+        return " ".join(map(str, ARMS[arm].get("inner", ()))) or "all"
+    return "; ".join(
+        " ".join(str(len(places)) for places in each["kept"].values()) for each in found
+    )
+
+
+def _bytes(grid, results):
+    """The bytes of each arm's file: of its pruned networks their mean, of others by their shape."""
+    shapes = {
+        arm: {name: value for name, value in ARMS[arm].items() if name in FLAG_GROUPS["model"]}
+        for arm in ARMS
+        if "keep" not in ARMS[arm]
+    }
+    costs = frontier.costs_of(shapes, results / "costs.json")
+    closed = {
+        arm: round(np.mean([each["sizes"]["after"]["bytes"] for each in found]))
+        for arm in ARMS
+        if (found := _pruned(grid, arm))
+    }
+    return {arm: cost.file for arm, cost in costs.items()} | closed
+
+
+def _goals(grid, sizes):
+    """The three goals that were set before the runs, and what became of them."""
+    rows = []
+    kept = [
+        (len(places), measured["occupancy"][block]["channels"])
+        for measured in grid.measures[budget_arm("closed", BUDGET)].values()
+        for block, places in measured.get("pruned", {"kept": {}})["kept"].items()
+    ]
+    if kept:
+        removed = 1 - sum(part for part, _ in kept) / sum(whole for _, whole in kept)
+        cost = _difference(grid, "closed", "whole")
+        rows.append(
+            (
+                "half of the gated channels removed at 1 point or less",
+                f"{percent(removed)} removed, {cost.text(points)}",
+                _verdict(cost, removed >= 0.5 and cost.value <= 0.01),
+            )
+        )
+    cost = _difference(grid, "hundredth", "float32")
+    if "hundredth" in sizes:
+        ratio = sizes["float32"] / sizes["hundredth"]
+        rows.append(
+            (
+                "a file 100 times smaller than the float32 network's at 3 points or less",
+                f"{ratio:.0f} times, {cost.text(points)}",
+                _verdict(cost, ratio >= 100 and cost.value <= 0.03),
+            )
+        )
+    for arm in ("closed", "found"):
+        if arm in ARMS:
+            gain = _difference(grid, arm, "by_hand")
+            rows.append(
+                (
+                    f"{LABELS[arm]}: better than widths by hand, the whole 95 % interval (t)",
+                    gain.text(points, student=True),
+                    _verdict(gain, gain.student[1] < 0, seeds=3),
+                )
+            )
+    return files.table(("goal", "measured", ""), rows) + "\n"
+
+
+def _verdict(found, reached, seeds=1):
+    if not found.seeds:
+        return "not run"
+    if found.seeds < seeds:
+        return "cannot be told"
+    return "**reached**" if reached else "**missed**"
+
+
+def _occupancy(grid, results):
+    """Which channels open at the end, of the longest runs whose gates stay gates."""
+    for arm in ("whole", "found_gated"):
+        for measured in grid.measures.get(budget_arm(arm, BUDGET), {}).values():
+            found = measured.get("occupancy")
+            if found:
+                figures.draw_occupancy(found, results / "occupancy")
+                return (
+                    f"![which channels open](occupancy.png)\n\nWhich channels open for all, some "
+                    f"or none of the training images: {LABELS[arm]}, no term in the loss.\n"
+                )
+    return ""
