@@ -24,6 +24,7 @@ from larq_seresnet.export import (
     runtimes,
     source,
     tflm,
+    trial,
 )
 from larq_seresnet.preprocessing import preprocess_input
 from larq_seresnet.training import machine
@@ -40,6 +41,7 @@ COLUMNS = (
     ("scales", "scales", "{:,}"),
     ("metadata", "metadata", "{:,}"),
     ("arena", "arena", "{:,}"),
+    ("resident", "process grows by", "{:,}"),
     ("error", "error", "{:.2%}"),
     ("argmax_agreement", "as Keras", "{:.2%}"),
     ("p50_1", "ms p50", "{:.3f}"),
@@ -235,6 +237,7 @@ def measure(models, targets, images, rounds):
                 "weights": target.weights,
                 **anatomy.bytes_by_part(content, len(target.converted.tflite)),
                 "arena": _memory(target.converted, content),
+                "resident": _resident(target.converted),
                 "error": float((chosen != labels).mean()),
                 "argmax_agreement": None if same is None else float(same.mean()),
                 "p50_1": float(np.percentile(alone, 50)),
@@ -259,6 +262,12 @@ def _memory(converted, content):
     if converted.runtime == "tflm":
         return tflm.arena(converted.tflite)
     return anatomy.peak_activations(content)
+
+
+def _resident(converted):
+    """The bytes by which a process grows to classify an image; None where that cannot be told."""
+    said = files.trial(trial.__file__, converted.runtime, "resident", content=converted.tflite)
+    return int(said) if said.isdecimal() else None
 
 
 def latencies(targets, images, rounds, threads):
@@ -319,7 +328,9 @@ def markdown(result, rows):
         f"milliseconds.\n\n{warning}"
         f"Error on {result['images']:,} test images of {result['dataset']}. Arena: bytes of "
         "activations and unpacked filters that live at once at most, without what kernels take; of "
-        "TFLM what its interpreter needs in all, on this machine. "
+        "TFLM what its interpreter needs in all, on this machine. Process grows by: bytes resident "
+        "in memory, from the runtime's library loaded to one image classified, with what its "
+        "kernels take and copy. "
         f"{FULL_INT8}: post-training quantization, calibrated on {pack_tflm.CALIBRATION_IMAGES} "
         f"training images. {AS_GIVEN}: a file by others.\n\n"
         + files.table(header, table)

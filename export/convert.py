@@ -333,7 +333,7 @@ def _with_filters(tflite, runtime, weights, memory):
 def _lce(model):
     import larq_compute_engine as lce  # touches tf.keras, so not before larq_seresnet
 
-    with saved(inference_form(model)) as folder:
+    with saved(inference_form(model, gates_by_sign=True)) as folder:
         return lce.convert_saved_model(folder)  # convert_keras_model falls back without a word
 
 

@@ -57,7 +57,7 @@ def saved(form):
         yield folder
 
 
-def inference_form(model, binary_operators=True):
+def inference_form(model, binary_operators=True, gates_by_sign=False):
     """Rewrites a trained SEResNet14 for inference; its layers keep their names.
 
     With FMB, Eq. 5 and 6 need no sigmoid or tanh: M_c is on or above its threshold where the
@@ -69,16 +69,23 @@ def inference_form(model, binary_operators=True):
         binary_operators: Whether the runtime has binary convolutions. Without, the inputs of those
             of "w1a1" become {0, 1} instead of +-1: two operators instead of three, and exact where
             a kernel rounds its inputs to 8 bits.
+        gates_by_sign: Whether gates of 0 and 1 are the sign of what a ReLU lets through, an
+            operator less than a comparison, where the attention has a bias. Exact for what is in
+            float32, for the bias becomes the next greater number: x + b >= 0 where x + b' > 0.
 
     Returns:
         A functional model with the same inputs and probabilities.
     """
     binary_gates = any(isinstance(layer, FMB) for layer in model.layers)
 
+    signs = {layer.name for layer in model.layers if gates_by_sign and _has_gates_of_bias(layer)}
+
     def rewrite(layer):
         if isinstance(layer, (SqueezeExcite, SpatialAttention)):
-            return _attention(layer, binary_gates)
+            return _attention(layer, binary_gates, layer.name in signs)
         if isinstance(layer, FMB):
+            if layer.inbound_nodes[0].inbound_layers.name in signs:
+                return _Sign(name=layer.name)
             return _Threshold(GATE_ACTIVATIONS[layer.activation].closed, name=layer.name)
         if not binary_operators and getattr(layer, "input_quantizer", None):
             return _SignConvolution(layer)
@@ -127,13 +134,27 @@ def round_to_eight_bits(x):
     return (tf.clip_by_value(tf.round(x / step) + zero, -128.0, 127.0) - zero) * step
 
 
-def _attention(layer, binary_gates):
+def _has_gates_of_bias(layer):
+    """Whether an attention layer has a bias, and FMB behind it that makes gates of 0 and 1."""
+    if not isinstance(layer, (SqueezeExcite, SpatialAttention)):
+        return False
+    behind = [node.layer for node in layer.outbound_nodes if isinstance(node.layer, FMB)]
+    return (
+        bool(behind)
+        and GATE_ACTIVATIONS[layer.activation].closed == 0.0
+        and parts_with_kernels(layer)[-1].use_bias
+    )
+
+
+def _attention(layer, binary_gates, by_sign):
     parts = parts_with_kernels(layer)
     kernels, scales = zip(*map(kernel_and_scale, parts), strict=True)
     bias = parts[-1].bias.numpy() if parts[-1].use_bias else None
     form = _ChannelAttention if isinstance(layer, SqueezeExcite) else _SpatialAttention
     if binary_gates:
         bias = None if bias is None else bias / np.prod(scales)
+        if by_sign:
+            bias = np.nextafter(np.float32(bias), np.float32(np.inf))
         return form(kernels, bias, None, name=layer.name)
     kernels = [kernel * scale for kernel, scale in zip(kernels, scales, strict=True)]
     return form(kernels, bias, layer.activation, name=layer.name)
@@ -221,6 +242,13 @@ class _SignConvolution(tf.keras.layers.Layer):
             total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
             added.append([total // 2, total - total // 2])
         return added
+
+
+class _Sign(tf.keras.layers.Layer):
+    """1 where the argument is above 0, 0 elsewhere."""
+
+    def call(self, inputs):
+        return tf.sign(tf.nn.relu(inputs))
 
 
 class _Threshold(tf.keras.layers.Layer):

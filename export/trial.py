@@ -1,12 +1,15 @@
 """Runs a .tflite file in a process of its own, which a damaged one may crash.
 
-    python trial.py [lce|litert|tflm] < FILE.tflite
+    python trial.py [lce|litert|tflm [resident]] < FILE.tflite
 
 Without a runtime it only proves the flatbuffer whole. What the runtime says against a file stands
-on standard output. TensorFlow is not imported, so that it takes a fraction of a second.
+on standard output; with "resident", the bytes by which the process has grown. TensorFlow is not
+imported, so that it takes a fraction of a second.
 """
 
+import importlib
 import importlib.util
+import pathlib
 import sys
 import types
 
@@ -19,43 +22,70 @@ ONE_ZERO_POINT = "QuantizationParam has 1 zero_point values"
 def main(tflite, runtime=None):
     """Computes one image of zeros.
 
+    Returns:
+        The interpreter that did, if there was one.
+
     Raises:
         Exception: If the runtime does not take the file; each runtime has its own kinds.
     """
+    if runtime == "tflm":
+        return _tflm(tflite)
     from ai_edge_litert.interpreter import Interpreter
 
-    if runtime == "tflm":
-        _tflm(tflite)
-        return
     try:
         interpreter = Interpreter(model_content=tflite or b"empty")
     except ValueError as problem:
         if runtime or ONE_ZERO_POINT not in str(problem):
             raise
-        return  # by then the flatbuffer was proved whole
+        return None  # by then the flatbuffer was proved whole
     if runtime is None:
-        return
+        return None
     (taken,) = interpreter.get_input_details()
     image = np.zeros(taken["shape"], taken["dtype"])
     if runtime == "lce":
-        _lce(tflite).predict([image])
-        return
+        interpreter = _lce().Interpreter(tflite).interpreter
+        interpreter.predict([image])
+        return interpreter
     interpreter.allocate_tensors()
     interpreter.set_tensor(taken["index"], image)
     interpreter.invoke()
     for given in interpreter.get_output_details():
         interpreter.get_tensor(given["index"])
+    return interpreter
 
 
-def _lce(tflite):
+def grown(tflite, runtime):
+    """The bytes by which this process grows from a runtime that is loaded to an image classified.
+
+    Raises:
+        OSError, ImportError: On systems that do not say, others than Linux.
+        Exception: As `main` does.
+    """
+    if runtime == "lce":
+        _lce()
+    importlib.import_module("tflite_micro" if runtime == "tflm" else "ai_edge_litert.interpreter")
+    before = _resident()
+    interpreter = main(tflite, runtime)
+    after = _resident()
+    del interpreter
+    return after - before
+
+
+def _resident():
+    import resource  # not on Windows
+
+    pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * resource.getpagesize()
+
+
+def _lce():
     """LCE's interpreter without what the package itself imports: its converter, TensorFlow."""
     name = "larq_compute_engine"
-    package = types.ModuleType(name)
-    package.__path__ = list(importlib.util.find_spec(name).submodule_search_locations)
-    sys.modules[name] = package
-    from larq_compute_engine.tflite.python.interpreter import Interpreter
-
-    return Interpreter(tflite).interpreter
+    if name not in sys.modules:
+        package = types.ModuleType(name)
+        package.__path__ = list(importlib.util.find_spec(name).submodule_search_locations)
+        sys.modules[name] = package
+    return importlib.import_module(f"{name}.tflite.python.interpreter")
 
 
 def _tflm(tflite):
@@ -65,10 +95,15 @@ def _tflm(tflite):
     taken = interpreter.get_input_details(0)
     interpreter.set_input(np.zeros(taken["shape"], taken["dtype"]), 0)
     interpreter.invoke()
+    return interpreter
 
 
 if __name__ == "__main__":
     try:
-        main(sys.stdin.buffer.read(), *sys.argv[1:])
+        content = sys.stdin.buffer.read()
+        if sys.argv[2:] == ["resident"]:
+            print(grown(content, sys.argv[1]))
+        else:
+            main(content, *sys.argv[1:])
     except Exception as problem:
         print(" ".join(str(problem).split()) or repr(problem))

@@ -332,7 +332,10 @@ def first_tipped(model, converted, images, rounding=ROUNDING):
     """
     layers = _threshold_layers(model)
     probe = tf.keras.Model(model.input, [model.output, *map(_compared_with_zero, layers)])
-    exposed = _exposed(converted, [each.inputs[0] for each in _of(converted, _threshold_operators)])
+    content = flatbuffer.read(converted.tflite)
+    operators = _threshold_operators(content)
+    above = [flatbuffer.operator_name(content, each) == "SIGN" for each in operators]
+    exposed = _exposed(converted, [each.inputs[0] for each in operators])
     found = []
     for start in range(0, len(images), CHUNK):  # an image's maps take some 2 MiB
         chunk = images[start : start + CHUNK]
@@ -347,7 +350,11 @@ def first_tipped(model, converted, images, rounding=ROUNDING):
             _first_of_one(
                 [layer.name for layer in layers],
                 [each[index] for each in expected],
-                [each[index] for each in received],
+                [received[0][index]]
+                + [
+                    np.where(each[index] > 0, each[index], -1.0) if sign else each[index]
+                    for each, sign in zip(received[1:], above, strict=True)
+                ],
                 rounding,
             )
             for index in range(len(chunk))
@@ -383,13 +390,19 @@ def _compared_with_zero(layer):
     return layer.input
 
 
+_GATES = ("GREATER_EQUAL", "SIGN")
+
+
 def _threshold_operators(content):
-    """The same in a file: the signs of binary convolutions and the gates of FMB."""
+    """The same in a file: the signs of binary convolutions and the gates of FMB.
+
+    Gates are compared with 0, or are the sign of what a ReLU lets through.
+    """
     unpacking = {id(operator) for operator in anatomy.unpacking(content)}
     return [
         operator
         for operator in content.subgraphs[0].operators
-        if flatbuffer.operator_name(content, operator) in ("LceQuantize", "GREATER_EQUAL")
+        if flatbuffer.operator_name(content, operator) in ("LceQuantize", *_GATES)
         and id(operator) not in unpacking
     ]
 

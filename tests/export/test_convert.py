@@ -6,8 +6,10 @@ import pytest
 
 from larq_seresnet import SEResNet14, save_weights
 from larq_seresnet.export import anatomy, convert, flatbuffer, inference, verify
+from larq_seresnet.layers import FMB, SqueezeExcite
 from larq_seresnet.precision import layers_in
 from larq_seresnet.preprocessing import preprocess_input
+from larq_seresnet.seresnet import SEResNet
 from larq_seresnet.training import data
 
 import tensorflow as tf
@@ -305,6 +307,34 @@ def test_weights_that_cannot_be_proved_are_refused(tmp_path, capsys, name, argum
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("gate_bias", [1.0, None])
+def test_a_gate_is_open_at_its_threshold(gate_bias):
+    """By its sign, too: whole numbers and a bias that makes some arguments 0, without rounding."""
+    maps = tf.keras.layers.Input((2, 2, 16))
+    attention = SqueezeExcite(kernel_quantizer="scaled_sign", gate_bias=gate_bias, name="se")
+    gates = FMB(name="fmb")(attention(maps))
+    model = SEResNet(maps, tf.keras.layers.Multiply()([maps, gates]))
+    ones = np.ones((1, 2, 2, 16), np.float32)
+    whole = inference._ChannelAttention(
+        [np.sign(part.kernel) for part in (attention.reduce, attention.expand)], None, None
+    )(ones)
+    if gate_bias:
+        attention.expand.bias.assign(-whole[0, 0, 0] / 16)
+    expected = model(ones).numpy()
+    assert (expected == 1).all() or not gate_bias
+    for by_sign in (False, True):
+        form = inference.inference_form(model, gates_by_sign=by_sign)
+        np.testing.assert_array_equal(form(ones), expected)
+        assert isinstance(form.get_layer("fmb"), inference._Sign) == bool(by_sign and gate_bias)
+    if gate_bias:  # and closed at the next number below
+        bias = np.nextafter(attention.expand.bias.numpy(), np.float32(-np.inf))
+        attention.expand.bias.assign(bias)
+        for by_sign in (False, True):
+            form = inference.inference_form(model, gates_by_sign=by_sign)
+            closed = form(ones).numpy()[..., whole[0, 0, 0] != 0]
+            assert closed.size and not closed.any()
 
 
 @pytest.mark.slow
