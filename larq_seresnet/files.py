@@ -1,7 +1,9 @@
 """How this package writes files, and tables in them; what files of others must pass."""
 
+import contextlib
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -25,6 +27,40 @@ def replace(path, write):
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+#: In a folder that one process writes at a time.
+LOCK_FILE = ".lock"
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Keeps other processes out of a folder, and removes what a killed one left half written.
+
+    The lock ends with the process, however that ends. On systems without `fcntl` there is none.
+
+    Raises:
+        ValueError: If another process has it; says which.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with open(pathlib.Path(folder) / LOCK_FILE, "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise ValueError(
+                f"{folder} is being written by another process, {lock.read() or 'unknown'}."
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        for part in pathlib.Path(folder).glob("*.part"):
+            part.unlink(missing_ok=True)
+        yield
 
 
 def save_arrays(path, arrays):

@@ -2,10 +2,14 @@
 
 import contextlib
 import errno
+import signal
+import threading
 
 #: What an operating system says of a machine that has not enough, whatever was asked.
 _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM)
 BAD_INPUT, FAILED = 2, 1
+#: As a shell has it: 128 and the number of the signal.
+INTERRUPTED, TERMINATED = 130, 143
 
 
 @contextlib.contextmanager
@@ -24,17 +28,45 @@ def refusing_bad_input(parser):
 
 @contextlib.contextmanager
 def failing(parser):
-    """Ends the program with exit code 1 where disk or memory are full, or a library gave up."""
+    """Ends the program with exit code 1 where disk or memory are full, or a library gave up.
+
+    Ctrl-C ends it with 130 and SIGTERM with 143; files that are being written are removed first.
+    """
     import tensorflow as tf
 
     try:
-        yield
+        with _raising_on_sigterm():
+            yield
+    except KeyboardInterrupt:
+        parser.exit(INTERRUPTED, f"{parser.prog}: interrupted\n")
+    except _Terminated:
+        parser.exit(TERMINATED, f"{parser.prog}: terminated\n")
     except (MemoryError, OverflowError, RuntimeError, tf.errors.OpError) as problem:
         end(parser, FAILED, str(problem).strip().partition("\n")[0])
     except OSError as problem:
         if problem.errno not in _MACHINE:
             raise
         end(parser, FAILED, problem)
+
+
+class _Terminated(BaseException):
+    """SIGTERM; no Exception, as KeyboardInterrupt is none."""
+
+
+@contextlib.contextmanager
+def _raising_on_sigterm():
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no other may say what a signal does
+        return
+
+    def terminate(*_):
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def end(parser, code, problem):

@@ -3,6 +3,7 @@
 import csv
 import math
 import pathlib
+import sys
 import time
 
 import numpy as np
@@ -186,10 +187,10 @@ def read_gates(path):
 
 
 class Checkpoint(tf.keras.callbacks.Callback):
-    """Keeps the last finished epoch: weights, optimizer state and the epoch's number.
+    """Keeps the last two finished epochs: weights, optimizer state and the epoch's number.
 
-    A new checkpoint is complete before the old one goes, and one whose loss is not a number never
-    takes the place of a good one.
+    A new checkpoint is complete before an old one goes, and one whose loss is not a number is never
+    written. Where the last one was damaged, the one before is there.
 
     Args:
         directory: Where; one that exists is continued by `restore`.
@@ -201,30 +202,41 @@ class Checkpoint(tf.keras.callbacks.Callback):
         self.directory = str(directory)
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch")
         model.optimizer.build(model.trainable_variables)
+        listed = pathlib.Path(directory) / "checkpoint"
+        if listed.exists() and not listed.read_bytes().isascii():
+            listed.unlink()  # damaged; TensorFlow would not begin
         self.manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(model=model, optimizer=model.optimizer, epoch=self.epoch),
             self.directory,
-            max_to_keep=1,
+            max_to_keep=2,
         )
 
     def restore(self):
-        """Restores the last checkpoint, all of it.
+        """Restores the last checkpoint that is whole, all of it.
 
         Returns:
-            How many epochs it has seen.
+            How many epochs it has seen, 0 if there is none.
 
         Raises:
-            FileNotFoundError: If there is none.
-            ValueError: If it is damaged.
+            ValueError: If there are some, and all are damaged.
         """
-        if not self.manager.latest_checkpoint:
-            raise FileNotFoundError(f"{self.directory} holds no checkpoint: no epoch was finished.")
-        try:
-            status = self.manager.checkpoint.restore(self.manager.latest_checkpoint)
-            status.assert_existing_objects_matched()
-        except (AssertionError, tf.errors.OpError) as error:
-            raise ValueError(f"{self.directory} holds a damaged checkpoint: {error}") from error
-        return int(self.epoch)
+        found = sorted(  # not by TensorFlow's list of them, which may be damaged as well
+            pathlib.Path(self.directory).glob("ckpt-*.index"),
+            key=lambda path: int(path.stem.removeprefix("ckpt-")),
+        )
+        problem = None
+        for path in reversed(found):
+            try:
+                status = self.manager.checkpoint.restore(str(path.with_suffix("")))
+                status.assert_existing_objects_matched()
+            except (AssertionError, ValueError, tf.errors.OpError) as error:
+                problem = error
+                print(f"{path.with_suffix('')} is damaged, and left out", file=sys.stderr)
+                continue
+            return int(self.epoch)
+        if problem is not None:
+            raise ValueError(f"{self.directory} holds a damaged checkpoint: {problem}") from problem
+        return 0
 
     def on_epoch_end(self, epoch, logs=None):
         if is_finite(logs):

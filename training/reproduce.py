@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable
 
+from larq_seresnet import programs
 from larq_seresnet.training.study import ablation, frontier, goals, paper, pruning, runs, spatial
 
 RESULTS, RUNS = pathlib.Path("results"), pathlib.Path("runs")
@@ -19,22 +20,23 @@ def main(argv=None):
     profile = PROFILES[arguments.profile]
     folder, results = arguments.runs_dir or profile.folder, arguments.out_dir or profile.results
     failed = []
-    try:
-        missing = _missing(profile, arguments, results / profile.logs)
-        if arguments.print_commands:
-            for run in missing:
-                print(shlex.join(run.command(folder)))
-            return
-        for problem in runs.train_all(missing, arguments.jobs, folder, results / profile.logs):
-            if problem:
-                failed.append(problem)
-            else:
+    with programs.failing(parser):
+        try:
+            missing = _missing(profile, arguments, results / profile.logs)
+            if arguments.print_commands:
+                for run in missing:
+                    print(shlex.join(run.command(folder)))
+                return
+            for problem in runs.train_all(missing, arguments.jobs, folder, results / profile.logs):
+                if problem:
+                    failed.append(problem)
+                else:
+                    profile.draw(results)
+            if not missing:
                 profile.draw(results)
-        if not missing:
-            profile.draw(results)
-    except (ValueError, OSError) as problem:
-        failed.insert(0, str(problem))
-        parser.exit(2, f"{parser.prog}: error: {'; also failed: '.join(failed)}\n")
+        except (ValueError, OSError) as problem:
+            failed.insert(0, str(problem))
+            parser.exit(2, f"{parser.prog}: error: {'; also failed: '.join(failed)}\n")
     if failed:
         sys.exit(f"{len(failed)} runs failed, see what they printed: {', '.join(failed)}")
     print(f"drew what {results} holds")

@@ -1,6 +1,7 @@
 """The command line of training: arguments in, one run directory out."""
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -15,7 +16,7 @@ import sys
 import zlib
 
 import larq_seresnet
-from larq_seresnet import SEResNet14, programs, save_weights
+from larq_seresnet import SEResNet14, files, programs, save_weights
 from larq_seresnet.precision import layers_in
 from larq_seresnet.training import (
     batch_norm,
@@ -47,8 +48,9 @@ def main(argv=None):
     run_dir, resume, overwrite, stop_after = (
         given.pop(name) for name in ("run_dir", "resume", "overwrite", "stop_after")
     )
-    with programs.refusing_bad_input(parser):
+    with programs.refusing_bad_input(parser), contextlib.ExitStack() as held:
         facts = {}
+        resume = resume and _has_begun(run_dir)
         if resume:
             settings, facts = _resumed(given, run_dir)
         else:
@@ -65,6 +67,10 @@ def main(argv=None):
         settings = _resolved(settings, images)
         model = compiled_model(settings, images)
         run_dir = run_dir or _default_run_dir(model, settings)
+        if resume:
+            held.enter_context(files.locked(run_dir))
+        else:
+            _check_claim(run_dir, overwrite)
         checkpoint = callbacks.Checkpoint(run_dir / "checkpoint", model)
         first = _epochs_done(checkpoint, last, run_dir) if resume else 0
         if not first and settings.weights is not None:
@@ -76,12 +82,15 @@ def main(argv=None):
                 settings.teacher, images, settings.flip, settings.crop, settings.compute_dtype
             )
         if not resume:
-            _claim(run_dir, overwrite)
+            run_dir.mkdir(parents=True, exist_ok=True)
+            held.enter_context(files.locked(run_dir))
+            _empty(run_dir)
             settings.save(run_dir, **facts)  # first of all: what makes it a run directory
         log = callbacks.ErrorLog(run_dir / callbacks.LOG_FILE, images, first)
         if resume:
             settings.save(run_dir, **facts)
-    with programs.failing(parser):
+        lock = held.pop_all()
+    with programs.failing(parser), lock:
         (run_dir / config.WEIGHTS_FILE).unlink(missing_ok=True)  # of before these epochs
         gates = _gate_recorder(settings, images, run_dir)
         board = tf.keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False)
@@ -117,7 +126,9 @@ def _parser():
     )
     existing = group.add_mutually_exclusive_group()
     existing.add_argument(
-        "--resume", action="store_true", help="go on after the last finished epoch of --run-dir"
+        "--resume",
+        action="store_true",
+        help="go on after the last finished epoch of --run-dir, or begin where there is none",
     )
     existing.add_argument(
         "--overwrite", action="store_true", help="delete the run that --run-dir holds"
@@ -131,10 +142,25 @@ def _parser():
     return parser
 
 
-def _resumed(given, run_dir):
-    """Settings and facts of the run in `run_dir`, with what may change from the command line."""
+def _has_begun(run_dir):
+    """Whether there is a run to go on with; where there is nothing at all, it begins."""
     if run_dir is None:
         raise ValueError("--resume needs --run-dir, the run to go on with.")
+    if not (run_dir / config.CONFIG_FILE).exists() and _is_empty(run_dir):
+        print(f"{run_dir} holds no run to go on with: it begins", file=sys.stderr)
+        return False
+    return True
+
+
+def _is_empty(run_dir):
+    """Whether a folder is not there, or holds nothing but what a process that was killed left."""
+    return not run_dir.exists() or all(
+        path.name == files.LOCK_FILE or path.suffix == ".part" for path in run_dir.iterdir()
+    )
+
+
+def _resumed(given, run_dir):
+    """Settings and facts of the run in `run_dir`, with what may change from the command line."""
     settings, facts = config.load(run_dir)
     changed = {
         name: value
@@ -182,13 +208,6 @@ def _last_epoch(settings, stop_after):
     return stop_after or settings.epochs
 
 
-def going_on(run_dir):
-    """The flags with which a training goes on in `run_dir`, or begins anew if it had not begun."""
-    if (run_dir / "checkpoint" / "checkpoint").exists():
-        return ["--resume"]
-    return ["--overwrite"] if run_dir.exists() else []
-
-
 def _epochs_done(checkpoint, last, run_dir):
     done = checkpoint.restore()
     if done > last:
@@ -212,9 +231,9 @@ def _data_name(settings):
     return settings.dataset
 
 
-def _claim(run_dir, overwrite):
-    """Makes the run directory; an earlier one goes only if that was asked for."""
-    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+def _check_claim(run_dir, overwrite):
+    """Raises ValueError where something is that was not asked to be deleted."""
+    if run_dir.exists() and (not run_dir.is_dir() or not _is_empty(run_dir)):
         if not overwrite:
             raise ValueError(
                 f"`run_dir` {run_dir} exists: --resume goes on with it, --overwrite deletes it, "
@@ -224,8 +243,15 @@ def _claim(run_dir, overwrite):
             raise ValueError(
                 f"`run_dir` {run_dir} is no earlier run, so --overwrite leaves it alone."
             )
-        shutil.rmtree(run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
+
+
+def _empty(run_dir):
+    """Deletes an earlier run, config.json last: what is left half deleted is a run."""
+    for path in sorted(run_dir.iterdir(), key=lambda path: path.name == config.CONFIG_FILE):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != files.LOCK_FILE:
+            path.unlink()
 
 
 def _resolved(settings, images):

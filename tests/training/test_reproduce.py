@@ -1,9 +1,11 @@
 import dataclasses
+import os
 import pathlib
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -47,7 +49,7 @@ def test_commands_are_what_train_takes(tmp_path, capsys, monkeypatch):
     assert words[2:] == shlex.split(
         "--shortcut conv --head bias --schedule constant --attention se_paper "
         "--fmb-gradient none --activation sigmoid --no-fmb --recipe plain "
-        "--epochs 25 --seed 0 --dataset cifar10 --run-dir runs/paper/sigmoid_seed0"
+        "--epochs 25 --seed 0 --dataset cifar10 --run-dir runs/paper/sigmoid_seed0 --resume"
     )
 
 
@@ -104,14 +106,32 @@ def test_a_run_directory_of_another_grid_is_refused(trained, tmp_path, capsys):
     assert f"{first.name}/config.json is of another grid" in capsys.readouterr().err
 
 
-def test_a_run_that_was_begun_goes_on_and_half_a_directory_is_overwritten(tmp_path):
+def test_what_is_stopped_takes_its_trainings_with_it(tmp_path, monkeypatch):
+    """Or they would go on, and keep those that are begun again out of their directories."""
     run = reproduce.PROFILES["smoke"].runs[0]
-    assert run.command(tmp_path)[-2:] == ["--run-dir", str(tmp_path / run.name)]
-    (tmp_path / run.name).mkdir()
-    assert run.command(tmp_path)[-1] == "--overwrite"
-    (tmp_path / run.name / "checkpoint").mkdir()
-    (tmp_path / run.name / "checkpoint" / "checkpoint").touch()
-    assert run.command(tmp_path)[-1] == "--resume"
+    monkeypatch.setattr(
+        runs.Run, "command", lambda run, folder: [sys.executable, "-c", SLEEPS, str(tmp_path)]
+    )
+    trainings = runs.train_all([run, run], 2, tmp_path / "runs", tmp_path / "logs")
+
+    def stopped(futures):
+        while len(list(tmp_path.glob("*.pid"))) < 2:
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs.concurrent.futures, "as_completed", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        next(trainings)
+    for path in tmp_path.glob("*.pid"):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.stem), 0)
+
+
+SLEEPS = """
+import os, pathlib, sys, time
+(pathlib.Path(sys.argv[1]) / f"{os.getpid()}.pid").touch()
+time.sleep(60)
+"""
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_kept(trained, tmp_path, monkeypatch, capsys):
@@ -140,11 +160,14 @@ class _InThisProcess:
 
     STDOUT = subprocess.STDOUT
 
-    @staticmethod
-    def run(command, **options):
-        assert command[1].endswith("train.py")
-        train.main(command[2:])
-        return subprocess.CompletedProcess(command, 0)
+    class Popen:
+        def __init__(self, command, **options):
+            assert command[1].endswith("train.py")
+            self.flags = command[2:]
+
+        def wait(self):
+            train.main(self.flags)
+            return 0
 
 
 @pytest.mark.slow
@@ -183,7 +206,7 @@ def test_the_smoke_profile_from_training_to_report(tmp_path, monkeypatch, capsys
 
 def test_the_committed_reports_are_those_of_the_committed_logs(tmp_path):
     reports = shutil.ignore_patterns("*.png", "*.svg", "README.md", "report.md", "summary.csv")
-    for name in ("short", "ablation", "frontier", "goals", "spatial"):
+    for name in ("short", "ablation", "frontier", "goals", "spatial", "pruning"):
         committed, drawn = ROOT / reproduce.PROFILES[name].results, tmp_path / name
         if not committed.exists():
             continue  # nothing of it has been trained yet

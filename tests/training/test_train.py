@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from larq_seresnet import SEResNet14
+from larq_seresnet import SEResNet14, files
 from larq_seresnet.training import batch_norm, callbacks, config, data, machine, optimizers, train
 
 import tensorflow as tf
@@ -140,9 +140,10 @@ def _cut_off_in_the_second_epoch(monkeypatch, callback, method, *arguments):
             raise KeyboardInterrupt
         whole(self, epoch, logs)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
         patch.setattr(callback, method, cut_off)
         _train(*arguments)
+    assert stop.value.code == 130
 
 
 @pytest.mark.slow
@@ -167,20 +168,63 @@ def test_a_run_killed_while_it_wrote_goes_on_after_its_last_whole_epoch(tmp_path
     assert _curve(run_dir) == rows
 
 
-def test_a_run_cut_off_while_its_directory_was_made_is_overwritten(tmp_path, monkeypatch):
+def test_a_run_cut_off_while_its_directory_was_made_begins_anew(tmp_path, monkeypatch):
     run_dir = tmp_path / "run"
 
     def cut_off(*arguments):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(callbacks, "ErrorLog", cut_off)
-    with pytest.raises(KeyboardInterrupt):
-        _train(run_dir)
+    with pytest.raises(SystemExit):
+        _train(run_dir, "--epochs", 1, *NO_GATES)
     monkeypatch.undo()
     assert list(run_dir.iterdir())
-    assert train.going_on(run_dir) == ["--overwrite"]
-    _train(run_dir, "--overwrite", "--epochs", 1, *NO_GATES)
+    _train(run_dir, "--resume", "--epochs", 1, *NO_GATES)
     assert len(_curve(run_dir)) == 1
+
+
+def test_resume_begins_where_nothing_is(tmp_path, capsys):
+    """So that a scheduler may repeat one command until it is done."""
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / "log.csv.123.part").write_text("epo")
+    for _ in range(2):
+        _train(run_dir, "--resume", "--epochs", 1, *NO_GATES)
+        assert len(_curve(run_dir)) == 1
+    assert capsys.readouterr().err.count("holds no run to go on with: it begins") == 1
+    assert not list(run_dir.glob("*.part"))
+
+
+def test_a_run_that_another_process_writes_is_left_alone(trained, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    shutil.copytree(trained("w1"), run_dir)
+    with files.locked(run_dir):
+        message = _fails(capsys, "--resume", "--run-dir", run_dir)
+        assert f"is being written by another process, {os.getpid()} on " in message
+        message = _fails(capsys, "--dataset", "digits", "--run-dir", run_dir, "--overwrite")
+        assert "is being written by another process" in message
+    assert (run_dir / "weights.h5").exists()
+
+
+def test_where_the_last_checkpoint_is_damaged_the_one_before_is_taken(tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    flags = ("--epochs", 3, "--deterministic", *NO_GATES)
+    _train(run_dir, *flags)
+    expected, rows = (run_dir / "weights.h5").read_bytes(), _curve(run_dir)
+    kept = {path: path.read_bytes() for path in (run_dir / "checkpoint").glob("ckpt-*")}
+    last = [path for path in kept if path.name.startswith("ckpt-3")]
+    assert len(kept) == 2 * len(last) == 4
+    for path in [*last, run_dir / "checkpoint" / "checkpoint"]:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        path.write_bytes(content)
+        train.main(["--resume", "--run-dir", str(run_dir)])
+        assert ("ckpt-3 is damaged, and left out" in capsys.readouterr().err) == (path in last)
+        assert _curve(run_dir) == rows
+        assert (run_dir / "weights.h5").read_bytes() == expected
+    for path, content in kept.items():
+        path.write_bytes(content[: len(content) // 2])
+    assert "holds a damaged checkpoint" in _fails(capsys, "--resume", "--run-dir", run_dir)
 
 
 def test_only_changed_code_makes_a_commit_dirty(tmp_path):
@@ -224,9 +268,9 @@ def test_nothing_is_overwritten_or_changed_unasked(trained, tmp_path, capsys):
     )
     assert "see --stop-after" in _fails(capsys, *resume, "--epochs", 9)
     assert "--resume needs --run-dir" in _fails(capsys, "--resume")
-    assert "is not a run directory" in _fails(capsys, "--resume", "--run-dir", tmp_path)
     assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")} == before
     (tmp_path / "thesis.txt").write_text("all of it")
+    assert "is not a run directory" in _fails(capsys, "--resume", "--run-dir", tmp_path)
     message = _fails(capsys, *digits[:3], tmp_path, "--overwrite")
     assert "is no earlier run, so --overwrite leaves it alone" in message
     assert (tmp_path / "thesis.txt").exists()

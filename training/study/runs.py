@@ -26,10 +26,10 @@ class Run:
         return self.name.rsplit("_", 1)[0]
 
     def command(self, runs: pathlib.Path) -> list[str]:
-        """What trains it, or goes on with it where its checkpoint stands."""
+        """What trains it, or goes on with it where it stands: the same at any time."""
         run_dir = runs / self.name
         script = pathlib.Path(train.__file__)
-        words = [*flags.words(self.arguments), "--run-dir", str(run_dir), *train.going_on(run_dir)]
+        words = [*flags.words(self.arguments), "--run-dir", str(run_dir), "--resume"]
         return [sys.executable, str(script), *words]
 
 
@@ -61,16 +61,25 @@ def arms_of(runs):
 def train_all(runs, jobs, folder, logs):
     """Trains runs, `jobs` at once; yields, as each ends, where its output is if it failed."""
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
+    processes: list[subprocess.Popen] = []
     try:
-        trainings = [pool.submit(_train, run, folder, logs) for run in runs]
+        trainings = [pool.submit(_train, run, folder, logs, processes) for run in runs]
         for training in concurrent.futures.as_completed(trainings):
             yield training.result()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()  # a training that is stopped can be resumed
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _train(run, folder, logs):
-    """Trains one run and collects its log; returns where its output is if it failed."""
+def _train(run, folder, logs, processes):
+    """Trains one run and collects its log; returns where its output is if it failed.
+
+    What trains it is appended to `processes`.
+    """
     run_dir = folder / run.name
     if not _is_trained(run, run_dir):
         command = run.command(folder)
@@ -78,7 +87,9 @@ def _train(run, folder, logs):
         folder.mkdir(parents=True, exist_ok=True)
         output = folder / f"{run.name}.txt"
         with open(output, "a") as file:
-            if subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode:
+            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+            processes.append(process)
+            if process.wait():
                 return str(output)
     measures.collect(run_dir, logs)
     return None
