@@ -20,9 +20,8 @@ import tempfile
 import time
 from collections.abc import Callable
 
+import h5py
 import numpy as np
-
-from larq_seresnet import weights
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = (
@@ -152,12 +151,7 @@ def _left_by_training(folder):
     for config in sorted(folder.rglob("config.json")):
         run_dir = config.parent
         name = run_dir.relative_to(folder)
-        layers = weights.read(run_dir / "weights.h5").layers
-        found |= {
-            f"{name}/{layer}/{weight}": value.tobytes()
-            for layer, values in layers.items()
-            for weight, value in values.items()
-        }
+        found |= {f"{name}/{path}": values for path, values in _arrays(run_dir / "weights.h5")}
         rows = [row.split(",") for row in (run_dir / "log.csv").read_text().splitlines()]
         clock = [at for at, title in enumerate(rows[0]) if "second" in title]
         found[f"{name}/log.csv"] = [
@@ -167,6 +161,17 @@ def _left_by_training(folder):
             with np.load(run_dir / "gates.npz") as gates:
                 found |= {f"{name}/gates/{key}": gates[key].tobytes() for key in gates.files}
     return found
+
+
+def _arrays(path):
+    """What an HDF5 file holds: pairs of a name and bytes."""
+    with h5py.File(path) as file:
+        names: list[str] = []
+        file.visit(names.append)
+        items = [(name, file[name]) for name in names]
+        return [
+            (name, each[()].tobytes()) for name, each in items if isinstance(each, h5py.Dataset)
+        ]
 
 
 def _digests(*patterns):
@@ -207,9 +212,25 @@ def _images(folder):
             Image.fromarray(pixels).save(folder / "images" / label / f"{index}.png")
 
 
+def _streamed(folder, prepared):
+    """Training on a folder of images that are read from a file, as there is no memory for them."""
+    code = "from larq_seresnet.training import data, train; data.SHARE_OF_MEMORY = 0; train.main()"
+    flags = [*DIGITS, "--dataset", prepared / "images", "--limit-train", "60"]
+    return ["-c", code, *flags, "--limit-test", "16", "--run-dir", folder / "run", "--resume"]
+
+
 def _reproduce(folder, prepared):
     words = "--profile smoke --arms sigmoid_fmb no_se --runs-dir".split()
     return ["training/reproduce.py", *words, folder / "runs", "--out-dir", folder / "out"]
+
+
+def _ship(folder, prepared):
+    """Into folders that stand for those of the checkout."""
+    code = (
+        "import pathlib, sys; from larq_seresnet.training import ship; "
+        "ship.PACKAGE, ship.LOGS = map(pathlib.Path, sys.argv[1:3]); ship.main(sys.argv[3:])"
+    )
+    return ["-c", code, folder / "weights", folder / "logs", prepared / "run"]
 
 
 def _convert(folder, prepared):
@@ -225,7 +246,7 @@ SCENARIOS = {
     "w1a1": _training("--precision", "w1a1"),
     "closing": _training("--gate-at", "middle", "--keep", "0.5"),
     "taught": _training("--teacher", "{prepared}/run", prepare=_trained("--attention", "none")),
-    "folder": _training("--dataset", "{prepared}/images", "--limit-train", "60", prepare=_images),
+    "streamed": Scenario(_streamed, _left_by_training, _images),
     "reproduce": Scenario(_reproduce, _left_by_training),
     "convert": Scenario(
         _convert,
@@ -233,6 +254,7 @@ SCENARIOS = {
         _trained(),
         ("lce_1bit.tflite", "labels.txt"),
     ),
+    "ship": Scenario(_ship, _digests("*.npz", "*.csv", "README.md"), _trained()),
     "prune": Scenario(
         _prune, _digests("weights.h5"), _trained("--gate-at", "middle", "--keep", "0.5")
     ),

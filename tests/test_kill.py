@@ -1,10 +1,5 @@
-import pathlib
-import sys
-
-import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import kill
+import pytest
 
 
 @pytest.mark.slow

@@ -1,9 +1,12 @@
 import argparse
 import errno
+import os
+import signal
+import time
 
 import pytest
 
-from larq_seresnet import programs
+from larq_seresnet import files, programs
 
 import tensorflow as tf
 
@@ -29,6 +32,27 @@ def test_problems_end_a_program_in_one_line(capsys, problem, code, said):
         raise problem
     assert stop.value.code == code
     assert capsys.readouterr().err == f"x: error: {said}\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_signals_end_a_program_in_one_line(capsys, tmp_path, number, code, said):
+    """After what it was writing was removed; what signals did before, they do again."""
+    before = signal.getsignal(number)
+
+    def write(part):
+        part.write_text("half")
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+
+    with pytest.raises(SystemExit) as stop, programs.refusing_bad_input(PARSER):
+        files.replace(tmp_path / "whole", write)
+    assert stop.value.code == code
+    assert capsys.readouterr().err == f"x: {said}\n"
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) is before
 
 
 def test_a_fault_of_the_program_itself_is_not_hidden():

@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -7,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -302,26 +304,40 @@ def test_the_command_that_began_a_run_resumes_it_also_where_its_folder_moved(
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_later(tmp_path, capsys, monkeypatch):
-    """From the second epoch on no file may grow beyond what a checkpoint needs."""
-    run_dir = tmp_path / "run"
+def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_later(tmp_path, capsys):
+    """Files may grow to so many bytes: too few for config.json, for gates, for a checkpoint."""
+    run_dir, whole = tmp_path / "run", tmp_path / "whole"
+    flags = ("--epochs", 2, "--deterministic")
     limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for room in (100, 3_000, 20_000):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
+            with pytest.raises(SystemExit) as stop:
+                _train(run_dir, *flags, "--resume")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+        assert stop.value.code == 1
+        assert ": error: " in capsys.readouterr().err.splitlines()[-1]
+        assert not list(run_dir.rglob("*.part"))
+    _train(run_dir, *flags, "--resume")
+    _train(whole, *flags)
+    assert _curve(run_dir) == _curve(whole)
+    assert (run_dir / "weights.h5").read_bytes() == (whole / "weights.h5").read_bytes()
 
-    def fill(self, epoch, logs=None):
-        if epoch == 1:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most))
 
-    try:
-        with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
-            patch.setattr(callbacks.Checkpoint, "on_epoch_begin", fill)
-            _train(run_dir, "--epochs", 2, *NO_GATES)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
-    assert stop.value.code == 1
-    assert ": error: " in capsys.readouterr().err.splitlines()[-1]
-    assert not list(run_dir.rglob("*.part"))
-    _train(run_dir, "--epochs", 2, *NO_GATES, "--resume")
-    assert len(_curve(run_dir)) == 2
+@pytest.mark.slow
+def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
+    """A year back with every second look at it; but for what is said of seconds."""
+    flags = ("--epochs", 3, "--deterministic", *NO_GATES)
+    _train(tmp_path / "steady", *flags)
+    now, looks = time.time, itertools.count()
+    monkeypatch.setattr(time, "time", lambda: now() - 3e7 * (next(looks) % 2))
+    _train(tmp_path / "jumping", *flags, "--stop-after", 2)
+    _train(tmp_path / "jumping", *flags, "--resume")
+    assert next(looks)
+    steady, jumping = tmp_path / "steady", tmp_path / "jumping"
+    assert _curve(jumping) == _curve(steady)
+    assert (jumping / "weights.h5").read_bytes() == (steady / "weights.h5").read_bytes()
 
 
 @pytest.mark.slow
