@@ -1,6 +1,7 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # for files that import larq first
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes side by side
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 

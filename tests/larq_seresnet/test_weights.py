@@ -1,4 +1,6 @@
+import ast
 import json
+import pathlib
 import shutil
 import zipfile
 
@@ -482,3 +484,65 @@ def test_networks_on_top_keep_what_is_frozen_of_the_attention(inputs, tmp_path, 
     assert not again.get_layer("stage1_block1_spatial").conv.trainable
     assert not again.get_layer("stage2_block1_se").expand.trainable
     assert len(loaded.trainable_weights) == len(model.trainable_weights)
+
+
+class _Marks:
+    """Unpickled, it writes a file: what code in a weight file could do."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_code_in_a_packed_file_is_not_run(tmp_path, small_model):
+    mark, path = tmp_path / "mark", tmp_path / "forged.npz"
+    save_weights(small_model(), path, packed=True)
+    arrays = files.load_arrays(path)
+    for name in arrays:
+        np.savez(path, **arrays | {name: np.array([_Marks(mark)], dtype=object)})
+        with pytest.raises(ValueError, match=r"is damaged|was not written"):
+            read(path)
+    assert not mark.exists()
+
+
+def test_code_in_an_hdf5_file_is_not_run(tmp_path, small_model):
+    """A whole model with a layer of code, and the same beside weights of ours, digest and all."""
+    mark, path = tmp_path / "mark", tmp_path / "forged.h5"
+    layer = tf.keras.layers.Lambda(lambda x, mark=str(mark): open(mark, "w") and x)
+    others = tf.keras.Sequential([tf.keras.layers.Input((2,)), layer])
+    assert mark.exists()  # so it would be seen
+    mark.unlink()
+    others.save(path, save_format="h5")
+    with pytest.raises(ValueError, match=r"was not written by larq_seresnet.save_weights"):
+        read(path)
+    with h5py.File(path) as file:
+        forged = file.attrs["model_config"]
+    assert "Lambda" in forged
+    save_weights(small_model(), path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["model_config"] = forged
+        file.attrs["sha256"] = weights._digest(file)
+    SEResNet14(filters=(4, 8, 16), weights=path)
+    assert not mark.exists()
+
+
+def test_nothing_that_runs_code_of_files_is_called():
+    """SavedModels and whole Keras models of others are never loaded, nothing is unpickled."""
+    root = pathlib.Path(__file__).parents[2]
+    sources = [
+        path
+        for folder in ("larq_seresnet", "training", "export", "examples")
+        for path in (root / folder).rglob("*.py")
+    ]
+    assert len(sources) > 50
+    for path in sources:
+        for node in ast.walk(ast.parse(path.read_text())):
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            assert not called.endswith(("models.load_model", "saved_model.load", "pickle.load")), (
+                path
+            )
+            assert called not in ("eval", "exec", "pickle.loads", "load_model_from_json"), path
+            if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+                assert isinstance(node.value, ast.Constant) and node.value.value is False, path
