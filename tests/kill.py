@@ -3,9 +3,9 @@
     python tests/kill.py --kills 100 [--scenarios w1 w1a1 ...] [--seed 0] [--log FILE]
 
 Every scenario is a program that is first run once without being disturbed, and then again and again
-under SIGKILL, at times drawn over the life that it had undisturbed. What it leaves behind in the
-end must be the same, to the last bit: weights, log, gates, files for devices. Whatever bears a
-final name in between must be whole.
+under SIGKILL, at random times: a quarter of them anywhere in its life, the others after it has
+begun to write. What it leaves behind in the end must be the same, to the last bit: weights, log,
+gates, files for devices. Whatever bears a final name in between must be whole.
 """
 
 import argparse
@@ -102,15 +102,21 @@ def run(scenario, kills, generator, folder):
         each.mkdir()
     scenario.prepare(prepared)
     began = time.monotonic()
-    _finish(scenario.command(expected, prepared))
-    seconds = time.monotonic() - began
+    process = _begin(scenario.command(expected, prepared))
+    _wait_for_a_change(process, expected)
+    wrote = time.monotonic()
+    _end(process)
+    seconds, writing = time.monotonic() - began, time.monotonic() - wrote
     wanted = scenario.left(expected)
     assert wanted, "the scenario leaves nothing to compare"
     met, files = 0, {}
     while met < kills:
         process = _begin(scenario.command(killed, prepared))
+        anywhere = generator.random() < 0.25
+        if not anywhere:
+            _wait_for_a_change(process, killed)
         try:
-            process.wait(generator.uniform(0, seconds))
+            process.wait(generator.uniform(0, seconds if anywhere else writing))
             assert process.returncode == 0, process.stderr.read().decode()[-2000:]
             shutil.rmtree(killed)  # it was done: from the beginning
             killed.mkdir()
@@ -139,8 +145,27 @@ def _begin(words):
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
 
 
+def _wait_for_a_change(process, folder):
+    """Until the process has written something into a folder, or ended."""
+
+    def seen():
+        return {(path, path.stat().st_mtime_ns) for path in folder.rglob("*") if path.exists()}
+
+    before = seen()
+    while process.poll() is None:
+        try:
+            if seen() != before:
+                return
+        except FileNotFoundError:  # between two looks at a file
+            return
+        time.sleep(0.01)
+
+
 def _finish(words):
-    process = _begin(words)
+    _end(_begin(words))
+
+
+def _end(process):
     _, errors = process.communicate()
     assert process.returncode == 0, errors.decode()[-2000:]
 
