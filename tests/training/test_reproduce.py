@@ -127,6 +127,28 @@ def test_what_is_stopped_takes_its_trainings_with_it(tmp_path, monkeypatch):
             os.kill(int(path.stem), 0)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody tells a process")
+def test_what_is_killed_takes_its_trainings_with_it(tmp_path):
+    """SIGKILL, after which it can tell them nothing."""
+    code = (
+        "import pathlib, sys; from larq_seresnet.training.study import runs\n"
+        f"runs.Run.command = lambda *_: [sys.executable, '-c', {SLEEPS!r}, {str(tmp_path)!r}]\n"
+        "run = runs.Run('sigmoid_seed0', {})\n"
+        f"list(runs.train_all([run], 1, pathlib.Path({str(tmp_path)!r}), pathlib.Path('logs')))"
+    )
+    study = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    while not (found := list(tmp_path.glob("*.pid"))):
+        assert study.poll() is None
+        time.sleep(0.05)
+    study.kill()
+    study.wait()
+    for _ in range(100):
+        if not pathlib.Path(f"/proc/{found[0].stem}").exists():
+            return
+        time.sleep(0.05)
+    pytest.fail("the training goes on")
+
+
 SLEEPS = """
 import os, pathlib, sys, time
 (pathlib.Path(sys.argv[1]) / f"{os.getpid()}.pid").touch()

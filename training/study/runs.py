@@ -1,9 +1,11 @@
 """Trainings that belong together: what is missing is trained, what is done is skipped."""
 
 import concurrent.futures
+import ctypes
 import dataclasses
 import pathlib
 import shlex
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -87,12 +89,25 @@ def _train(run, folder, logs, processes):
         folder.mkdir(parents=True, exist_ok=True)
         output = folder / f"{run.name}.txt"
         with open(output, "a") as file:
-            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, preexec_fn=_end_with_parent
+            )
             processes.append(process)
             if process.wait():
                 return str(output)
     measures.collect(run_dir, logs)
     return None
+
+
+#: Of Linux alone: there a process can ask to be killed when the one that began it is.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent():
+    """So that a training whose study was killed does not keep the next one out of its directory."""
+    if _LIBC:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _is_trained(run, run_dir):
