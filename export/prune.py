@@ -9,6 +9,7 @@ import pathlib
 import numpy as np
 
 from larq_seresnet import SEResNet14, files, programs, save_weights
+from larq_seresnet.blocks import BLOCKS
 from larq_seresnet.export import convert, source
 from larq_seresnet.layers import GATE_ACTIVATIONS
 from larq_seresnet.precision import PRECISIONS
@@ -173,22 +174,21 @@ def pruned(model, kept):
         without the attention of settled blocks.
     """
     before = json.loads(model.configuration)
-    blocks = [f"stage{stage}_block{number}" for stage in (1, 2, 3) for number in (1, 2)]
     channels = [count for count in before["filters"] for _ in (1, 2)]
     after = dict(before)
     if before["gate_at"] == "middle":
         inner = before["inner"] or channels
         after["inner"] = [
             len(kept[block].places) if block in kept else count
-            for block, count in zip(blocks, inner, strict=True)
+            for block, count in zip(BLOCKS, inner, strict=True)
         ]
     else:
         outer = before["outer"] or [list(range(count)) for count in channels]
         after["outer"] = [
             [places[at] for at in kept[block].places] if block in kept else places
-            for block, places in zip(blocks, outer, strict=True)
+            for block, places in zip(BLOCKS, outer, strict=True)
         ]
-    after["squeezed"] = [_units(model, block, kept) for block in blocks]
+    after["squeezed"] = [_units(model, block, kept) for block in BLOCKS]
     if not any(after["squeezed"]):
         after["squeezed"] = after["attention"] = None
     smaller = SEResNet14(**after, weights=None)

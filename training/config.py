@@ -183,7 +183,8 @@ class Config:
     weights: str | None = _flag(
         "model",
         None,
-        "to start from: weights.h5 of an earlier run, or cifar10, those that ship",
+        "to start from: weights.h5 of an earlier run, whose architecture it has unless flags say "
+        "otherwise, or cifar10, those that ship",
         metavar="FILE",
     )
 

@@ -98,6 +98,18 @@ def load(
     return ImageSet(source.name, source.class_names, *pairs, mirror=source.mirror)
 
 
+def of_run(settings):
+    """The images of a run, as its `Config` says; raises what `load` does."""
+    return load(
+        settings.dataset,
+        settings.data_dir,
+        settings.input_shape[:2],
+        settings.limit_train,
+        settings.limit_test,
+        settings.held_out,
+    )
+
+
 def describe(settings, facts):
     """What a run was trained and tested on, in a sentence, from its `Config` and facts."""
     held_out = " held out of those for training" * bool(settings.held_out)

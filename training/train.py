@@ -56,14 +56,7 @@ def main(argv=None):
         else:
             settings = config.Config(**(_of_weights(given.get("weights")) | given))
         last = _last_epoch(settings, stop_after)
-        images = data.load(
-            settings.dataset,
-            settings.data_dir,
-            settings.input_shape[:2],
-            settings.limit_train,
-            settings.limit_test,
-            settings.held_out,
-        )
+        images = data.of_run(settings)
         settings = _resolved(settings, images)
         model = compiled_model(settings, images)
         run_dir = run_dir or _default_run_dir(model, settings)
@@ -84,6 +77,7 @@ def main(argv=None):
         if not resume:
             run_dir.mkdir(parents=True, exist_ok=True)
             held.enter_context(files.locked(run_dir))
+            _check_claim(run_dir, overwrite)  # another process may have been first
             _empty(run_dir)
             settings.save(run_dir, **facts)  # first of all: what makes it a run directory
         log = callbacks.ErrorLog(run_dir / callbacks.LOG_FILE, images, first)
@@ -91,24 +85,35 @@ def main(argv=None):
             settings.save(run_dir, **facts)
         lock = held.pop_all()
     with programs.failing(parser), lock:
-        (run_dir / config.WEIGHTS_FILE).unlink(missing_ok=True)  # of before these epochs
-        gates = _gate_recorder(settings, images, run_dir)
-        board = tf.keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False)
-        last_of_all = None if settings.extendable else settings.epochs
-        statistics = batch_norm.BatchNormEstimator(images, last_of_all)
-        # after the log, whose clock stops before it; the checkpoint last: an epoch is done when
-        # all else of it is written
-        run_callbacks = [log, statistics, gates, board, checkpoint]
-        _fit(model, settings, images, range(first, last), run_callbacks, said)
-        save_weights(model, run_dir / config.WEIGHTS_FILE, images.name, images.class_names)
-        pictures.draw_curves(
-            callbacks.read_log(run_dir / callbacks.LOG_FILE),
-            f"{model.name}\n{_data_name(settings)}, {settings.recipe}, seed {settings.seed}",
-            run_dir / "curves.png",
-        )
+        _train(model, settings, images, run_dir, range(first, last), (log, checkpoint), said)
     command = [sys.executable, "-m", "larq_seresnet.export.convert", str(run_dir)]
     print(f"wrote {run_dir}; to convert it: {shlex.join(command)}")
     return run_dir
+
+
+def _train(model, settings, images, run_dir, epochs, written, said):
+    """Trains the epochs of a range, counted from 0, and writes what a run directory holds.
+
+    Args:
+        written: The run's `ErrorLog` and `Checkpoint`.
+        said: What a teacher says, or None.
+    """
+    log, checkpoint = written
+    (run_dir / config.WEIGHTS_FILE).unlink(missing_ok=True)  # of before these epochs
+    gates = _gate_recorder(settings, images, run_dir)
+    board = tf.keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False)
+    last_of_all = None if settings.extendable else settings.epochs
+    statistics = batch_norm.BatchNormEstimator(images, last_of_all)
+    # after the log, whose clock stops before it; the checkpoint last: an epoch is done when
+    # all else of it is written
+    run_callbacks = [log, statistics, gates, board, checkpoint]
+    _fit(model, settings, images, epochs, run_callbacks, said)
+    save_weights(model, run_dir / config.WEIGHTS_FILE, images.name, images.class_names)
+    pictures.draw_curves(
+        callbacks.read_log(run_dir / callbacks.LOG_FILE),
+        f"{model.name}\n{_data_name(settings)}, {settings.recipe}, seed {settings.seed}",
+        run_dir / "curves.png",
+    )
 
 
 def _parser():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14, preprocess_input, save_weights
+from larq_seresnet.blocks import BLOCKS
 from larq_seresnet.export import convert, prune
 from larq_seresnet.training import closing, train
 from larq_seresnet.training.study import occupancy
@@ -55,9 +56,6 @@ def _network(images, settled, **arguments):
     return model
 
 
-BLOCKS = [f"stage{stage}_block{number}" for stage in (1, 2, 3) for number in (1, 2)]
-
-
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "paper"])
 def test_without_what_is_settled_a_network_computes_the_same(name, many):
     model = _network(many, BLOCKS, **NETWORKS[name])
@@ -94,7 +92,9 @@ def test_what_is_not_settled_keeps_its_gates(name, many):
         assert (f"{block}_se" in names) == (not each.settled)
     assert name == "paper" or 0 < sum(each.settled for each in kept.values()) < 6
     agreement = prune.compared(seen, occupancy.see(smaller, many), kept, None)
-    assert agreement["images"] == len(many) and not agreement["opened"]
+    # where an image has the same gates, it has the same probabilities
+    assert not agreement["opened"]
+    assert set(agreement["other"]) <= set(agreement["other_gates"])
     converted = convert.to_tflite(
         smaller, weights="float32" if name == "float32" else "1bit", strip=True
     )

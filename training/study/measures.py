@@ -64,7 +64,7 @@ def _images(settings):
 def _of_all_images(trained, settings):
     if settings.attention in (None, "spatial"):
         return {}
-    images = occupancy.images_of(settings)
+    images = data.of_run(settings)
     if settings.keep == 1:
         return {"occupancy": occupancy.shares(occupancy.see(trained, images.train[0]).open)}
     proof = prune.proved(trained, images)[1]

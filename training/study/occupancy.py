@@ -117,19 +117,7 @@ def of_run(run_dir):
         weights=run_dir / config.WEIGHTS_FILE,
         **settings.model_arguments(),
     )
-    return shares(see(model, images_of(settings).train[0]).open)
-
-
-def images_of(settings):
-    """The images of a run, as it was trained and tested on them."""
-    return data.load(
-        settings.dataset,
-        settings.data_dir,
-        settings.input_shape[:2],
-        settings.limit_train,
-        settings.limit_test,
-        settings.held_out,
-    )
+    return shares(see(model, data.of_run(settings).train[0]).open)
 
 
 def write(found, folder, heading):
