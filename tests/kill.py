@@ -4,17 +4,19 @@
 
 Every scenario is a program that is first run once without being disturbed, and then again and again
 under SIGKILL, at random times: a quarter of them anywhere in its life, the others after it has
-begun to write. What it leaves behind in the end must be the same, to the last bit: weights, log,
+begun to write. Its life begins when what it imports is there, for it is forked from a process that
+has imported it. What it leaves behind in the end must be the same, to the last bit: weights, log,
 gates, files for devices. Whatever bears a final name in between must be whole.
 """
 
 import argparse
 import dataclasses
 import hashlib
+import multiprocessing
+import os
 import pathlib
+import runpy
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +26,8 @@ import h5py
 import numpy as np
 
 ROOT = pathlib.Path(__file__).parent.parent
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["larq_seresnet.training.train", "larq_seresnet.export.convert"])
 DIGITS = (
     "--dataset digits --limit-train 256 --limit-test 50 --batch-size 64 --filters 4 4 8 "
     "--compute-dtype float32 --deterministic --epochs 3 --gate-epochs 2"
@@ -115,15 +119,14 @@ def run(scenario, kills, generator, folder):
         anywhere = generator.random() < 0.25
         if not anywhere:
             _wait_for_a_change(process, killed)
-        try:
-            process.wait(generator.uniform(0, seconds if anywhere else writing))
-            assert process.returncode == 0, process.stderr.read().decode()[-2000:]
+        process.join(generator.uniform(0, seconds if anywhere else writing))
+        if process.exitcode is not None:
+            _end(process)
             shutil.rmtree(killed)  # it was done: from the beginning
             killed.mkdir()
             continue
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        process.kill()
+        process.join()
         met += 1
         number = sum(path.is_file() for path in killed.rglob("*"))
         files[number] = files.get(number, 0) + 1
@@ -141,8 +144,22 @@ def run(scenario, kills, generator, folder):
 
 
 def _begin(words):
-    command = [sys.executable, *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
+    process = FORKS.Process(target=_program, args=([str(word) for word in words],))
+    process.start()
+    return process
+
+
+def _program(words):
+    """What `python WORDS` would do, from the root of the checkout and in silence."""
+    os.chdir(ROOT)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, sys.stdout.fileno())
+    if words[0] == "-c":
+        sys.argv = ["-c", *words[2:]]
+        exec(words[1], {"__name__": "__main__"})
+    else:
+        sys.argv = words
+        runpy.run_path(words[0], run_name="__main__")
 
 
 def _wait_for_a_change(process, folder):
@@ -152,7 +169,7 @@ def _wait_for_a_change(process, folder):
         return {(path, path.stat().st_mtime_ns) for path in folder.rglob("*") if path.exists()}
 
     before = seen()
-    while process.poll() is None:
+    while process.is_alive():
         try:
             if seen() != before:
                 return
@@ -166,8 +183,8 @@ def _finish(words):
 
 
 def _end(process):
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors.decode()[-2000:]
+    process.join()
+    assert process.exitcode == 0, "the program failed: what it said is above"
 
 
 def _left_by_training(folder):

@@ -1,19 +1,16 @@
-import importlib.util
 import pathlib
-import sys
 
 import pytest
 
 
 @pytest.fixture(scope="module")
 def kill():
-    """The program, which is no test and in no package."""
-    path = pathlib.Path(__file__).with_name("kill.py")
-    spec = importlib.util.spec_from_file_location("kill", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["kill"] = module  # where dataclasses look
-    spec.loader.exec_module(module)
-    return module
+    """The program, which is no test and in no package; its processes find it by the path too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(pathlib.Path(__file__).parent)
+        import kill
+
+        yield kill
 
 
 @pytest.mark.slow

@@ -40,7 +40,8 @@ def test_problems_end_a_program_in_one_line(capsys, problem, code, said):
 )
 def test_signals_end_a_program_in_one_line(capsys, tmp_path, number, code, said):
     """After what it was writing was removed; what signals did before, they do again."""
-    before = signal.getsignal(number)
+    before = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    signal.signal(number, before)  # a shell's background jobs ignore SIGINT
 
     def write(part):
         part.write_text("half")

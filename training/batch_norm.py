@@ -46,7 +46,7 @@ class BatchNormEstimator(tf.keras.callbacks.Callback):
             for statistic in (layer.moving_mean, layer.moving_variance)
         ]
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.float32)])
         def of_batch(inputs):
             for statistic, _ in moved:
                 statistic.assign(tf.zeros_like(statistic))

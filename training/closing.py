@@ -130,7 +130,7 @@ class Closing(tf.keras.callbacks.Callback):
             self.model.input, [self.model.get_layer(name).output for name in names]
         )
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(input_signature=[tf.TensorSpec(self.model.input_shape, tf.float32)])
         def means_of_batch(inputs):
             return [tf.reduce_mean(each, axis=[0, 1, 2]) for each in probe(inputs, training=True)]
 

@@ -29,8 +29,18 @@ TINY = (
 NO_GATES = ("--attention", "none")
 
 
+#: Of a run that is cut off in some way, and must end as one that was not.
+BROKEN = ("--epochs", 3, "--deterministic", *NO_GATES)
+
+
 def _train(run_dir, *flags):
     return train.main([*TINY, "--run-dir", str(run_dir), *map(str, flags)])
+
+
+@pytest.fixture(scope="session")
+def unbroken(shared):
+    """The run directory of a run with the flags `BROKEN` that was not; not to be changed."""
+    return shared("unbroken", lambda path: _train(path, *BROKEN))
 
 
 def _curve(run_dir):
@@ -208,10 +218,9 @@ def test_a_run_that_another_process_writes_is_left_alone(trained, tmp_path, caps
     assert (run_dir / "weights.h5").exists()
 
 
-def test_where_the_last_checkpoint_is_damaged_the_one_before_is_taken(tmp_path, capsys):
+def test_where_the_last_checkpoint_is_damaged_the_one_before_is_taken(unbroken, tmp_path, capsys):
     run_dir = tmp_path / "run"
-    flags = ("--epochs", 3, "--deterministic", *NO_GATES)
-    _train(run_dir, *flags)
+    shutil.copytree(unbroken, run_dir)
     expected, rows = (run_dir / "weights.h5").read_bytes(), _curve(run_dir)
     kept = {path: path.read_bytes() for path in (run_dir / "checkpoint").glob("ckpt-*")}
     last = [path for path in kept if path.name.startswith("ckpt-3")]
@@ -326,18 +335,16 @@ def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_later(tmp_path, capsy
 
 
 @pytest.mark.slow
-def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
+def test_a_clock_that_jumps_changes_nothing(unbroken, tmp_path, monkeypatch):
     """A year back with every second look at it; but for what is said of seconds."""
-    flags = ("--epochs", 3, "--deterministic", *NO_GATES)
-    _train(tmp_path / "steady", *flags)
+    jumping = tmp_path / "jumping"
     now, looks = time.time, itertools.count()
     monkeypatch.setattr(time, "time", lambda: now() - 3e7 * (next(looks) % 2))
-    _train(tmp_path / "jumping", *flags, "--stop-after", 2)
-    _train(tmp_path / "jumping", *flags, "--resume")
+    _train(jumping, *BROKEN, "--stop-after", 2)
+    _train(jumping, *BROKEN, "--resume")
     assert next(looks)
-    steady, jumping = tmp_path / "steady", tmp_path / "jumping"
-    assert _curve(jumping) == _curve(steady)
-    assert (jumping / "weights.h5").read_bytes() == (steady / "weights.h5").read_bytes()
+    assert _curve(jumping) == _curve(unbroken)
+    assert (jumping / "weights.h5").read_bytes() == (unbroken / "weights.h5").read_bytes()
 
 
 @pytest.mark.slow
