@@ -42,11 +42,20 @@ def failing(parser):
     except _Terminated:
         parser.exit(TERMINATED, f"{parser.prog}: terminated\n")
     except (MemoryError, OverflowError, RuntimeError, tf.errors.OpError) as problem:
-        end(parser, FAILED, str(problem).strip().partition("\n")[0])
+        end(parser, FAILED, _said(problem))
     except OSError as problem:
         if problem.errno not in _MACHINE:
             raise
         end(parser, FAILED, problem)
+
+
+def _said(problem):
+    """The line of a problem that says most: of TensorFlow's in a graph not where it was made."""
+    first, *others = str(problem).strip().splitlines() or [""]
+    if first == "Graph execution error:":
+        others = [line for line in others if line.strip() and not line.startswith((" ", "\t"))]
+        return next((line for line in others if not line.startswith("Detected at node")), first)
+    return first
 
 
 class _Terminated(BaseException):

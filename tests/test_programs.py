@@ -10,6 +10,13 @@ from larq_seresnet import files, programs
 
 import tensorflow as tf
 
+GRAPH_ERROR = """Graph execution error:
+
+Detected at node CollectiveReduceV2 defined at (most recent call last):
+  File "a.py", line 1, in <module>
+
+worker 1 is gone
+\t [[{{node CollectiveReduceV2}}]] [Op:__inference_train_function_1]"""
 PARSER = argparse.ArgumentParser("x")
 
 
@@ -22,6 +29,7 @@ PARSER = argparse.ArgumentParser("x")
         (MemoryError(), 1, "there is not enough memory"),
         (RuntimeError("LCE gave up.\nTraceback of its own"), 1, "LCE gave up."),
         (tf.errors.ResourceExhaustedError(None, None, "OOM\n at node 3"), 1, "OOM"),
+        (tf.errors.UnavailableError(None, None, GRAPH_ERROR), 1, "worker 1 is gone"),
     ],
 )
 def test_problems_end_a_program_in_one_line(capsys, problem, code, said):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from larq_seresnet.preprocessing import preprocess_input
+from larq_seresnet.training import strategies
 
 import tensorflow as tf
 
@@ -46,15 +47,14 @@ class BatchNormEstimator(tf.keras.callbacks.Callback):
             for statistic in (layer.moving_mean, layer.moving_variance)
         ]
 
-        @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.float32)])
         def of_batch(inputs):
             for statistic, _ in moved:
                 statistic.assign(tf.zeros_like(statistic))
             model(inputs, training=True)  # moves them from zero by 1 - momentum
-            return [statistic / (1.0 - momentum) for statistic, momentum in moved]
+            return [strategies.mean(statistic / (1.0 - momentum)) for statistic, momentum in moved]
 
         self.statistics = [statistic for statistic, _ in moved]
-        self.of_batch = of_batch
+        self.of_batch = strategies.traced(of_batch, model.input_shape)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.count = LAST_IMAGES if epoch + 1 == self.last else IMAGES

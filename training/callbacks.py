@@ -82,7 +82,7 @@ class ErrorLog(tf.keras.callbacks.Callback):
         seconds = self.trained - self.started
         row = {
             "epoch": epoch + 1,
-            "learning_rate": f"{float(self.model.optimizer.learning_rate):.6g}",
+            "learning_rate": f"{self.model.optimizer.learning_rate.numpy():.6g}",
             "train_loss": f"{logs['loss']:.6f}",
             "train_error": f"{logs['error']:.6f}",
             "test_loss": f"{logs['val_loss']:.6f}",
@@ -233,7 +233,7 @@ class Checkpoint(tf.keras.callbacks.Callback):
                 problem = error
                 print(f"{path.with_suffix('')} is damaged, and left out", file=sys.stderr)
                 continue
-            return int(self.epoch)
+            return int(self.epoch.numpy())
         if problem is not None:
             raise ValueError(f"{self.directory} holds a damaged checkpoint: {problem}") from problem
         return 0

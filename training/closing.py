@@ -7,6 +7,7 @@ import numpy as np
 
 from larq_seresnet.layers import FMB
 from larq_seresnet.preprocessing import preprocess_input
+from larq_seresnet.training import strategies
 
 import tensorflow as tf
 
@@ -57,7 +58,14 @@ class Closing(tf.keras.callbacks.Callback):
         ]
         self.wanted = tf.Variable(1.0, trainable=False)
         self.active = tf.Variable(0.0, trainable=False)
-        self.kept = [tf.Variable(0.0, trainable=False) for _ in self.modules]
+        self.kept = [
+            tf.Variable(
+                0.0,
+                trainable=False,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,  # all have the same
+            )
+            for _ in self.modules
+        ]
         if settings.keep_by == "gates":
             whole = sum(map(np.sum, self.costs))
             for kept, costs, layer in zip(
@@ -70,7 +78,7 @@ class Closing(tf.keras.callbacks.Callback):
         shares = tf.constant(shares, tf.float32)
 
         def term(gates):
-            opened = tf.reduce_mean(gates, axis=[0, 1, 2])
+            opened = strategies.mean(tf.reduce_mean(gates, axis=[0, 1, 2]))
             part = tf.reduce_sum(shares * tf.sqrt(opened + SOFTENED))
             above = tf.cast(tf.add_n(list(map(tf.identity, self.kept))) > self.wanted, tf.float32)
             kept.assign(part)
@@ -86,7 +94,7 @@ class Closing(tf.keras.callbacks.Callback):
             self._settle()
 
     def on_train_batch_begin(self, batch, logs=None):
-        done = int(self.model.optimizer.iterations) / self.steps
+        done = int(self.model.optimizer.iterations.numpy()) / self.steps
         self.active.assign(float(done < 1))
         self.wanted.assign(1 - (1 - self.settings.keep) * min(done, 1))
 
@@ -130,14 +138,15 @@ class Closing(tf.keras.callbacks.Callback):
             self.model.input, [self.model.get_layer(name).output for name in names]
         )
 
-        @tf.function(input_signature=[tf.TensorSpec(self.model.input_shape, tf.float32)])
         def means_of_batch(inputs):
-            return [tf.reduce_mean(each, axis=[0, 1, 2]) for each in probe(inputs, training=True)]
+            opened = probe(inputs, training=True)
+            return [strategies.mean(tf.reduce_mean(each, axis=[0, 1, 2])) for each in opened]
 
         count = min(IMAGES, len(self.images))
         chosen = np.random.default_rng(self.settings.seed).permutation(len(self.images))[:count]
         batches = np.array_split(np.sort(chosen), -(-count // BATCH_SIZE))
-        found = [means_of_batch(preprocess_input(self.images[batch])) for batch in batches]
+        traced = strategies.traced(means_of_batch, self.model.input_shape)
+        found = [traced(preprocess_input(self.images[batch])) for batch in batches]
         means = [np.mean(each, axis=0) for each in zip(*found, strict=True)]
         half = len(self.modules)
         return np.concatenate(means[:half]), np.concatenate(means[half:])

@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 
 from larq_seresnet.preprocessing import preprocess_input
-from larq_seresnet.training import sources
+from larq_seresnet.training import sources, strategies
 from larq_seresnet.training.sources import EMBEDDED, SPLIT_SEED, DataUnavailable
 
 import tensorflow as tf
@@ -167,7 +167,9 @@ def _gather(pair, chosen):
     return tf.ensure_shape(found, [None, *images.shape[1:]]), tf.gather(labels, chosen)
 
 
-def training_batches(data, batch_size, seed, epochs, initial_epoch=0, *, flip, crop, said=None):
+def training_batches(
+    data, batch_size, seed, epochs, initial_epoch=0, *, flip, crop, said=None, part=None
+):
     """The batches of epochs `initial_epoch` to `epochs`, one after another, shuffled and augmented.
 
     Order and augmentation of an epoch depend on `seed` and the epoch's number alone, so that a
@@ -176,10 +178,13 @@ def training_batches(data, batch_size, seed, epochs, initial_epoch=0, *, flip, c
 
     Args:
         said: What a teacher says of them, a `teacher.Said`; None for no teacher.
+        part: Of every batch the `index`-th of `count` parts, (index, count); None for all of it.
 
     Returns:
         A tf.data.Dataset of (images, labels): float32 (N, H, W, 3), normalised, and int32 (N,);
-        with `said` also its probabilities.
+        with `said` also its probabilities. With `part` always four: those or None, and weights,
+        float32 (N,), with which means over parts are those over batches, though parts differ in
+        size.
     """
 
     def epoch_batches(epoch):
@@ -188,24 +193,45 @@ def training_batches(data, batch_size, seed, epochs, initial_epoch=0, *, flip, c
 
         def batch(step, chosen):
             step_seed = tf.random.experimental.stateless_fold_in(epoch_seed, step)
-            images, labels = _gather(data.train, chosen)
             shift, mirrored = drawn(tf.size(chosen), step_seed, flip, crop)
-            batch = preprocess_input(moved(images, shift, mirrored)), labels
-            return batch if said is None else (*batch, said.of(chosen, shift, mirrored))
+            if part is not None:
+                size = tf.size(chosen)
+                own = slice(*strategies.bounds(size, part))
+                chosen, shift, mirrored = chosen[own], shift[:, own], mirrored[own]
+            images, labels = _gather(data.train, chosen)
+            images = preprocess_input(moved(images, shift, mirrored))
+            views = None if said is None else said.of(chosen, shift, mirrored)
+            if part is not None:
+                return images, labels, views, _weights(tf.size(chosen), size, part)
+            return (images, labels) if said is None else (images, labels, views)
 
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate().map(batch)
 
     return tf.data.Dataset.range(initial_epoch, epochs).flat_map(epoch_batches).prefetch(2)
 
 
-def test_batches(data, batch_size=500):
-    """The test images in order, as `training_batches` gives them, without augmentation."""
+def _weights(own, size, part):
+    return tf.fill([own], tf.cast(own * part[1] / size, tf.float32))
 
-    def batch(chosen):
-        images, labels = _gather(data.test, chosen)
+
+def test_batches(data, batch_size=500, part=None):
+    """The test images in order, as `training_batches` gives them, without augmentation.
+
+    Batches differ by at most one image, so that no part of one is empty, and have at most
+    `batch_size`.
+    """
+    size = len(data.test[0])
+    batches = -(-size // batch_size)
+
+    def batch(index):
+        first, end = strategies.bounds(size, (index, batches))
+        if part is not None:
+            start, stop = strategies.bounds(end - first, part)
+            first, end = first + start, first + stop
+        images, labels = _gather(data.test, tf.range(first, end))
         return preprocess_input(images), labels
 
-    return tf.data.Dataset.range(len(data.test[0])).batch(batch_size).map(batch).prefetch(2)
+    return tf.data.Dataset.range(batches).map(batch).prefetch(2)
 
 
 def with_targets(batches, classes, share=0.0, temperature=1.0):
@@ -224,13 +250,13 @@ def with_targets(batches, classes, share=0.0, temperature=1.0):
         temperature: T.
     """
 
-    def with_target(images, labels, said=None):
+    def with_target(images, labels, said=None, weights=None):
         target = tf.one_hot(labels, classes)
         if said is not None:
             said = tf.cast(said, tf.float32) ** (1.0 / temperature)
             said /= tf.reduce_sum(said, axis=1, keepdims=True)
             target = (1.0 - share) * target + share * said
-        return images, target
+        return (images, target) if weights is None else (images, target, weights)
 
     return batches.map(with_target).prefetch(2)
 

@@ -56,7 +56,7 @@ class Relaxation(tf.keras.callbacks.Callback):
         self.on_train_batch_begin(0)  # for what looks at the network before the first batch
 
     def on_train_batch_begin(self, batch, logs=None):
-        self.hardness.assign(min(1.0, int(self.model.optimizer.iterations) / self.steps))
+        self.hardness.assign(min(1.0, int(self.model.optimizer.iterations.numpy()) / self.steps))
 
     def on_test_begin(self, logs=None):
         self.hardness.assign(1.0)

@@ -13,11 +13,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import zlib
 
 import larq_seresnet
 from larq_seresnet import SEResNet14, files, programs, save_weights
 from larq_seresnet.precision import layers_in
+from larq_seresnet.preprocessing import preprocess_input
 from larq_seresnet.training import (
     batch_norm,
     callbacks,
@@ -29,6 +31,7 @@ from larq_seresnet.training import (
     optimizers,
     pictures,
     relaxation,
+    strategies,
     teacher,
 )
 from larq_seresnet.weights import SHIPPED, load_weights, read
@@ -48,7 +51,12 @@ def main(argv=None):
     run_dir, resume, overwrite, stop_after = (
         given.pop(name) for name in ("run_dir", "resume", "overwrite", "stop_after")
     )
+    strategy, synchronized = given.pop("strategy"), given.pop("synchronize_batch_norm")
     with programs.refusing_bad_input(parser), contextlib.ExitStack() as held:
+        held.enter_context(strategies.begin(strategy).scope())
+        if strategies.count() > 1:
+            spare = held.enter_context(tempfile.TemporaryDirectory())
+            run_dir = strategies.copied_from_chief(run_dir, spare)
         facts = {}
         resume = resume and _has_begun(run_dir)
         if resume:
@@ -58,7 +66,15 @@ def main(argv=None):
         last = _last_epoch(settings, stop_after)
         images = data.of_run(settings)
         settings = _resolved(settings, images)
+        strategies.check_sizes(
+            *(len(each) for each, _ in (images.train, images.test)), settings.batch_size
+        )
+        strategies.check_alike([dataclasses.asdict(settings), _data_facts(images)])
         model = compiled_model(settings, images)
+        if strategies.count() > 1:
+            strategies.say_batch_norm(settings.batch_size, synchronized)
+        if synchronized:
+            strategies.synchronize(model)
         run_dir = run_dir or _default_run_dir(model, settings)
         if resume:
             held.enter_context(files.locked(run_dir))
@@ -87,7 +103,8 @@ def main(argv=None):
     with programs.failing(parser), lock:
         _train(model, settings, images, run_dir, range(first, last), (log, checkpoint), said)
     command = [sys.executable, "-m", "larq_seresnet.export.convert", str(run_dir)]
-    print(f"wrote {run_dir}; to convert it: {shlex.join(command)}")
+    if strategies.is_chief():
+        print(f"wrote {run_dir}; to convert it: {shlex.join(command)}")
     return run_dir
 
 
@@ -137,6 +154,19 @@ def _parser():
     )
     existing.add_argument(
         "--overwrite", action="store_true", help="delete the run that --run-dir holds"
+    )
+    group.add_argument(
+        "--strategy",
+        choices=strategies.NAMES,
+        default="none",
+        help="none: on one device; mirrored: on all GPUs of this machine; multi_worker: on the "
+        "machines that TF_CONFIG names, see training/distributed.md",
+    )
+    group.add_argument(
+        "--synchronize-batch-norm",
+        action="store_true",
+        help="with several replicas: BatchNorm of the whole batch, as on one device, not of each "
+        "replica's part; slower",
     )
     group.add_argument(
         "--stop-after",
@@ -273,6 +303,7 @@ def _facts(settings, images, first, earlier):
         "commit": commit(*CODE, without=NOT_CODE),
         "versions": {"python": platform.python_version(), **versions},
         "processor": f"{os.cpu_count()} cores of {machine.processor()}",
+        "replicas": strategies.count(),
     }
     taught = {}
     if settings.teacher is not None:
@@ -392,7 +423,7 @@ def _closing(model, settings, images):
 def _gate_recorder(settings, images, run_dir):
     return callbacks.GateRecorder(
         run_dir / callbacks.GATES_FILE,
-        next(iter(data.test_batches(images, callbacks.GATE_IMAGES)))[0],
+        preprocess_input(images.test[0][: callbacks.GATE_IMAGES]),
         {1, 10, settings.epochs, *settings.gate_epochs},
         images.name,
     )
@@ -405,22 +436,33 @@ def _fit(model, settings, images, epochs, run_callbacks, said):
         SystemExit: If the loss became NaN or infinite; the last good checkpoint stays.
     """
     classes = len(images.class_names)
-    batches = data.training_batches(
-        images,
-        settings.batch_size,
-        settings.seed,
-        epochs.stop,
-        epochs.start,
-        flip=settings.flip,
-        crop=settings.crop,
-        said=said,
-    )
+
+    def training(part):
+        batches = data.training_batches(
+            images,
+            settings.batch_size,
+            settings.seed,
+            epochs.stop,
+            epochs.start,
+            flip=settings.flip,
+            crop=settings.crop,
+            said=said,
+            part=part,
+        )
+        return data.with_targets(
+            batches, classes, settings.teacher_share, settings.teacher_temperature
+        )
+
+    def test(part):
+        return data.with_targets(data.test_batches(images, part=part), classes)
+
     history = model.fit(
-        data.with_targets(batches, classes, settings.teacher_share, settings.teacher_temperature),
+        strategies.distribute(training),
         initial_epoch=epochs.start,
         epochs=epochs.stop,
         steps_per_epoch=_steps(settings, images),
-        validation_data=data.with_targets(data.test_batches(images), classes),
+        validation_data=strategies.distribute(test),
+        validation_steps=test(None).cardinality().numpy(),
         verbose=1 if sys.stdout.isatty() else 2,
         callbacks=[
             tf.keras.callbacks.TerminateOnNaN(),

@@ -1,0 +1,241 @@
+"""One training on several devices or machines, by `tf.distribute`.
+
+Every replica takes its part of each batch, and gradients are summed. With `synchronize` BatchNorm
+takes the mean and variance of the whole batch, and what is computed is what one device would
+compute, but for rounding. Every process runs the same program with the same arguments; only the
+chief's run directory lasts.
+"""
+
+import io
+import json
+import os
+import pathlib
+import tarfile
+import zlib
+
+import numpy as np
+
+from larq_seresnet import files
+
+import tensorflow as tf
+
+NAMES = ("none", "mirrored", "multi_worker")
+
+
+def begin(name):
+    """The `tf.distribute.Strategy` of a name; before TensorFlow computes anything.
+
+    Args:
+        name: One of `NAMES`. "mirrored" takes all GPUs of this machine, "multi_worker" the machines
+            that the environment variable TF_CONFIG names.
+
+    Raises:
+        ValueError: If TF_CONFIG names no workers.
+    """
+    if name == "none":
+        return tf.distribute.get_strategy()
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy()
+    _check_cluster(os.environ.get("TF_CONFIG"))
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _check_cluster(text):
+    needed = (
+        '--strategy multi_worker needs the environment variable TF_CONFIG, such as {"cluster": '
+        '{"worker": ["a:2222", "b:2222"]}, "task": {"type": "worker", "index": 0}}'
+    )
+    try:
+        described = json.loads(text or "")
+        task = described["task"]
+        described["cluster"][task["type"]][int(task["index"])]
+    except (ValueError, KeyError, IndexError, TypeError) as problem:
+        raise ValueError(f"{needed}; received {text}.") from problem
+    others = set(described["cluster"]) - {"worker", "chief"}
+    if others:
+        raise ValueError(f"{needed}; it names a {others.pop()}, for which there is no work.")
+
+
+def is_chief():
+    """Whether this process is the one of the current strategy whose files last."""
+    resolver = tf.distribute.get_strategy().cluster_resolver
+    if resolver is None or not resolver.task_type:
+        return True
+    return resolver.task_type == "chief" or (
+        "chief" not in resolver.cluster_spec().jobs and resolver.task_id == 0
+    )
+
+
+def count():
+    """How many replicas the current strategy has."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def check_sizes(images, test_images, batch_size):
+    """Raises ValueError if not every replica gets one of so many images in every batch."""
+    if test_images < count():
+        raise ValueError(
+            f"there must be a test image for each of {count()} replicas, received {test_images}."
+        )
+    last = images % batch_size or batch_size
+    if last < count():
+        raise ValueError(
+            f"`batch_size` must leave each of {count()} replicas an image in every batch, the last "
+            f"of an epoch of {images} has {last}; received {batch_size}."
+        )
+
+
+def check_alike(facts):
+    """Raises ValueError if other processes of the current strategy have other facts, as JSON."""
+    if count() == 1:
+        return
+    own = zlib.crc32(json.dumps(facts, sort_keys=True, default=str).encode())
+    if int(_sum(lambda replica: np.int64(own))) != count() * own:
+        raise ValueError(
+            "all workers must be started with the same arguments, on the same images: what this "
+            "one received is not what the others did."
+        )
+
+
+def copied_from_chief(folder, into):
+    """A folder of the chief's, or None: in its own process itself, in others a copy.
+
+    Args:
+        folder: Where the chief has it, if anything is there yet.
+        into: A folder that exists, in which the copy is put.
+    """
+    if is_chief():
+        if count() > 1:
+            _sum_of_bytes(_packed(folder))
+        return folder
+    copy = pathlib.Path(into) / "run"
+    with tarfile.open(fileobj=io.BytesIO(_sum_of_bytes(b""))) as archive:
+        archive.extractall(copy, filter="data")
+    return copy
+
+
+def _packed(folder):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for path in sorted(pathlib.Path(folder).iterdir()) if folder and folder.is_dir() else ():
+            if path.name not in (files.LOCK_FILE, "tensorboard"):
+                archive.add(path, path.name)
+    return buffer.getvalue()
+
+
+def _sum_of_bytes(own):
+    """Bytes that one process has and the others, where they are empty, get."""
+    size = int(_sum(lambda replica: np.int64(len(own) if replica == 0 else 0)))
+    padded = np.frombuffer(own.ljust(-(-size // 4) * 4, b"\0"), np.int32)
+    zeros = np.zeros_like(padded)
+    return _sum(lambda replica: padded if replica == 0 else zeros).numpy().tobytes()[:size]
+
+
+def _sum(of_replica):
+    """The sum of what a function makes of each replica's number; the chief's first has 0."""
+    strategy = tf.distribute.get_strategy()
+    values = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(of_replica(context.replica_id_in_sync_group))
+    )
+    return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
+
+
+def mean(values):
+    """The mean of a tensor over all replicas, where several compute at this moment."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return values
+    return context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
+
+
+def bounds(size, part):
+    """First and last but one of the places that a part, (index, count), has of so many."""
+    index, parts = part
+    return index * size // parts, (index + 1) * size // parts
+
+
+def traced(function, shape):
+    """A function of a batch of images, traced, of which each replica computes its part.
+
+    Args:
+        function: Of float32, (N, H, W, 3), in which every replica gets the same, as `mean` and the
+            BatchNorm of `synchronize` see to.
+        shape: (None, H, W, 3).
+    """
+    if count() == 1:
+        return tf.function(function, input_signature=[tf.TensorSpec(shape, tf.float32)])
+    strategy = tf.distribute.get_strategy()
+    parts = tf.function(lambda own: strategy.run(function, (own,)), reduce_retracing=True)
+
+    def of_whole(inputs):
+        def own(context):
+            part = context.replica_id_in_sync_group, context.num_replicas_in_sync
+            return tf.constant(inputs[slice(*bounds(len(inputs), part))])
+
+        found = parts(strategy.experimental_distribute_values_from_function(own))
+        return tf.nest.map_structure(lambda x: strategy.experimental_local_results(x)[0], found)
+
+    return of_whole
+
+
+def distribute(make):
+    """Batches of which every replica of the current strategy gets its part.
+
+    Args:
+        make: Makes a `tf.data.Dataset` of a part, (index, count), of every batch; of None, of whole
+            batches.
+    """
+    if count() == 1:
+        return make(None)
+
+    def of_worker(context):
+        local = count() // context.num_input_pipelines
+        parts = [make((context.input_pipeline_id * local + i, count())) for i in range(local)]
+        turns = tf.data.Dataset.range(local).repeat()
+        return tf.data.Dataset.choose_from_datasets(parts, turns)
+
+    return tf.distribute.get_strategy().distribute_datasets_from_function(of_worker)
+
+
+def say_batch_norm(batch_size, synchronized):
+    """Prints what BatchNorm's statistics are of."""
+    images = f"{batch_size} images" if synchronized else f"each replica's {batch_size // count()}"
+    print(f"{count()} replicas, BatchNorm's statistics are of {images} in training")
+
+
+def synchronize(model):
+    """Lets BatchNorm take the mean and variance of a whole batch, not of a replica's part.
+
+    Keras's own `synchronized` makes three exchanges where this makes one, and keeps a variance in
+    mind that is smaller by a share of 1 / n than that of BatchNorm on one device.
+    """
+    if count() == 1:
+        return
+    for layer in model.layers:
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            layer.call = _synchronized(layer, layer.call)
+
+
+def _synchronized(layer, of_one_device):
+    def call(inputs, training=None):
+        context = tf.distribute.get_replica_context()
+        if not training or context is None:
+            return of_one_device(inputs, training=training)
+        x = tf.cast(inputs, tf.float32)
+        axes = list(range(x.shape.rank - 1))
+        size = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
+        sums = tf.stack([tf.reduce_sum(x, axes), tf.reduce_sum(x**2, axes)])
+        sums = tf.concat([sums, tf.fill([2, 1], size)], axis=1)
+        sums = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
+        size = sums[0, -1]
+        mean, of_squares = tf.unstack(sums[:, :-1] / size)
+        variance = tf.maximum(of_squares - mean**2, 0.0)
+        kept = variance * size / tf.maximum(size - 1.0, 1.0) if layer.fused else variance
+        for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, kept)):
+            moving.assign_sub((moving - value) * (1.0 - layer.momentum))
+        normed = tf.nn.batch_normalization(
+            x, mean, variance, layer.beta, layer.gamma, layer.epsilon
+        )
+        return tf.cast(normed, inputs.dtype)
+
+    return call
