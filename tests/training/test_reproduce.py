@@ -222,8 +222,17 @@ def test_the_smoke_profile_from_training_to_report(tmp_path, monkeypatch, capsys
     again = tmp_path / "again"
     shutil.copytree(tmp_path / "out" / "logs", again / "logs")
     reproduce.main(["--report-only", "--out-dir", str(again)])
+    # two halves, as two machines train them, brought together in one folder
+    merged = tmp_path / "merged"
+    for machine in ([first], others):
+        for run in machine:
+            shutil.copytree(tmp_path / "runs" / run.name, merged / "runs" / run.name)
+    folders = ["--out-dir", str(merged / "out"), "--runs-dir", str(merged / "runs")]
+    monkeypatch.setattr(runs, "subprocess", None)  # nothing is trained
+    reproduce.main(["--profile", "smoke", *folders])
     for name in ("report.md", "summary.csv", "figure09.svg"):
-        assert (again / name).read_text() == (tmp_path / "out" / name).read_text()
+        for other in (again, merged / "out"):
+            assert (other / name).read_text() == (tmp_path / "out" / name).read_text()
 
 
 def test_the_committed_reports_are_those_of_the_committed_logs(tmp_path):

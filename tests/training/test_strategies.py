@@ -163,7 +163,7 @@ def test_a_cluster_that_is_none_is_refused(monkeypatch, capsys, described):
 def test_every_replica_needs_an_image(monkeypatch):
     monkeypatch.setattr(strategies, "count", lambda: 4)
     strategies.check_sizes(100, 4, 32)
-    with pytest.raises(ValueError, match="each of 4 replicas .* epoch of 99 has 3; received 32"):
+    with pytest.raises(ValueError, match=r"each of 4 replicas .* epoch of 99 has 3; received 32"):
         strategies.check_sizes(99, 4, 32)
     with pytest.raises(ValueError, match="a test image for each of 4 replicas, received 3"):
         strategies.check_sizes(100, 3, 32)
