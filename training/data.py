@@ -17,6 +17,7 @@ import tensorflow as tf
 __all__ = ["EMBEDDED", "DataUnavailable", "ImageSet", "describe", "load"]
 #: Share of the free memory that images may take; where they would take more they lie on disk.
 SHARE_OF_MEMORY = 0.5
+TEST_BATCH_SIZE = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +215,7 @@ def _weights(own, size, part):
     return tf.fill([own], tf.cast(own * part[1] / size, tf.float32))
 
 
-def test_batches(data, batch_size=500, part=None):
+def test_batches(data, batch_size=TEST_BATCH_SIZE, part=None):
     """The test images in order, as `training_batches` gives them, without augmentation.
 
     Batches differ by at most one image, so that no part of one is empty, and have at most

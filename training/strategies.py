@@ -1,7 +1,7 @@
 """One training on several devices or machines, by `tf.distribute`.
 
-Every replica takes its part of each batch, and gradients are summed. With `synchronize` BatchNorm
-takes the mean and variance of the whole batch, and what is computed is what one device would
+Every replica takes its part of each batch, and gradients are summed. With BatchNorm synchronised,
+which then takes the mean and variance of the whole batch, what is computed is what one device would
 compute, but for rounding. Every process runs the same program with the same arguments; only the
 chief's run directory lasts.
 """
@@ -10,7 +10,7 @@ import io
 import json
 import os
 import pathlib
-import tarfile
+import zipfile
 import zlib
 
 import numpy as np
@@ -58,12 +58,17 @@ def _check_cluster(text):
 
 def is_chief():
     """Whether this process is the one of the current strategy whose files last."""
-    resolver = tf.distribute.get_strategy().cluster_resolver
-    if resolver is None or not resolver.task_type:
-        return True
-    return resolver.task_type == "chief" or (
-        "chief" not in resolver.cluster_spec().jobs and resolver.task_id == 0
+    resolver = _cluster()
+    return resolver is None or (
+        resolver.task_type == "chief"
+        or ("chief" not in resolver.cluster_spec().jobs and resolver.task_id == 0)
     )
+
+
+def _cluster():
+    """What knows the processes of the current strategy, None where there is one alone."""
+    resolver = tf.distribute.get_strategy().cluster_resolver
+    return resolver if resolver is not None and resolver.task_type else None
 
 
 def count():
@@ -71,8 +76,14 @@ def count():
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def check_sizes(images, test_images, batch_size):
-    """Raises ValueError if not every replica gets one of so many images in every batch."""
+def check(images, test_images, batch_size, facts):
+    """Raises ValueError for what several replicas cannot train together.
+
+    Args:
+        images, test_images: How many: every replica needs one in each batch.
+        batch_size: Of all together.
+        facts: What must be alike in all processes, as JSON.
+    """
     if test_images < count():
         raise ValueError(
             f"there must be a test image for each of {count()} replicas, received {test_images}."
@@ -83,11 +94,7 @@ def check_sizes(images, test_images, batch_size):
             f"`batch_size` must leave each of {count()} replicas an image in every batch, the last "
             f"of an epoch of {images} has {last}; received {batch_size}."
         )
-
-
-def check_alike(facts):
-    """Raises ValueError if other processes of the current strategy have other facts, as JSON."""
-    if count() == 1:
+    if _cluster() is None:
         return
     own = zlib.crc32(json.dumps(facts, sort_keys=True, default=str).encode())
     if int(_sum(lambda replica: np.int64(own))) != count() * own:
@@ -104,22 +111,24 @@ def copied_from_chief(folder, into):
         folder: Where the chief has it, if anything is there yet.
         into: A folder that exists, in which the copy is put.
     """
+    if _cluster() is None:
+        return folder
     if is_chief():
-        if count() > 1:
-            _sum_of_bytes(_packed(folder))
+        _sum_of_bytes(_packed(folder))
         return folder
     copy = pathlib.Path(into) / "run"
-    with tarfile.open(fileobj=io.BytesIO(_sum_of_bytes(b""))) as archive:
-        archive.extractall(copy, filter="data")
+    with zipfile.ZipFile(io.BytesIO(_sum_of_bytes(b""))) as archive:
+        archive.extractall(copy)
     return copy
 
 
 def _packed(folder):
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path in sorted(pathlib.Path(folder).iterdir()) if folder and folder.is_dir() else ():
-            if path.name not in (files.LOCK_FILE, "tensorboard"):
-                archive.add(path, path.name)
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path in sorted(folder.rglob("*")) if folder and folder.is_dir() else ():
+            name = path.relative_to(folder)
+            if path.is_file() and name.parts[0] not in (files.LOCK_FILE, "tensorboard"):
+                archive.write(path, name)
     return buffer.getvalue()
 
 
@@ -159,7 +168,7 @@ def traced(function, shape):
 
     Args:
         function: Of float32, (N, H, W, 3), in which every replica gets the same, as `mean` and the
-            BatchNorm of `synchronize` see to.
+            BatchNorm of `_synchronized` see to.
         shape: (None, H, W, 3).
     """
     if count() == 1:
@@ -197,21 +206,18 @@ def distribute(make):
     return tf.distribute.get_strategy().distribute_datasets_from_function(of_worker)
 
 
-def say_batch_norm(batch_size, synchronized):
-    """Prints what BatchNorm's statistics are of."""
-    images = f"{batch_size} images" if synchronized else f"each replica's {batch_size // count()}"
-    print(f"{count()} replicas, BatchNorm's statistics are of {images} in training")
+def normalise_in_parts(model, batch_size, synchronized):
+    """Says, and with `synchronized` changes, what BatchNorm's statistics are of in training.
 
-
-def synchronize(model):
-    """Lets BatchNorm take the mean and variance of a whole batch, not of a replica's part.
-
-    Keras's own `synchronized` makes three exchanges where this makes one, and keeps a variance in
-    mind that is smaller by a share of 1 / n than that of BatchNorm on one device.
+    They are of each replica's part of a batch, or of the whole of it. Keras's own `synchronized`
+    makes three exchanges where this makes one, and keeps a variance in mind that is smaller by a
+    share of 1 / n than that of BatchNorm on one device.
     """
     if count() == 1:
         return
-    for layer in model.layers:
+    images = f"{batch_size} images" if synchronized else f"each replica's {batch_size // count()}"
+    print(f"{count()} replicas, BatchNorm's statistics are of {images} in training")
+    for layer in model.layers if synchronized else ():
         if isinstance(layer, tf.keras.layers.BatchNormalization):
             layer.call = _synchronized(layer, layer.call)
 

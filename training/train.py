@@ -54,9 +54,8 @@ def main(argv=None):
     strategy, synchronized = given.pop("strategy"), given.pop("synchronize_batch_norm")
     with programs.refusing_bad_input(parser), contextlib.ExitStack() as held:
         held.enter_context(strategies.begin(strategy).scope())
-        if strategies.count() > 1:
-            spare = held.enter_context(tempfile.TemporaryDirectory())
-            run_dir = strategies.copied_from_chief(run_dir, spare)
+        spare = held.enter_context(tempfile.TemporaryDirectory())
+        run_dir = strategies.copied_from_chief(run_dir, spare)
         facts = {}
         resume = resume and _has_begun(run_dir)
         if resume:
@@ -66,15 +65,10 @@ def main(argv=None):
         last = _last_epoch(settings, stop_after)
         images = data.of_run(settings)
         settings = _resolved(settings, images)
-        strategies.check_sizes(
-            *(len(each) for each, _ in (images.train, images.test)), settings.batch_size
-        )
-        strategies.check_alike([dataclasses.asdict(settings), _data_facts(images)])
+        alike = {**dataclasses.asdict(settings), **_data_facts(images)}
+        strategies.check(len(images.train[0]), len(images.test[0]), settings.batch_size, alike)
         model = compiled_model(settings, images)
-        if strategies.count() > 1:
-            strategies.say_batch_norm(settings.batch_size, synchronized)
-        if synchronized:
-            strategies.synchronize(model)
+        strategies.normalise_in_parts(model, settings.batch_size, synchronized)
         run_dir = run_dir or _default_run_dir(model, settings)
         if resume:
             held.enter_context(files.locked(run_dir))
@@ -84,7 +78,7 @@ def main(argv=None):
         first = _epochs_done(checkpoint, last, run_dir) if resume else 0
         if not first and settings.weights is not None:
             load_weights(model, settings.weights)
-        facts = _facts(settings, images, first, facts)
+        facts = _facts(settings, images, first, facts, synchronized)
         said = None
         if settings.teacher is not None:
             said = teacher.ask(
@@ -296,7 +290,7 @@ def _resolved(settings, images):
     return dataclasses.replace(settings, dataset=images.name, compute_dtype=dtype, flip=flip)
 
 
-def _facts(settings, images, first, earlier):
+def _facts(settings, images, first, earlier, synchronized):
     """What config.json says of a run besides its arguments: `earlier` facts stay, if it goes on."""
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
     code = {
@@ -305,6 +299,8 @@ def _facts(settings, images, first, earlier):
         "processor": f"{os.cpu_count()} cores of {machine.processor()}",
         "replicas": strategies.count(),
     }
+    if strategies.count() > 1:
+        code["synchronize_batch_norm"] = synchronized
     taught = {}
     if settings.teacher is not None:
         teacher.check(pathlib.Path(settings.teacher), images)
@@ -462,7 +458,7 @@ def _fit(model, settings, images, epochs, run_callbacks, said):
         epochs=epochs.stop,
         steps_per_epoch=_steps(settings, images),
         validation_data=strategies.distribute(test),
-        validation_steps=test(None).cardinality().numpy(),
+        validation_steps=math.ceil(len(images.test[0]) / data.TEST_BATCH_SIZE),
         verbose=1 if sys.stdout.isatty() else 2,
         callbacks=[
             tf.keras.callbacks.TerminateOnNaN(),

@@ -106,6 +106,7 @@ def test_two_workers_of_which_one_died_give_what_one_gives(of_one, tmp_path):
     _check_is_as_of_one(run_dir, of_one)
     facts = json.loads((run_dir / "config.json").read_text())
     assert facts["replicas"] == 2 and len(facts["resumed"]) == 1
+    assert facts["synchronize_batch_norm"]
 
 
 @pytest.mark.slow
@@ -162,8 +163,8 @@ def test_a_cluster_that_is_none_is_refused(monkeypatch, capsys, described):
 
 def test_every_replica_needs_an_image(monkeypatch):
     monkeypatch.setattr(strategies, "count", lambda: 4)
-    strategies.check_sizes(100, 4, 32)
+    strategies.check(100, 4, 32, {})
     with pytest.raises(ValueError, match=r"each of 4 replicas .* epoch of 99 has 3; received 32"):
-        strategies.check_sizes(99, 4, 32)
+        strategies.check(99, 4, 32, {})
     with pytest.raises(ValueError, match="a test image for each of 4 replicas, received 3"):
-        strategies.check_sizes(100, 3, 32)
+        strategies.check(100, 3, 32, {})
