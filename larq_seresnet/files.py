@@ -34,13 +34,17 @@ LOCK_FILE = ".lock"
 
 
 @contextlib.contextmanager
-def locked(folder):
+def locked(folder, wait=False):
     """Keeps other processes out of a folder, and removes what a killed one left half written.
 
     The lock ends with the process, however that ends. On systems without `fcntl` there is none.
 
+    Args:
+        folder: One that exists.
+        wait: Whether to wait until another process is done.
+
     Raises:
-        ValueError: If another process has it; says which.
+        ValueError: If another process has it, and `wait` is off; says which.
     """
     try:
         import fcntl
@@ -49,7 +53,7 @@ def locked(folder):
         return
     with open(pathlib.Path(folder) / LOCK_FILE, "a+") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             lock.seek(0)
             raise ValueError(

@@ -227,12 +227,11 @@ def _digests(*patterns):
     return left
 
 
-def _training(*flags, prepare=lambda folder: None):
+def _training(*flags):
     def command(folder, prepared):
-        own = [str(flag).format(prepared=prepared) for flag in flags]
-        return ["training/train.py", *DIGITS, *own, "--run-dir", folder / "run", "--resume"]
+        return ["training/train.py", *DIGITS, *flags, "--run-dir", folder / "run", "--resume"]
 
-    return Scenario(command, _left_by_training, prepare)
+    return Scenario(command, _left_by_training)
 
 
 def _trained(*flags):
@@ -267,6 +266,13 @@ def _streamed(folder, prepared):
     return ["-c", code, *flags, "--limit-test", "16", "--run-dir", folder / "run", "--resume"]
 
 
+def _taught(folder, prepared):
+    """Training with a teacher of its own, whose answers are not written yet when it begins."""
+    if not (folder / "teacher").exists():
+        shutil.copytree(prepared / "run", folder / "teacher")
+    return _training("--teacher", folder / "teacher").command(folder, prepared)
+
+
 def _reproduce(folder, prepared):
     words = "--profile smoke --arms sigmoid_fmb no_se --runs-dir".split()
     return ["training/reproduce.py", *words, folder / "runs", "--out-dir", folder / "out"]
@@ -293,7 +299,7 @@ SCENARIOS = {
     "w1": _training(),
     "w1a1": _training("--precision", "w1a1"),
     "closing": _training("--gate-at", "middle", "--keep", "0.5"),
-    "taught": _training("--teacher", "{prepared}/run", prepare=_trained("--attention", "none")),
+    "taught": Scenario(_taught, _left_by_training, _trained("--attention", "none")),
     "streamed": Scenario(_streamed, _left_by_training, _images),
     "reproduce": Scenario(_reproduce, _left_by_training),
     "convert": Scenario(

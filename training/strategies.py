@@ -6,6 +6,7 @@ compute, but for rounding. Every process runs the same program with the same arg
 chief's run directory lasts.
 """
 
+import concurrent.futures
 import io
 import json
 import os
@@ -147,6 +148,14 @@ def _sum(of_replica):
         lambda context: tf.constant(of_replica(context.replica_id_in_sync_group))
     )
     return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
+
+
+def alone(function, *arguments):
+    """What a function returns that makes and uses variables of this process alone."""
+    if count() == 1:
+        return function(*arguments)
+    with concurrent.futures.ThreadPoolExecutor(1) as other:  # a strategy is that of its thread
+        return other.submit(function, *arguments).result()
 
 
 def mean(values):

@@ -84,16 +84,21 @@ def ask(run_dir, images, flip, crop, compute_dtype):
     mirrored = "flip" if flip else "upright"
     path = run_dir / f"said_{of_what.hexdigest()[:12]}_{mirrored}{crop}_{compute_dtype}.npy"
     if not path.exists():
-        with layers_in(compute_dtype):
-            model = SEResNet14(
-                num_classes=len(images.class_names),
-                weights=run_dir / config.WEIGHTS_FILE,
-                **settings.model_arguments(),
-            )
-        chosen = views(flip, crop)
-        print(f"asking the teacher about {len(chosen)} views of every image", flush=True)
-        files.replace(path, lambda part: _write(part, model, images.train[0], chosen))
+        with files.locked(run_dir, wait=True):  # one process asks, others wait for what is said
+            if not path.exists():
+                _ask(path, run_dir, settings, images, views(flip, crop), compute_dtype)
     return Said(np.load(path, mmap_mode="r"), crop)
+
+
+def _ask(path, run_dir, settings, images, chosen, compute_dtype):
+    with layers_in(compute_dtype):
+        model = SEResNet14(
+            num_classes=len(images.class_names),
+            weights=run_dir / config.WEIGHTS_FILE,
+            **settings.model_arguments(),
+        )
+    print(f"asking the teacher about {len(chosen)} views of every image", flush=True)
+    files.replace(path, lambda part: _write(part, model, images.train[0], chosen))
 
 
 def check(run_dir, images):

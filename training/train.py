@@ -81,8 +81,13 @@ def main(argv=None):
         facts = _facts(settings, images, first, facts, synchronized)
         said = None
         if settings.teacher is not None:
-            said = teacher.ask(
-                settings.teacher, images, settings.flip, settings.crop, settings.compute_dtype
+            said = strategies.alone(
+                teacher.ask,
+                settings.teacher,
+                images,
+                settings.flip,
+                settings.crop,
+                settings.compute_dtype,
             )
         if not resume:
             run_dir.mkdir(parents=True, exist_ok=True)
