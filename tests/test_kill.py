@@ -16,6 +16,6 @@ def kill():
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["w1", "convert"])
 def test_nothing_is_lost_by_being_killed(kill, scenario):
-    """Ten of them; a hundred, of all scenarios, are in results/kills.txt."""
+    """Ten of them; more than a hundred, of all scenarios, are in results/kills.txt."""
     found = kill.main(["--kills", "5", "--scenarios", scenario, "--seed", "1"])
     assert found[scenario].kills == 5
