@@ -53,12 +53,14 @@ def locked(folder, wait=False):
         return
     with open(pathlib.Path(folder) / LOCK_FILE, "a+") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise ValueError(
-                f"{folder} is being written by another process, {lock.read() or 'unknown'}."
-            ) from None
+            said = f"{folder} is being written by another process, {lock.read() or 'unknown'}"
+            if not wait:
+                raise ValueError(f"{said}.") from None
+            print(f"{said}: this one waits for it", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         lock.truncate(0)
         lock.write(f"{os.getpid()} on {socket.gethostname()}")
         lock.flush()

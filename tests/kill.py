@@ -3,10 +3,10 @@
     python tests/kill.py --kills 100 [--scenarios w1 w1a1 ...] [--seed 0] [--log FILE]
 
 Every scenario is a program that is first run once without being disturbed, and then again and again
-under SIGKILL, at random times: a quarter of them anywhere in its life, the others after it has
-begun to write. Its life begins when what it imports is there, for it is forked from a process that
-has imported it. What it leaves behind in the end must be the same, to the last bit: weights, log,
-gates, files for devices. Whatever bears a final name in between must be whole.
+under SIGKILL, at random times: a quarter of them anywhere in its life, imports included, the others
+after it has begun to write; these are forked from a process that has imported everything. What it
+leaves behind in the end must be the same, to the last bit: weights, log, gates, files for devices.
+Whatever bears a final name in between must be whole.
 """
 
 import argparse
@@ -27,6 +27,7 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).parent.parent
 FORKS = multiprocessing.get_context("forkserver")
+NEW = multiprocessing.get_context("spawn")  # imports everything itself
 FORKS.set_forkserver_preload(["larq_seresnet.training.train", "larq_seresnet.export.convert"])
 DIGITS = (
     "--dataset digits --limit-train 256 --limit-test 50 --batch-size 64 --filters 4 4 8 "
@@ -115,8 +116,8 @@ def run(scenario, kills, generator, folder):
     assert wanted, "the scenario leaves nothing to compare"
     met, files = 0, {}
     while met < kills:
-        process = _begin(scenario.command(killed, prepared))
         anywhere = generator.random() < 0.25
+        process = _begin(scenario.command(killed, prepared), NEW if anywhere else FORKS)
         if not anywhere:
             _wait_for_a_change(process, killed)
         process.join(generator.uniform(0, seconds if anywhere else writing))
@@ -143,8 +144,8 @@ def run(scenario, kills, generator, folder):
     return Killed(met, dict(sorted(files.items())), seconds)
 
 
-def _begin(words):
-    process = FORKS.Process(target=_program, args=([str(word) for word in words],))
+def _begin(words, processes=FORKS):
+    process = processes.Process(target=_program, args=([str(word) for word in words],))
     process.start()
     return process
 

@@ -12,7 +12,6 @@ import json
 import os
 import pathlib
 import zipfile
-import zlib
 
 import numpy as np
 
@@ -83,7 +82,7 @@ def check(images, test_images, batch_size, facts):
     Args:
         images, test_images: How many: every replica needs one in each batch.
         batch_size: Of all together.
-        facts: What must be alike in all processes, as JSON.
+        facts: What must be alike in all processes, by name.
     """
     if test_images < count():
         raise ValueError(
@@ -97,12 +96,15 @@ def check(images, test_images, batch_size, facts):
         )
     if _cluster() is None:
         return
-    own = zlib.crc32(json.dumps(facts, sort_keys=True, default=str).encode())
-    if int(_sum(lambda replica: np.int64(own))) != count() * own:
-        raise ValueError(
-            "all workers must be started with the same arguments, on the same images: what this "
-            "one received is not what the others did."
-        )
+    own = json.loads(json.dumps(facts, default=str))
+    of_chief = json.loads(_from_chief(json.dumps(own).encode()))
+    different = [name for name in own if own[name] != of_chief.get(name)]
+    if int(_sum(lambda _: np.int64(len(different)))):
+        which = "another one says which is not"
+        if different:
+            name = different[0]
+            which = f"`{name}` is {own[name]}, with the chief it is {of_chief.get(name)}"
+        raise ValueError(f"arguments and images must be alike in all workers: {which}.")
 
 
 def copied_from_chief(folder, into):
@@ -114,11 +116,11 @@ def copied_from_chief(folder, into):
     """
     if _cluster() is None:
         return folder
+    content = _from_chief(_packed(folder) if is_chief() else b"")
     if is_chief():
-        _sum_of_bytes(_packed(folder))
         return folder
     copy = pathlib.Path(into) / "run"
-    with zipfile.ZipFile(io.BytesIO(_sum_of_bytes(b""))) as archive:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
         archive.extractall(copy)
     return copy
 
@@ -133,8 +135,10 @@ def _packed(folder):
     return buffer.getvalue()
 
 
-def _sum_of_bytes(own):
-    """Bytes that one process has and the others, where they are empty, get."""
+def _from_chief(own):
+    """The bytes that the chief has, in all processes."""
+    if not is_chief():
+        own = b""
     size = int(_sum(lambda replica: np.int64(len(own) if replica == 0 else 0)))
     padded = np.frombuffer(own.ljust(-(-size // 4) * 4, b"\0"), np.int32)
     zeros = np.zeros_like(padded)

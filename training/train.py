@@ -3,20 +3,14 @@
 import argparse
 import contextlib
 import dataclasses
-import hashlib
-import importlib.metadata
 import math
-import os
 import pathlib
-import platform
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import zlib
 
-import larq_seresnet
 from larq_seresnet import SEResNet14, files, programs, save_weights
 from larq_seresnet.precision import layers_in
 from larq_seresnet.preprocessing import preprocess_input
@@ -26,6 +20,7 @@ from larq_seresnet.training import (
     closing,
     config,
     data,
+    facts,
     flags,
     machine,
     optimizers,
@@ -38,10 +33,8 @@ from larq_seresnet.weights import SHIPPED, load_weights, read
 
 import tensorflow as tf
 
-PACKAGES = ("tensorflow", "tf-keras", "larq", "tensorflow-datasets", "numpy")
-#: What decides on a run besides its arguments: two packages, without the study.
-CODE = (pathlib.Path(larq_seresnet.__path__[0]), pathlib.Path(__file__).parent)
-NOT_CODE = pathlib.Path(__file__).with_name("study")
+#: Where images are: they themselves are compared.
+ELSEWHERE = ("dataset", "data_dir")
 
 
 def main(argv=None):
@@ -56,19 +49,15 @@ def main(argv=None):
         held.enter_context(strategies.begin(strategy).scope())
         spare = held.enter_context(tempfile.TemporaryDirectory())
         run_dir = strategies.copied_from_chief(run_dir, spare)
-        facts = {}
         resume = resume and _has_begun(run_dir)
         if resume:
-            settings, facts = _resumed(given, run_dir)
+            settings, known = _resumed(given, run_dir)
         else:
-            settings = config.Config(**(_of_weights(given.get("weights")) | given))
+            settings, known = config.Config(**(_of_weights(given.get("weights")) | given)), {}
         last = _last_epoch(settings, stop_after)
         images = data.of_run(settings)
         settings = _resolved(settings, images)
-        alike = {**dataclasses.asdict(settings), **_data_facts(images)}
-        strategies.check(len(images.train[0]), len(images.test[0]), settings.batch_size, alike)
-        model = compiled_model(settings, images)
-        strategies.normalise_in_parts(model, settings.batch_size, synchronized)
+        model = _distributed_model(settings, images, synchronized)
         run_dir = run_dir or _default_run_dir(model, settings)
         if resume:
             held.enter_context(files.locked(run_dir))
@@ -78,26 +67,17 @@ def main(argv=None):
         first = _epochs_done(checkpoint, last, run_dir) if resume else 0
         if not first and settings.weights is not None:
             load_weights(model, settings.weights)
-        facts = _facts(settings, images, first, facts, synchronized)
-        said = None
-        if settings.teacher is not None:
-            said = strategies.alone(
-                teacher.ask,
-                settings.teacher,
-                images,
-                settings.flip,
-                settings.crop,
-                settings.compute_dtype,
-            )
+        known = facts.of_run(settings, images, first, known, synchronized)
+        said = strategies.alone(_said, settings, images)
         if not resume:
             run_dir.mkdir(parents=True, exist_ok=True)
             held.enter_context(files.locked(run_dir))
             _check_claim(run_dir, overwrite)  # another process may have been first
             _empty(run_dir)
-            settings.save(run_dir, **facts)  # first of all: what makes it a run directory
+            settings.save(run_dir, **known)  # first of all: what makes it a run directory
         log = callbacks.ErrorLog(run_dir / callbacks.LOG_FILE, images, first)
         if resume:
-            settings.save(run_dir, **facts)
+            settings.save(run_dir, **known)
         lock = held.pop_all()
     with programs.failing(parser), lock:
         _train(model, settings, images, run_dir, range(first, last), (log, checkpoint), said)
@@ -105,6 +85,26 @@ def main(argv=None):
     if strategies.is_chief():
         print(f"wrote {run_dir}; to convert it: {shlex.join(command)}")
     return run_dir
+
+
+def _distributed_model(settings, images, synchronized):
+    """What `compiled_model` makes, for the current strategy."""
+    if strategies.count() > 1:
+        alike = _alike(settings) | facts.of_data(images)
+        sizes = len(images.train[0]), len(images.test[0])
+        strategies.check(*sizes, settings.batch_size, alike)
+    model = compiled_model(settings, images)
+    strategies.normalise_in_parts(model, settings.batch_size, synchronized)
+    return model
+
+
+def _said(settings, images):
+    """What the teacher of a run says, None where it has none."""
+    if settings.teacher is None:
+        return None
+    return teacher.ask(
+        settings.teacher, images, settings.flip, settings.crop, settings.compute_dtype
+    )
 
 
 def _train(model, settings, images, run_dir, epochs, written, said):
@@ -176,6 +176,12 @@ def _parser():
     return parser
 
 
+def _alike(settings):
+    """The arguments that must not differ between the processes of one training."""
+    every = dataclasses.asdict(settings)
+    return {name: every[name] for name in every if name not in ELSEWHERE}
+
+
 def _has_begun(run_dir):
     """Whether there is a run to go on with; where there is nothing at all, it begins."""
     if run_dir is None:
@@ -195,14 +201,13 @@ def _is_empty(run_dir):
 
 def _resumed(given, run_dir):
     """Settings and facts of the run in `run_dir`, with what may change from the command line."""
-    settings, facts = config.load(run_dir)
+    settings, known = config.load(run_dir)
     changed = {
         name: value
         for name, value in given.items()
         if _as_saved(name, value) != getattr(settings, name)
     }
-    # `_facts` sees to it that they are the same ones elsewhere
-    changeable = {*config.ASIDE, "dataset", "teacher"}
+    changeable = {*ELSEWHERE, *config.ASIDE, "teacher"}  # `facts` sees to it that it is the same
     if settings.extendable:
         changeable.add("epochs")
     fixed = sorted(set(changed) - changeable)
@@ -213,7 +218,7 @@ def _resumed(given, run_dir):
             f"{flags.format_value(getattr(settings, fixed[0]))}, received "
             f"{flags.format_value(changed[fixed[0]])}.{hint}"
         )
-    return dataclasses.replace(settings, **changed), facts
+    return dataclasses.replace(settings, **changed), known
 
 
 def _of_weights(path):
@@ -293,73 +298,6 @@ def _resolved(settings, images):
     dtype = _compute_dtype(settings.compute_dtype)
     flip = images.mirror if settings.flip is None else settings.flip
     return dataclasses.replace(settings, dataset=images.name, compute_dtype=dtype, flip=flip)
-
-
-def _facts(settings, images, first, earlier, synchronized):
-    """What config.json says of a run besides its arguments: `earlier` facts stay, if it goes on."""
-    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
-    code = {
-        "commit": commit(*CODE, without=NOT_CODE),
-        "versions": {"python": platform.python_version(), **versions},
-        "processor": f"{os.cpu_count()} cores of {machine.processor()}",
-        "replicas": strategies.count(),
-    }
-    if strategies.count() > 1:
-        code["synchronize_batch_norm"] = synchronized
-    taught = {}
-    if settings.teacher is not None:
-        teacher.check(pathlib.Path(settings.teacher), images)
-        taught = {"teacher_sha256": teacher.digest(settings.teacher)}
-    if not earlier:
-        return {**_data_facts(images), **taught, **code}
-    check_data(earlier, images)
-    if earlier.get("teacher_sha256") != taught.get("teacher_sha256"):
-        raise ValueError(f"`teacher` {settings.teacher} has other weights than the run began with.")
-    resumed = [*earlier.get("resumed", []), {"after_epoch": first, **code}]
-    return {**earlier, "resumed": resumed}
-
-
-def _data_facts(images):
-    return {
-        "class_names": list(images.class_names),
-        "train_images": len(images.train[0]),
-        "test_images": len(images.test[0]),
-        "train_images_sha256": hashlib.sha256(images.train[0]).hexdigest(),
-        "test_images_sha256": hashlib.sha256(images.test[0]).hexdigest(),
-    }
-
-
-def check_data(facts, images, names=None):
-    """Raises ValueError if the facts on a run's data, or those of them named, are of others."""
-    for name, value in _data_facts(images).items():
-        if (names is None or name in names) and facts.get(name, value) != value:
-            raise ValueError(
-                f"the data must be those that the run began with: `{name}` was {facts[name]}, "
-                f"is {value} now."
-            )
-
-
-def commit(*folders, without=None):
-    """What git calls the code in some folders, "-dirty" at its end where that was changed.
-
-    Args:
-        folders: Of the code.
-        without: A folder in them whose changes do not count.
-
-    Returns:
-        None outside of a checkout: where it was installed from a wheel.
-    """
-    paths = [*folders, *([f":(exclude){without}"] if without else [])]
-    try:
-        name, changes = (
-            subprocess.run(
-                ["git", *words], cwd=folders[0], capture_output=True, text=True, check=True
-            ).stdout.strip()
-            for words in (["describe", "--always"], ["status", "--porcelain", "--", *paths])
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return f"{name}-dirty" if changes else name
 
 
 def compiled_model(settings, images):

@@ -3,6 +3,8 @@ import pytest
 
 from larq_seresnet.training import callbacks
 
+import tensorflow as tf
+
 HEADER = ",".join(callbacks.LOG_COLUMNS) + "\n"
 ROW = "1,0.02,1.5,0.5,1.4,0.4,10.0,100.0,digits\n"
 
@@ -74,3 +76,38 @@ def test_gate_recorder_leaves_a_model_without_attention_alone(tmp_path, small_mo
     recorder.set_model(small_model(attention=None))
     recorder.on_epoch_end(0)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_flipped_bit_anywhere_in_a_checkpoint_never_passes_for_weights(tmp_path, capsys):
+    """What is restored is one of two checkpoints to the last bit, or nothing."""
+    model = tf.keras.Sequential([tf.keras.layers.Dense(4, input_shape=(3,))])
+    model.compile(tf.keras.optimizers.Adam(), "mse")
+    checkpoint = callbacks.Checkpoint(tmp_path, model)
+    saved = {}
+    for epoch in (1, 2):
+        for variable in [*model.variables, *model.optimizer.variables]:
+            variable.assign(tf.cast(tf.random.uniform(variable.shape, 1, 99), variable.dtype))
+        checkpoint.on_epoch_end(epoch - 1, {"loss": 1.0, "val_loss": 1.0})
+        saved[epoch] = _state(model)
+    generator = np.random.default_rng(0)
+    last = sorted(tmp_path.glob("ckpt-2.*"))
+    assert len(last) == 2
+    fell_back = 0
+    for path in last:
+        content = path.read_bytes()
+        for _ in range(100):
+            flipped = bytearray(content)
+            flipped[generator.integers(len(content))] ^= 1 << generator.integers(8)
+            path.write_bytes(flipped)
+            found = checkpoint.restore()
+            fell_back += found == 1
+            for received, expected in zip(_state(model), saved[found], strict=True):
+                np.testing.assert_array_equal(received, expected)
+        path.write_bytes(content)
+    assert checkpoint.restore() == 2
+    assert fell_back > 100
+    assert capsys.readouterr().err.count("is damaged, and left out") == fell_back
+
+
+def _state(model):
+    return [variable.numpy() for variable in [*model.variables, *model.optimizer.variables]]

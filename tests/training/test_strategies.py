@@ -15,7 +15,7 @@ from larq_seresnet.weights import read
 
 ROOT = pathlib.Path(__file__).parents[2]
 #: Rates so low that rounding cannot turn a sign: at others a network of bits soon differs from
-#: itself where sums are taken in another order..
+#: itself where sums are taken in another order.
 FLAGS = (
     "--dataset digits --limit-train 158 --limit-test 51 --batch-size 64 --filters 4 8 16 "
     "--gate-at middle --keep 0.5 --epochs 4 --gate-epochs 2 --compute-dtype float32 "

@@ -238,33 +238,6 @@ def test_where_the_last_checkpoint_is_damaged_the_one_before_is_taken(unbroken, 
     assert "holds a damaged checkpoint" in _fails(capsys, "--resume", "--run-dir", run_dir)
 
 
-def test_only_changed_code_makes_a_commit_dirty(tmp_path):
-    """A report that is drawn anew between two runs does not."""
-    (tmp_path / "training").mkdir()
-    (tmp_path / "results").mkdir()
-    code, report = tmp_path / "training" / "train.py", tmp_path / "results" / "README.md"
-    code.write_text("1")
-    report.write_text("1")
-    assert train.commit(code.parent) is None  # no checkout
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
-        subprocess.run([*git, *words], check=True)
-    clean = train.commit(code.parent)
-    assert len(clean) == 7
-    report.write_text("2")
-    assert train.commit(code.parent) == clean
-    code.write_text("2")
-    assert train.commit(code.parent) == f"{clean}-dirty"
-    code.write_text("1")
-    study = code.parent / "study"
-    study.mkdir()
-    (study / "claims.py").write_text("1")
-    assert train.commit(code.parent, without=study) == clean
-    assert train.commit(code.parent) == f"{clean}-dirty"
-    (code.parent / "new.py").write_text("1")
-    assert train.commit(code.parent, without=study) == f"{clean}-dirty"
-
-
 def test_nothing_is_overwritten_or_changed_unasked(trained, tmp_path, capsys):
     run_dir = trained("w1")
     before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")}
