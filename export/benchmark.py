@@ -18,6 +18,7 @@ from larq_seresnet.export import (
     convert,
     flatbuffer,
     half,
+    pack,
     pack_litert,
     pack_tflm,
     report,
@@ -162,7 +163,7 @@ def all_targets(model, label, calibration):
                 converted = convert.to_tflite(model, runtime, way, strip=True, memory=memory)
             else:
                 converted = convert.store(exact, runtime, way, strip=True, memory=memory)[0]
-            name = way if memory == "fewest-bytes" else f"{way}, {memory} memory"
+            name = f"{way}, fewest bytes" if memory == "fewest-bytes" else way
             targets.append(Target(label, name, converted, _inputs_of(converted)))
     quantized = flatbuffer.stripped(pack_litert.full_int8(model, calibration))
     return [*targets, Target(label, FULL_INT8, runtimes.Converted(quantized, "litert"))]
@@ -174,9 +175,8 @@ def _ways(model, runtime):
     for way in convert.WEIGHTS[runtime]:
         any_values = way == convert.WEIGHTS[runtime][-1]
         if any_values or (one_bit and (way != pack_litert.HALF or half.is_for(model))):
-            yield way, "fewest-bytes"
-            if way in pack_litert.IN_BITS and runtime != "tflm":
-                yield way, "least"
+            in_bits = way in pack_litert.IN_BITS and runtime != "tflm"
+            yield from ((way, memory) for memory in (pack.MEMORY if in_bits else (None,)))
 
 
 def _inputs_of(converted):

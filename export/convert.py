@@ -136,9 +136,9 @@ def _parser():
     parser.add_argument(
         "--memory",
         choices=pack.MEMORY,
-        default="fewest-bytes",
-        help="least: filters are unpacked just before they are read, for a third of the memory or "
-        "less and two or three kB more; for lce and litert with bits (default: fewest-bytes)",
+        help="of lce and litert with filters in bits. least: each is unpacked just before it is "
+        "read; fewest-bytes: together, for some kB less of file and up to four times the memory "
+        "(default: least)",
     )
     parser.add_argument(
         "--input-type",
@@ -167,8 +167,8 @@ def _parser():
 def _stem(arguments):
     """The name of what is written, without its ending."""
     parts = [arguments.runtime, arguments.weights]
-    if arguments.memory != "fewest-bytes":
-        parts.append(f"{arguments.memory}_memory")
+    if arguments.memory == "fewest-bytes":
+        parts.append("fewest_bytes")
     if arguments.input_type == "uint8":
         parts.append("uint8_in")
     if arguments.output_type == "int8" and arguments.runtime != "tflm":
@@ -176,11 +176,11 @@ def _stem(arguments):
     return "_".join(parts)
 
 
-def check_weights(runtime, weights, memory="fewest-bytes"):
+def check_weights(runtime, weights, memory=None):
     """Raises ValueError for a way to store filters that a runtime does not compute."""
     check_choice("runtime", runtime, WEIGHTS)
     check_choice("weights", weights, ALL_WEIGHTS)
-    check_choice("memory", memory, pack.MEMORY)
+    check_choice("memory", memory, (None, *pack.MEMORY))
     if weights not in WEIGHTS[runtime]:
         raise ValueError(
             f"--weights {weights} is not for --runtime {runtime}: it must be one of "
@@ -188,9 +188,9 @@ def check_weights(runtime, weights, memory="fewest-bytes"):
         )
     if runtime == "tflm":
         tflm.check_installed()
-    if memory == "least" and (runtime == "tflm" or weights not in pack_litert.IN_BITS):
+    if memory and (runtime == "tflm" or weights not in pack_litert.IN_BITS):
         raise ValueError(
-            f"--memory least is for --runtime lce or litert with filters in bits, received "
+            f"--memory {memory} is for --runtime lce or litert with filters in bits, received "
             f"{runtime} and {weights}."
         )
 
@@ -241,7 +241,7 @@ def to_tflite(
     input_type=None,
     output_type=None,
     strip=False,
-    memory="fewest-bytes",
+    memory=None,
     images=None,
 ):
     """From a model to what a device gets, not proved.
@@ -277,7 +277,7 @@ def store(
     input_type=None,
     output_type=None,
     strip=False,
-    memory="fewest-bytes",
+    memory=None,
 ):
     """Makes of a converted model the file that a device gets.
 
@@ -289,7 +289,8 @@ def store(
         input_type, output_type: See `interface.with_types`; None for float32, or int8 for "tflm",
             which has no other.
         strip: Whether to drop names and signatures.
-        memory: See `pack.pack` and `pack_litert.store`; for "lce" and "litert", filters in bits.
+        memory: "least" or "fewest-bytes", see `pack.pack` and `pack_litert.store`, for "lce" and
+            "litert" with filters in bits; None for the first where it means anything.
 
     Returns:
         A `runtimes.Converted`, the same file's bytes with the names of layers, and the layers whose
@@ -323,6 +324,7 @@ def _with_filters(tflite, runtime, weights, memory):
         return tflite, []
     if runtime == "tflm":
         return pack_tflm.store(tflite, weights)
+    memory = memory or pack.MEMORY[0]
     if runtime == "lce":
         tflite, left_alone = pack.pack(tflite, memory)
     else:

@@ -4,10 +4,10 @@ LCE's converter stores their filters as float32, +-s with one s an output channe
 
     bits (int32) -> LceDequantize -> [RESHAPE] -> [MUL by s] -> [SPLIT] -> the layer
 
-which the stock LCE runtime computes to the same bits. Filters that differ in their output channels
-alone are unpacked together: that saves operators and tensors, which outweigh small filters. Or each
-is unpacked by itself, just before it is read: the runtime's planner then gives all of them one
-place in memory. Where the input channels do not fill 32-bit words, the bits run on over a flattened
+which the stock LCE runtime computes to the same bits. Each is unpacked by itself, just before it is
+read: the runtime's planner then gives all of them one place in memory. Or filters that differ in
+their output channels alone are unpacked together: that saves operators and tensors, which outweigh
+small filters. Where the input channels do not fill 32-bit words, the bits run on over a flattened
 dimension, and so do those of binary convolutions: they are unpacked and packed again as LCE wants
 them.
 """
@@ -26,7 +26,7 @@ from larq_seresnet.precision import EightBit, SumOfSigns
 TOLERANCE = 1e-5
 WORD = 32
 #: What is spared where filters are unpacked.
-MEMORY = ("fewest-bytes", "least")
+MEMORY = ("least", "fewest-bytes")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,12 +65,12 @@ class Levels:
     scale: np.ndarray
 
 
-def pack(tflite, memory="fewest-bytes"):
+def pack(tflite, memory="least"):
     """Stores every two-valued float filter of a converted model as bits, and `Levels` as INT8.
 
     Args:
         tflite: Bytes of a file that LCE converted.
-        memory: "fewest-bytes" unpacks filters of one kind together, "least" each by itself.
+        memory: "least" unpacks each filter by itself, "fewest-bytes" those of one kind together.
 
     Returns:
         The packed file's bytes, and the layers whose filters were left alone because they hold
@@ -81,7 +81,7 @@ def pack(tflite, memory="fewest-bytes"):
     for each in ends:
         dequantize(model, each)
     half_empty = _half_empty_filters(model)
-    for group in grouped(filters) if memory == "fewest-bytes" else [[each] for each in filters]:
+    for group in [[each] for each in filters] if memory == "least" else grouped(filters):
         _unpack_in_graph(model, group, group)
     for group in grouped(half_empty):
         # LCE's matrix product knows filters by their address: unpacked one group after the other,

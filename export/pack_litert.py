@@ -70,14 +70,14 @@ def _converter(model):
         yield tf.lite.TFLiteConverter.from_saved_model(folder)
 
 
-def store(tflite, weights, memory="fewest-bytes"):
+def store(tflite, weights, memory="least"):
     """Stores every two-valued filter of a converted model in fewer bits.
 
     Args:
         tflite: Bytes from `convert`.
         weights: One of `WEIGHTS`.
-        memory: Of filters in bits: "fewest-bytes" unpacks all at once, "least" those of a few
-            layers just before they are read.
+        memory: Of filters in bits: "least" unpacks those of a few layers just before they are
+            read, "fewest-bytes" all at once.
 
     Returns:
         The new file's bytes, and the layers whose filters were left alone because they are neither
@@ -88,7 +88,7 @@ def store(tflite, weights, memory="fewest-bytes"):
     for each in ends:
         pack.dequantize(model, each)
     if weights in IN_BITS:
-        for run in [filters] if memory == "fewest-bytes" else _runs(filters):
+        for run in _runs(filters) if memory == "least" else [filters]:
             _shift_and_mask(model, run)
     else:
         for group, stored_as in _quantizations(model, filters, weights):

@@ -246,10 +246,12 @@ _SMALLEST = {"float32": "float32", "w1": "1bit_half", "w1a1": "1bit"}
 def sizes(model):
     """What a network takes: "weights" of its kernels, and "bytes" of LCE's smallest file."""
     way = _SMALLEST[json.loads(model.configuration)["precision"]]
+    memory = None if way == "float32" else "fewest-bytes"
+    converted = convert.to_tflite(model, weights=way, strip=True, memory=memory)
     return {
         "weights": sum(int(np.prod(each.shape)) for each in model.weights if each.shape.rank > 1),
         "file": f"lce, {way}",
-        "bytes": len(convert.to_tflite(model, weights=way, strip=True).tflite),
+        "bytes": len(converted.tflite),
     }
 
 

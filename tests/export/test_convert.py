@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14, save_weights
-from larq_seresnet.export import anatomy, convert, flatbuffer, inference, verify
+from larq_seresnet.export import (
+    anatomy,
+    convert,
+    flatbuffer,
+    inference,
+    pack,
+    pack_litert,
+    verify,
+)
 from larq_seresnet.layers import FMB, SqueezeExcite
 from larq_seresnet.precision import layers_in
 from larq_seresnet.preprocessing import preprocess_input
@@ -18,21 +26,22 @@ FLOAT_RUNTIMES = ("lce", "litert")  # `test_pack_tflm` is about the other one
 #: Of filters (4, 8, 16), what pruning may leave of each branch.
 OUTER = ((0, 1, 3), (0, 1, 2, 3), (2, 3, 4), (1, 2, 5, 6, 7), tuple(range(16)), (0, 1, 15))
 TARGETS = [
-    (precision, runtime, weights)
+    (precision, runtime, weights, memory)
     for precision in ("w1", "w1a1")
     for runtime in FLOAT_RUNTIMES
     for weights in convert.WEIGHTS[runtime]
     if precision == "w1" or weights != "1bit_half"
+    for memory in (pack.MEMORY if weights in pack_litert.IN_BITS else [None])
 ]
 
 
-@pytest.mark.parametrize(("precision", "runtime", "weights"), TARGETS)
+@pytest.mark.parametrize(("precision", "runtime", "weights", "memory"), TARGETS)
 def test_every_file_computes_what_keras_computes(
-    trained_model, stored, precision, runtime, weights
+    trained_model, stored, precision, runtime, weights, memory
 ):
     """After real training steps, on test images and on noise, by code that is not verify.py's."""
     model = convert.as_stored(trained_model(precision), weights)
-    converted = stored(precision, runtime, weights)
+    converted = stored(precision, runtime, weights, memory=memory)
     noise = np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3), np.uint8)
     for images in (data.load("digits", limit_test=100).test[0], noise):
         inputs = preprocess_input(images)
@@ -47,7 +56,11 @@ def test_every_file_computes_what_keras_computes(
 
 
 def test_files_shrink_with_their_filters(trained_model, stored):
-    sizes = [len(stored("w1", "litert", weights).tflite) for weights in convert.WEIGHTS["litert"]]
+    sizes = [
+        len(stored("w1", "litert", weights, memory=memory).tflite)
+        for precision, runtime, weights, memory in TARGETS
+        if (precision, runtime) == ("w1", "litert") and memory != "least"
+    ]
     assert sizes == sorted(sizes)
     kernels = sum(np.size(w) for w in trained_model().trainable_weights if len(w.shape) > 1)
     assert sizes[-1] - sizes[0] > kernels * (4 - 1 / 8) - 5000
@@ -367,10 +380,13 @@ def test_other_configurations_convert_too(arguments, images):
     weights = "float32" if arguments.get("precision") == "float32" else "1bit"
     for runtime in FLOAT_RUNTIMES:
         tflite = convert.convert(model, runtime)
-        converted, named, left_alone = convert.store(tflite, runtime, weights, strip=True)
-        assert not left_alone
-        assert not verify.compare(model, converted, images, labels).unexplained()
-        assert len(verify.compare(other, converted, images, labels).unexplained()) > 4
+        for memory in pack.MEMORY if weights == "1bit" else [None]:
+            converted, named, left_alone = convert.store(
+                tflite, runtime, weights, strip=True, memory=memory
+            )
+            assert not left_alone
+            assert not verify.compare(model, converted, images, labels).unexplained()
+            assert len(verify.compare(other, converted, images, labels).unexplained()) > 4
         operators = anatomy.count_operators(flatbuffer.read(named))
         gated = arguments.get("attention", "se") and not arguments.get("fmb", True)
         assert bool(operators.keys() & {"LOGISTIC", "TANH", "MINIMUM"}) == bool(gated)
@@ -389,11 +405,13 @@ def test_what_there_is_not_is_refused_in_python_too(small_model, monkeypatch):
         options = {"runtime": "litert", name: value}
         with pytest.raises(ValueError, match=f"`{name}` must be one of .*, received '{value}'"):
             convert.to_tflite(model, **options)
-    with pytest.raises(ValueError, match="`memory` must be one of 'fewest-bytes', 'least', rec"):
+    with pytest.raises(ValueError, match=r"`memory` must be one of .*'least', 'fewest-bytes', rec"):
         convert.to_tflite(model, memory="most")
     for runtime, weights in (("litert", "int2"), ("lce", "float32")):
-        with pytest.raises(ValueError, match=f"--memory least is for .*, received {runtime} and"):
-            convert.to_tflite(model, runtime, weights, memory="least")
+        for memory in pack.MEMORY:
+            message = f"--memory {memory} is for .*, received {runtime} and {weights}"
+            with pytest.raises(ValueError, match=message):
+                convert.to_tflite(model, runtime, weights, memory=memory)
     with pytest.raises(
         ValueError, match="`runtime` must be one of 'lce', 'litert', 'tflm', received 'x'"
     ):
