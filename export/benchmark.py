@@ -83,8 +83,12 @@ def main(argv=None):
             *(each for label in models for each in all_targets(models[label], label, calibration)),
             *peers,
         ]
-        rows = measure(models, targets, images, arguments.rounds)
+        times = [
+            latencies(targets, images.test[0], arguments.rounds, threads)
+            for threads in (1, os.cpu_count())
+        ]
         result = {"machine": environment(), "dataset": images.name, "images": len(images.test[0])}
+        rows = measure(models, targets, images, times)
         print(markdown(result, rows))
         _write(directory, result, rows)
     print(f"wrote benchmark.json, benchmark.md, benchmark.png, error_by_bytes.png to {directory}")
@@ -208,25 +212,23 @@ def peer(path, images):
     return Target(path.stem, AS_GIVEN, converted, forms[taken.dtype.name])
 
 
-def measure(models, targets, images, rounds):
-    """One row a target: a dict for json; latencies in milliseconds, all targets in turn.
+def measure(models, targets, images, times):
+    """One row a target: a dict for json; latencies in milliseconds.
 
     Args:
         models: Keras models by name; targets of other names have nothing to agree with, and no
             float32 file to be compared with: None in their rows.
         targets: Of class `Target`.
         images: A `data.ImageSet`.
-        rounds: How many timings of each.
+        times: Of `latencies`, for one thread and for all.
     """
     labels, inputs = images.test[1], preprocess_input(images.test[0])
     keras_class = {
         name: model.predict(inputs, batch_size=500, verbose=0).argmax(axis=1)
         for name, model in models.items()
     }
-    threads = os.cpu_count()
-    one, all_threads = (latencies(targets, images.test[0], rounds, n) for n in (1, threads))
     rows = []
-    for target, alone, together in zip(targets, one, all_threads, strict=True):
+    for target, alone, together in zip(targets, *times, strict=True):
         content = flatbuffer.read(target.converted.tflite)
         chosen = target.converted.predict(target.inputs(images.test[0])).argmax(axis=1)
         same = chosen == keras_class[target.model] if target.model in models else None
@@ -242,7 +244,7 @@ def measure(models, targets, images, rounds):
                 "argmax_agreement": None if same is None else float(same.mean()),
                 "p50_1": float(np.percentile(alone, 50)),
                 "p90_1": float(np.percentile(alone, 90)),
-                "threads": threads,
+                "threads": os.cpu_count(),
                 "p50_all": float(np.percentile(together, 50)),
                 "p90_all": float(np.percentile(together, 90)),
                 "macs": anatomy.macs(content),
@@ -323,7 +325,7 @@ def markdown(result, rows):
     ]
     return (
         f"# Benchmark\n\n{computer['processor']} ({computer['architecture']}), 1 thread and "
-        f"{computer['threads']}; load average at the end {computer['load']}. The files of a model "
+        f"{computer['threads']}; load average after the timings {computer['load']}. All files "
         f"took turns in one run; a latency is that of one image in the runtime's invoke(), in "
         f"milliseconds.\n\n{warning}"
         f"Error on {result['images']:,} test images of {result['dataset']}. Arena: bytes of "
