@@ -1,4 +1,5 @@
 # `make train` and `make test` build .venv first if need be; ARGS="..." goes to the plain command they echo.
+# `make test ARGS="-m slow"` runs the slow tests.
 
 .PHONY: train test constraints
 
@@ -6,7 +7,7 @@ train: .venv/installed
 	.venv/bin/python training/train.py --fmb --activation sigmoid $(ARGS)
 
 test: .venv/installed
-	.venv/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 FITS = import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 13))
 

@@ -71,6 +71,7 @@ def emulated(trained, stored, tmp_path, tools, monkeypatch):
     return lambda: emulate.main([*words, "--out-dir", str(tmp_path / "out")])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not tflm.is_installed(), reason="no tflite-micro")
 def test_outputs_are_compared_and_sizes_are_told(emulated, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("BROKEN", "m4_CMSIS-NN")  # its kernels may round otherwise: no failure

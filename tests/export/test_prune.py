@@ -140,6 +140,7 @@ def test_images_are_named(many):
     assert found["error"] == [0.0, pytest.approx(1 / 3)]
 
 
+@pytest.mark.slow
 def test_from_a_run_to_a_smaller_file_that_goes_on_training(shared, tmp_path, capsys):
     flags = (
         "--dataset digits --limit-train 512 --limit-test 100 --batch-size 32 --filters 8 8 16 "

@@ -62,6 +62,7 @@ def outputs(tmp_path_factory):
     return expected, np.load(folder / "received.npz")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for names in FILES.values() for name in names])
 def test_networks_on_top_come_back(outputs, name):
     expected, received = outputs

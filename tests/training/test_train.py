@@ -218,6 +218,7 @@ def test_a_run_that_another_process_writes_is_left_alone(trained, tmp_path, caps
     assert (run_dir / "weights.h5").exists()
 
 
+@pytest.mark.slow
 def test_where_the_last_checkpoint_is_damaged_the_one_before_is_taken(unbroken, tmp_path, capsys):
     run_dir = tmp_path / "run"
     shutil.copytree(unbroken, run_dir)

@@ -61,10 +61,14 @@ class Estimate:
     student: tuple[float, float]
     seeds: int
 
+    def brief(self, form=percent):
+        """The figure alone."""
+        return form(self.value) if self.seeds else NOT_RUN_YET
+
     def text(self, form=percent, student=False):
         """Such as "3.1% [2.0%, 4.2%] (n = 3)"; with `student` both intervals."""
         if not self.seeds:
-            return "not run"
+            return NOT_RUN_YET
         intervals = ""
         if not np.isnan(self.bootstrap[0]):
             low, high = map(form, self.bootstrap)
@@ -75,6 +79,7 @@ class Estimate:
         return f"{form(self.value)}{intervals} (n = {self.seeds})"
 
 
+NOT_RUN_YET = "not run"
 UNKNOWN = (np.nan, np.nan)
 NOT_RUN = Estimate(np.nan, UNKNOWN, UNKNOWN, 0)
 

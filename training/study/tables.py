@@ -83,14 +83,15 @@ FIGURES = {
 
 
 def report(grid, blocks):
-    """report.md: verdicts first, then the paper's tables beside ours, then what explains them.
+    """report.md: a summary, then the paper's tables beside ours, then what explains them.
 
     Args:
         grid: A `Grid`.
         blocks: Arms by block, in order.
     """
     sections = (
-        ("# The paper's claims, tested", f"{_reading()}\n{_verdicts(grid)}\n{_method(grid)}"),
+        ("# The paper's claims, tested", f"{_reading()}\n{_summary(grid)}"),
+        ("## The verdicts", f"{_verdicts(grid)}\n{_method(grid)}"),
         ("## Table I: error reduction after epoch 9 against sigmoid without FMB", _table_i(grid)),
         ("## Table II: error at epoch 6", _table_ii(grid)),
         ("## Table III: epochs to 30 % error", _table_iii(grid)),
@@ -113,8 +114,24 @@ def _reading():
     )
 
 
+def _summary(grid):
+    rows = [(each.claim, each.paper, each.brief, _both(each), each.why) for each in claims(grid)]
+    return files.table(("claim", "paper", "here", "verdict", "why"), rows)
+
+
+def _both(claim):
+    size = f"; as large as the paper's: {claim.size}" if claim.size else ""
+    return f"**{claim.verdict}**{size}"
+
+
 def _verdicts(grid):
-    rows = [(each.claim, each.paper, each.ours, f"**{each.verdict}**") for each in claims(grid)]
+    rows = []
+    for each in claims(grid):
+        rows.append((each.claim, each.paper, each.ours, f"**{each.verdict}**"))
+        if each.size:
+            rows.append(
+                ("... by about what the paper says, or more", "", "as above", f"**{each.size}**")
+            )
     return files.table(("claim", "paper", "ours", "verdict"), rows)
 
 

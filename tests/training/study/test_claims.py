@@ -50,17 +50,21 @@ def test_tables_against_values_by_hand(tmp_path):
     paired = grid.difference(logged, "tanh", "sigmoid", 10)
     assert paired.value == pytest.approx((0.09 * 0.4 + 0.1 * 0.45 + 0.11 * 0.5) / 3)
     assert paired.bootstrap == pytest.approx((0.036, 0.055))
-    assert [claim.verdict for claim in claims.claims(logged)[:9]] == [
-        "holds",  # sigmoid + FMB lowers the error,
-        "holds",  # by 50 % where the paper says 44.64
-        "holds",
-        "does not hold",  # by 10 % against 40.72
-        "does not hold",  # tanh raises it
-        "does not hold",
-        "does not hold",  # so this order does not hold
-        "holds",  # that of table II does
-        "holds",  # and float32 is worse than 1-bit with FMB
+    found = claims.claims(logged)
+    assert [(claim.verdict, claim.size) for claim in found[:6]] == [
+        ("holds", "holds"),  # sigmoid + FMB lowers the error by 50 % where the paper says 44.64
+        ("holds", "does not hold"),  # by 10 % against 40.72
+        ("does not hold", "does not hold"),  # tanh raises it
+        ("does not hold", None),  # so this order does not hold
+        ("holds", None),  # that of table II does
+        ("holds", None),  # and float32 is worse than 1-bit with FMB
     ]
+    assert (found[0].ours[:6], found[0].brief) == ("49.9% ", "49.9%")
+    text = tables.report(logged, paper.BLOCKS)
+    summary, verdicts, *_ = text.split("\n## ")
+    assert summary.count("\n| ") == 1 + 1 + len(found)
+    assert "**holds**; as large as the paper's: does not hold" in summary
+    assert verdicts.count("... by about what the paper says, or more") == 4
     reverses = next(each for each in claims.claims(logged) if "reverses" in each.claim)
     assert reverses.verdict == "does not hold"
 
@@ -102,6 +106,8 @@ def test_gates_in_the_report(tmp_path):
     assert saturated.verdict == "holds"
     assert "95.0% [95.0%, 95.0%]" in saturated.ours
     assert "all modules: 35.0%" in saturated.ours  # (2 * 0.95 + 6 * 0.15) / 8
+    assert (saturated.brief, saturated.why) == ("95.0%", "of all modules: 35.0%")
+    assert claims.claims(logged)[0].why.endswith("0 or 1 without FMB already: 35.0%")
     assert prunable.verdict == "does not hold"
     assert "12.5%" in prunable.ours
     assert "closed, of the gates of one image: 20.0%" in prunable.ours
@@ -142,7 +148,7 @@ def test_runs_that_never_reach_the_threshold_are_censored_not_dropped(tmp_path):
         assert high.value == pytest.approx(most, abs=1e-4)
         found = claims.claims(logged)
         place = next(i for i, each in enumerate(found) if each.claim.startswith("Table III"))
-        assert found[place + 1].verdict == verdict
+        assert found[place].size == verdict
     assert "5 (stays from 5), sigmoid: >4, >4, >4" in found[place].ours
 
 
