@@ -83,6 +83,7 @@ def main(argv=None):
             *(each for label in models for each in all_targets(models[label], label, calibration)),
             *peers,
         ]
+        print(f"timing {len(targets)} files, {arguments.rounds} images each", flush=True)
         times = [
             latencies(targets, images.test[0], arguments.rounds, threads)
             for threads in (1, os.cpu_count())
@@ -221,6 +222,8 @@ def measure(models, targets, images, times):
         targets: Of class `Target`.
         images: A `data.ImageSet`.
         times: Of `latencies`, for one thread and for all.
+
+    It prints a line a target, for with many images each takes a minute.
     """
     labels, inputs = images.test[1], preprocess_input(images.test[0])
     keras_class = {
@@ -250,6 +253,11 @@ def measure(models, targets, images, times):
                 "macs": anatomy.macs(content),
                 "operators": anatomy.count_operators(content),
             }
+        )
+        print(
+            f"{target.model}, {target.converted.runtime}, {target.weights}: "
+            f"{len(target.converted.tflite):,} bytes, error {rows[-1]['error']:.2%}",
+            flush=True,
         )
     base = {
         (row["model"], row["runtime"]): row["p50_1"] for row in rows if row["weights"] == "float32"

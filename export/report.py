@@ -153,6 +153,7 @@ def draw_error_by_bytes(rows, path):
             xytext=(0, 7),
             textcoords="offset points",
             fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
         )
     axes.set(
         xlabel="bytes of the file", ylabel="error on test images, %", xscale="log", ylim=(0, None)
