@@ -107,7 +107,7 @@ def SEResNet14(
         input_tensor: Keras tensor to build on, instead of an input of `input_shape`.
         weights: "cifar10" for those that ship, None for initial ones, or the path of a file written
             by `larq_seresnet.save_weights`. Those that ship are for "w1" and "w1a1", and for "w1"
-            of `SEResNet14XS` and `SEResNet14S`, any `fmb_gradient` and else the defaults
+            of `SEResNet14XS`, `S` and `M`, any `fmb_gradient` and else the defaults
             (larq_seresnet/weights/README.md); without top, or with another number of classes, what
             fits is loaded.
         include_top: Whether to end with average pooling and the classifier.

@@ -32,6 +32,9 @@ SHIPPED: dict[str, dict[str, str]] = {
         "seresnet14s_w1_se_sigmoid_fmb": (
             "bba4d2891cf2d056084d0cff9c2f75e74f654c7ab1957353460d9abbcd520743"
         ),
+        "seresnet14m_w1_se_sigmoid_fmb": (
+            "12fc1a36c5ec62edcbaf2454be0917e830155ac6e030ce842e8d4708264ebba7"
+        ),
         "seresnet14xs_w1_se_sigmoid_fmb": (
             "99c87e66189f3ec5d9e11707e404fd104a0c7273a7ecc40f93e3cb668dad791c"
         ),
