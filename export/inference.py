@@ -154,10 +154,17 @@ def _attention(layer, binary_gates, by_sign):
     if binary_gates:
         bias = None if bias is None else bias / np.prod(scales)
         if by_sign:
-            bias = np.nextafter(np.float32(bias), np.float32(np.inf))
+            bias = _next_greater(np.float32(bias))
         return form(kernels, bias, None, name=layer.name)
     kernels = [kernel * scale for kernel, scale in zip(kernels, scales, strict=True)]
     return form(kernels, bias, layer.activation, name=layer.name)
+
+
+def _next_greater(numbers):
+    """The next greater float32 of each; but none so small that a runtime takes it for 0."""
+    tiny = np.finfo(np.float32).tiny
+    greater = np.nextafter(numbers, np.float32(np.inf))
+    return np.where(np.abs(numbers) < tiny, tiny, greater)
 
 
 def parts_with_kernels(attention):

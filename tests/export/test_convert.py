@@ -329,6 +329,10 @@ def test_a_gate_is_open_at_its_threshold(gate_bias):
     attention = SqueezeExcite(kernel_quantizer="scaled_sign", gate_bias=gate_bias, name="se")
     gates = FMB(name="fmb")(attention(maps))
     model = SEResNet(maps, tf.keras.layers.Multiply()([maps, gates]))
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (16, 16))
+    signs[:, 0] = 8 * [-1.0, 1.0]  # whose sum is 0, and with it the bias
+    attention.reduce.kernel.assign(np.ones((16, 16)))
+    attention.expand.kernel.assign(signs)
     ones = np.ones((1, 2, 2, 16), np.float32)
     whole = inference._ChannelAttention(
         [np.sign(part.kernel) for part in (attention.reduce, attention.expand)], None, None
