@@ -122,14 +122,14 @@ def draw_trade_offs(rows, path):
                 va="center",
             )
         axes.set(xlabel=label, xscale=scale)
-        axes.margins(x=0.3)
+        axes.margins(x=0.3, y=0.5 / len(rows))
         axes.grid(alpha=0.3)
     panels[0].set_yticks(range(len(rows)), [f"{row['runtime']} {row['weights']}" for row in rows])
     panels[0].invert_yaxis()
     panels[2].xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
     for index, model in enumerate(models):
         panels[1].plot([], [], "o", color=COLOURS[index % len(COLOURS)], label=model)
-    figure.legend(fontsize=8, loc="outside upper center", ncols=len(models))
+    figure.legend(fontsize=8, loc="outside upper center", ncols=3)
     figure.savefig(path, dpi=150)
 
 
