@@ -1,7 +1,7 @@
 import json
-import os
 import pathlib
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -119,8 +119,7 @@ def test_the_commit_is_that_of_a_checkout_of_its_own(tmp_path):
     if shutil.which("git"):
         inside = pathlib.Path(__file__).parent  # of another repository, if of any
         assert emulate._commit(inside) is None
-        os.system(
-            f"cd {tmp_path} && git init -q . && git -c user.name=a -c user.email=a@b "
-            "commit -q --allow-empty -m x"
-        )
+        git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+        for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "x"]):
+            subprocess.run([*git, *words], check=True)
         assert len(emulate._commit(tmp_path)) == 40

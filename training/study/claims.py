@@ -137,6 +137,7 @@ def claims(grid):
 
 def _table_i(grid):
     rows = []
+    why_sigmoid = f"gates that are 0 or 1 without FMB already: {_all_saturated(grid).brief()}"
     for arm, claimed in TABLE_I.items():
         found = reduction(grid, arm, "sigmoid", around(TABLE_I_EPOCH))
         rows.append(
@@ -147,7 +148,7 @@ def _table_i(grid):
                 found.text(student=True),
                 order([found]),
                 found.brief(),
-                _why_sigmoid(grid) if arm == "sigmoid_fmb" else _why_tanh(grid),
+                why_sigmoid if arm == "sigmoid_fmb" else _why_tanh(grid),
                 as_much(found, claimed),
             )
         )
@@ -166,9 +167,10 @@ def _table_i(grid):
     ]
 
 
-def _why_sigmoid(grid):
-    shares = [mean_share(each, "saturated") for each in grid.modules("sigmoid", GATES_EPOCH)]
-    return f"gates that are 0 or 1 without FMB already: {estimate(np.mean, [shares]).brief()}"
+def _all_saturated(grid):
+    """The share of all gates that are 0 or 1 without FMB."""
+    modules = grid.modules("sigmoid", GATES_EPOCH)
+    return estimate(np.mean, [[mean_share(each, "saturated") for each in modules]])
 
 
 def _why_tanh(grid):
@@ -290,7 +292,7 @@ def _saturated(grid):
     modules = grid.modules("sigmoid", GATES_EPOCH)
     first = [each[f"{FIRST_MODULE}_se"]["saturated"] for each in modules]
     found = estimate(np.mean, [first])
-    every = estimate(np.mean, [[mean_share(each, "saturated") for each in modules]])
+    every = _all_saturated(grid)
     return Claim(
         f"gates are almost all 0 or 1 after epoch {GATES_EPOCH} (first module, sigmoid: "
         f"{ALMOST_ALL:.0%} within 1 % of the range)",
