@@ -194,10 +194,19 @@ def _write_packed(model, path, trained_on, class_names):
 _STORED_AS = {True: ("bits", bool), False: ("floats", np.float32), "int8": ("levels", np.int8)}
 
 
+def _kernel_quantizer(layer, weight):
+    return getattr(layer, "kernel_quantizer", None) if weight.shape.rank > 1 else None
+
+
+def is_one_bit(layer, weight):
+    """Whether a layer's weight counts by its signs alone."""
+    return isinstance(_kernel_quantizer(layer, weight), lq.quantizers.SteSign)
+
+
 def _as_packed(layer, weight):
     """What is kept of a weight, and its kind: its bits, its levels, or its values."""
-    quantizer = getattr(layer, "kernel_quantizer", None) if weight.shape.rank > 1 else None
-    if isinstance(quantizer, lq.quantizers.SteSign):
+    quantizer = _kernel_quantizer(layer, weight)
+    if is_one_bit(layer, weight):
         return True, weight.numpy() >= 0
     if isinstance(quantizer, (SumOfSigns, EightBit)):
         return "int8", quantizer.levels(weight).numpy()

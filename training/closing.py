@@ -1,13 +1,12 @@
 """Gates with a reason to close: whole channels, as many as a share of the weights allows."""
 
-import itertools
 import math
 
 import numpy as np
 
 from larq_seresnet.layers import FMB
 from larq_seresnet.preprocessing import preprocess_input
-from larq_seresnet.training import strategies
+from larq_seresnet.training import channels, strategies
 
 import tensorflow as tf
 
@@ -15,8 +14,6 @@ import tensorflow as tf
 WEIGHT = 3.0
 #: So that the slope of the root is finite where a channel is closed.
 SOFTENED = 1e-3
-#: A bias of an attention value that no input can outweigh.
-FOR_GOOD = 1000.0
 #: Training images by which channels are chosen, and how many at once.
 IMAGES, BATCH_SIZE = 4_000, 250
 
@@ -88,15 +85,22 @@ class Closing(tf.keras.callbacks.Callback):
         return term
 
     def on_epoch_begin(self, epoch, logs=None):
-        for kept in self.kept:  # a resumed run has seen no batch
-            kept.assign(0.0)
+        self.begin_epoch()
         if epoch == self.epoch_of_settling:
             self._settle()
 
+    def begin_epoch(self):
+        for kept in self.kept:  # a resumed run has seen no batch
+            kept.assign(0.0)
+
     def on_train_batch_begin(self, batch, logs=None):
-        done = int(self.model.optimizer.iterations.numpy()) / self.steps
-        self.active.assign(float(done < 1))
-        self.wanted.assign(1 - (1 - self.settings.keep) * min(done, 1))
+        self.begin_step(self.model.optimizer.iterations)
+
+    def begin_step(self, done):
+        """Sets the wanted share as it is after so many steps of the optimizer."""
+        share = tf.cast(done, tf.float32) / self.steps
+        self.active.assign(tf.cast(share < 1, tf.float32))
+        self.wanted.assign(1 - (1 - self.settings.keep) * tf.minimum(share, 1.0))
 
     def on_test_begin(self, logs=None):
         self.active.assign(0.0)
@@ -105,43 +109,24 @@ class Closing(tf.keras.callbacks.Callback):
         chosen = self._chosen()
         for block, keep in zip(self.modules, chosen, strict=True):
             bias = self.model.get_layer(f"{block}_se").expand.bias
-            bias.assign(np.where(keep, FOR_GOOD, -FOR_GOOD))
+            bias.assign(channels.biases(keep))
         kept = " ".join(f"{keep.sum()}/{keep.size}" for keep in chosen)
         print(f"gates settled, kept channels: {kept}", flush=True)
 
     def _chosen(self):
         """Which channels of each module are kept: bool, (C,) each."""
-        costs = np.concatenate(self.costs)
-        starts = np.cumsum([0, *map(len, self.costs)])
         if self.settings.keep_by == "random":
-            ranks = np.random.default_rng(self.settings.seed).permutation(costs.size).astype(float)
+            ranks = channels.ranks_of_chance(self.settings.seed, sum(map(len, self.costs)))
         else:
-            opened, attention = self._opened()
-            order = np.lexsort((attention, opened))
-            ranks = np.empty(costs.size)
-            ranks[order] = np.arange(costs.size)
-        for first, last in itertools.pairwise(starts):
-            ranks[first + np.argmax(ranks[first:last])] = np.inf
-        order = np.argsort(-ranks, kind="stable")
-        keep = np.zeros(costs.size, bool)
-        keep[order] = np.cumsum(costs[order]) <= self.settings.keep * costs.sum()
-        keep[np.isinf(ranks)] = True
-        return np.split(keep, starts[1:-1])
+            ranks = channels.ranks_of_gates(*self._opened())
+        return channels.chosen(self.costs, self.settings.keep, ranks)
 
     def _opened(self):
         """The share of training images for which each channel is open, and its mean attention.
 
         Of the network as it is trained at this moment, with the statistics of each batch.
         """
-        names = [f"{block}_{end}" for end in ("fmb", "se") for block in self.modules]
-        probe = tf.keras.Model(
-            self.model.input, [self.model.get_layer(name).output for name in names]
-        )
-
-        def means_of_batch(inputs):
-            opened = probe(inputs, training=True)
-            return [strategies.mean(tf.reduce_mean(each, axis=[0, 1, 2])) for each in opened]
-
+        means_of_batch = self.means_of_batch()
         count = min(IMAGES, len(self.images))
         chosen = np.random.default_rng(self.settings.seed).permutation(len(self.images))[:count]
         batches = np.array_split(np.sort(chosen), -(-count // BATCH_SIZE))
@@ -150,6 +135,19 @@ class Closing(tf.keras.callbacks.Callback):
         means = [np.mean(each, axis=0) for each in zip(*found, strict=True)]
         half = len(self.modules)
         return np.concatenate(means[:half]), np.concatenate(means[half:])
+
+    def means_of_batch(self):
+        """A function of a batch: the means of all modules' gates, then of their attention."""
+        names = [f"{block}_{end}" for end in ("fmb", "se") for block in self.modules]
+        probe = tf.keras.Model(
+            self.model.input, [self.model.get_layer(name).output for name in names]
+        )
+
+        def means(inputs):
+            found = probe(inputs, training=True)
+            return [strategies.mean(tf.reduce_mean(each, axis=[0, 1, 2])) for each in found]
+
+        return means
 
 
 def modules(model):

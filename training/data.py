@@ -254,12 +254,17 @@ def with_targets(batches, classes, share=0.0, temperature=1.0):
     def with_target(images, labels, said=None, weights=None):
         target = tf.one_hot(labels, classes)
         if said is not None:
-            said = tf.cast(said, tf.float32) ** (1.0 / temperature)
-            said /= tf.reduce_sum(said, axis=1, keepdims=True)
-            target = (1.0 - share) * target + share * said
+            target = taught(target, said, share, temperature)
         return (images, target) if weights is None else (images, target, weights)
 
     return batches.map(with_target).prefetch(2)
+
+
+def taught(target, said, share, temperature):
+    """What is to be predicted, (N, classes), with a teacher: see `with_targets`."""
+    said = tf.cast(said, tf.float32) ** (1.0 / temperature)
+    said /= tf.reduce_sum(said, axis=1, keepdims=True)
+    return (1.0 - share) * target + share * said
 
 
 def augment(images, seed, flip, crop):

@@ -56,7 +56,11 @@ class Relaxation(tf.keras.callbacks.Callback):
         self.on_train_batch_begin(0)  # for what looks at the network before the first batch
 
     def on_train_batch_begin(self, batch, logs=None):
-        self.hardness.assign(min(1.0, int(self.model.optimizer.iterations.numpy()) / self.steps))
+        self.begin_step(self.model.optimizer.iterations)
+
+    def begin_step(self, done):
+        """Sets the hardness as it is after so many steps of the optimizer."""
+        self.hardness.assign(tf.minimum(1.0, tf.cast(done, tf.float32) / self.steps))
 
     def on_test_begin(self, logs=None):
         self.hardness.assign(1.0)

@@ -87,6 +87,15 @@ def main(argv=None):
     return run_dir
 
 
+def parsed(words):
+    """The `Config` that a command line of a new run says, and its run directory."""
+    given = vars(_parser().parse_args(words))
+    run_dir = given.pop("run_dir")
+    for name in ("resume", "overwrite", "stop_after", "strategy", "synchronize_batch_norm"):
+        given.pop(name)
+    return config.Config(**given), run_dir
+
+
 def _distributed_model(settings, images, synchronized):
     """What `compiled_model` makes, for the current strategy."""
     if strategies.count() > 1:
@@ -312,7 +321,7 @@ def compiled_model(settings, images):
         )
     initialise(model, settings.seed)
     model.compile(
-        optimizers.build(settings, _steps(settings, images) * settings.epochs),
+        optimizers.build(settings, steps_of(settings, images) * settings.epochs),
         "categorical_crossentropy",
         metrics=[callbacks.error],
     )
@@ -341,7 +350,7 @@ def _compute_dtype(asked):
     return "bfloat16" if machine.has_bfloat16() else "float32"
 
 
-def _steps(settings, images):
+def steps_of(settings, images):
     return math.ceil(len(images.train[0]) / settings.batch_size)
 
 
@@ -349,14 +358,14 @@ def hardening(model, settings, images):
     """What lets a compiled model harden as the settings say: callbacks, or none."""
     if not settings.relaxation:
         return []
-    steps = settings.relaxation * _steps(settings, images) * settings.epochs
+    steps = settings.relaxation * steps_of(settings, images) * settings.epochs
     return [relaxation.Relaxation(model, steps, settings.relaxed_inputs)]
 
 
-def _closing(model, settings, images):
+def closing_of(model, settings, images):
     if settings.keep == 1:
         return []
-    return [closing.Closing(model, settings, images, _steps(settings, images))]
+    return [closing.Closing(model, settings, images, steps_of(settings, images))]
 
 
 def _gate_recorder(settings, images, run_dir):
@@ -399,14 +408,14 @@ def _fit(model, settings, images, epochs, run_callbacks, said):
         strategies.distribute(training),
         initial_epoch=epochs.start,
         epochs=epochs.stop,
-        steps_per_epoch=_steps(settings, images),
+        steps_per_epoch=steps_of(settings, images),
         validation_data=strategies.distribute(test),
         validation_steps=math.ceil(len(images.test[0]) / data.TEST_BATCH_SIZE),
         verbose=1 if sys.stdout.isatty() else 2,
         callbacks=[
             tf.keras.callbacks.TerminateOnNaN(),
             *hardening(model, settings, images),
-            *_closing(model, settings, images),
+            *closing_of(model, settings, images),
             *run_callbacks,
         ],
     ).history

@@ -123,7 +123,7 @@ def test_gates_settle_for_good(settled):
     kept = cost = 0
     for block, layer in closing.modules(model).items():
         bias = model.get_layer(f"{block}_se").expand.bias.numpy()
-        assert (np.abs(np.abs(bias) - closing.FOR_GOOD) < 1).all()
+        assert (np.abs(np.abs(bias) - channels.FOR_GOOD) < 1).all()
         gates = records[4][layer.name]
         np.testing.assert_array_equal(gates, np.tile(bias > 0, (len(gates), 1)))
         each = closing.cost_of_channel(model, block, "middle")

@@ -1,0 +1,436 @@
+"""Trainings lowered to XLA, for an accelerator whose machine has JAX but not this TensorFlow.
+
+    python training/reproduce.py --profile goals --print-commands > commands
+    python training/xla_export.py lowered < commands
+    python3 lowered/xla_train.py lowered trained           # there; needs JAX and NumPy alone
+    python training/xla_collect.py lowered trained         # here: run directories as train.py's
+
+What a step computes is what `model.fit` computes: network, loss, optimizer and callbacks are those
+of `train.py`, traced an epoch at a time and written as HLO. So are the draws (`philox.py`).
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import math
+import pathlib
+import shlex
+import shutil
+import sys
+import zlib
+
+import numpy as np
+
+from larq_seresnet import files, programs
+from larq_seresnet.layers import GATE_ACTIVATIONS
+from larq_seresnet.preprocessing import preprocess_input
+from larq_seresnet.training import batch_norm, callbacks, closing, config, data, teacher, train
+from larq_seresnet.weights import is_one_bit
+
+import tensorflow as tf
+
+#: What a program does not depend on, and what stands for it.
+ASIDE = {"seed": 0, "epochs": 2, "crop": 1, "gate_epochs": (), "data_dir": None}
+RUNS_FILE = "runs.json"
+#: What trains there, and what it needs.
+SCRIPTS = ("xla_train.py", "philox.py", "channels.py")
+#: Test images at once.
+BATCH = data.TEST_BATCH_SIZE
+
+
+class Lowering:
+    """The functions of a training, and the variables that are their state.
+
+    Args:
+        settings: A `Config`; those that differ in `ASIDE` alone have the same functions.
+        images: Its `data.ImageSet`.
+    """
+
+    def __init__(self, settings, images):
+        self.settings, self.images = settings, images
+        self.model = model = train.compiled_model(settings, images)
+        model.optimizer.build(model.trainable_variables)
+        self.closing = train.closing_of(model, settings, images)
+        self.stepping = [*train.hardening(model, settings, images), *self.closing]
+        self.statistics = batch_norm.BatchNormEstimator(images)
+        self.statistics.set_model(model)
+        self.gates = callbacks.GateRecorder("", None, (), "")
+        self.gates.set_model(model)
+        self.lengths = {}  # variables, so that a program serves runs of any length
+        if settings.schedule == "one_cycle":
+            self._make_variable("schedule", model.optimizer._learning_rate)
+        for each in self.stepping:
+            each.set_model(model)
+            self._make_variable(type(each).__name__, each)
+        self.state = [*model.weights]
+
+    def _make_variable(self, name, holder):
+        holder.steps = self.lengths[name] = tf.Variable(float(holder.steps), trainable=False)
+
+    def number(self, variable):
+        """The place of a variable in the state."""
+        handle = _handle(variable)
+        return next(i for i, each in enumerate(self.state) if _handle(each) is handle)
+
+    def functions(self):
+        """By name, the functions, and what they take."""
+        pictures, labels = self._specs(self.images.train)
+        count = len(self.images.train[0])
+        drawn = [_spec([count]), _spec([2, count]), _spec([count], tf.bool)]
+        if self.settings.teacher:
+            shape = [count, len(teacher.views(True, 1)), len(self.images.class_names)]
+            drawn += [_spec([count]), _spec(shape, tf.float16)]
+        found = {
+            "epoch": (self.epoch, [pictures, labels, *drawn]),
+            "estimate": (
+                self.estimate,
+                [pictures, _spec([min(batch_norm.LAST_IMAGES, count)]), _spec([])],
+            ),
+            "test": (self.test, self._specs(self.images.test)),
+        }
+        if self.gates.gates:
+            found["gates"] = (self.record, self._specs(self.images.test)[:1])
+        if self.closing and self.settings.keep_by == "gates":
+            found["opened"] = (self.opened, [pictures, _spec([min(closing.IMAGES, count)])])
+        return found
+
+    def said(self):
+        """What a teacher has besides: the function for its probabilities.
+
+        It is asked about all images, those held out of its training among them.
+        """
+        count = len(self.images.train[0]) + (self.settings.held_out or 0)
+        pictures = _spec([count, *self.images.train[0].shape[1:]], tf.uint8)
+        return self.say, [pictures, _spec([2]), _spec([], tf.bool)]
+
+    @staticmethod
+    def _specs(pair):
+        return [_spec(array.shape, array.dtype) for array in pair]
+
+    def epoch(self, images, labels, order, shift, mirrored, *taught):
+        """Trains an epoch; returns Adam's rate at its last step."""
+        settings = self.settings
+        whole, rest = divmod(len(self.images.train[0]), settings.batch_size)
+
+        def step(first, many):
+            chosen = _part(order, first, many)
+            own_shift = _part(shift, first, many, axis=1)
+            seen = data.moved(tf.gather(images, chosen), own_shift, _part(mirrored, first, many))
+            target = tf.one_hot(tf.gather(labels, chosen), len(self.images.class_names))
+            if taught:
+                views, said = taught
+                of_view = tf.gather(said, chosen), _part(views, first, many)
+                target = data.taught(
+                    target,
+                    tf.gather(*of_view, batch_dims=1),
+                    settings.teacher_share,
+                    settings.teacher_temperature,
+                )
+            for each in self.stepping:
+                each.begin_step(self.model.optimizer.iterations)
+            self.model.train_step((preprocess_input(seen), target))
+
+        def body(index):
+            step(index * settings.batch_size, settings.batch_size)
+            return [index + 1]
+
+        for each in self.closing:
+            each.begin_epoch()
+        if whole:
+            begin = [tf.constant(0)]
+            tf.while_loop(lambda index: index < whole, body, begin, maximum_iterations=whole)
+        if rest:
+            step(tf.constant(whole * settings.batch_size), rest)
+        return tf.convert_to_tensor(self.model.optimizer.learning_rate)
+
+    def estimate(self, images, chosen, count):
+        """Estimates BatchNorm's statistics by the first `count` of the chosen images."""
+        size = min(batch_norm.BATCH_SIZE, chosen.shape[0])
+        batches = count // size
+        self._begin_test()
+
+        def body(index, *sums):
+            batch = tf.gather(images, _part(chosen, index * size, size))
+            found = self.statistics.of_batch(preprocess_input(batch))
+            return [index + 1, *(total + each for total, each in zip(sums, found, strict=True))]
+
+        zeros = [tf.zeros_like(statistic) for statistic in self.statistics.statistics]
+        sums = tf.while_loop(lambda index, *_: index < batches, body, [0, *zeros])[1:]
+        for statistic, total in zip(self.statistics.statistics, sums, strict=True):
+            statistic.assign(total / tf.cast(batches, tf.float32))
+        return tf.constant(0)
+
+    def _begin_test(self):
+        for each in self.stepping:
+            each.on_test_begin()
+
+    def test(self, images, labels):
+        """Adds what the network errs on to the metrics."""
+        self._begin_test()
+        batches = images.shape[0] // BATCH
+
+        def body(index):
+            seen = preprocess_input(_part(images, index * BATCH, BATCH))
+            answers = _part(labels, index * BATCH, BATCH)
+            self.model.test_step((seen, tf.one_hot(answers, len(self.images.class_names))))
+            return [index + 1]
+
+        tf.while_loop(lambda index: index < batches, body, [0], maximum_iterations=batches)
+        return tf.constant(0)
+
+    def record(self, images):
+        """Attention values of the first images, by module, float32 (images, C)."""
+        self._begin_test()
+        values = self.gates.probe(
+            preprocess_input(images[: callbacks.GATE_IMAGES]), training=False
+        )
+        return {name: tf.cast(each, tf.float32)[:, 0, 0] for name, each in values.items()}
+
+    def opened(self, images, chosen):
+        """Which share of gates each channel has open, and its mean attention, over the chosen."""
+        size = min(closing.BATCH_SIZE, chosen.shape[0])
+        means, batches = self.closing[0].means_of_batch(), chosen.shape[0] // size
+        for each in self.stepping:
+            each.begin_step(self.model.optimizer.iterations)
+
+        def body(index, *sums):
+            batch = tf.gather(images, _part(chosen, index * size, size))
+            found = means(preprocess_input(batch))
+            return [index + 1, *(total + each for total, each in zip(sums, found, strict=True))]
+
+        zeros = 2 * [tf.zeros(len(costs)) for costs in self.closing[0].costs]
+        sums = tf.while_loop(lambda index, *_: index < batches, body, [0, *zeros])[1:]
+        half = len(sums) // 2
+        return [tf.concat(part, 0) / batches for part in (sums[:half], sums[half:])]
+
+    def say(self, images, shift, mirrored):
+        """What the network says of one view of all images, float16 (N, classes)."""
+        batches = images.shape[0] // BATCH
+
+        def body(index, said):
+            batch = _part(images, index * BATCH, BATCH)
+            shifts = tf.repeat(shift[:, tf.newaxis], BATCH, axis=1)
+            seen = data.moved(batch, shifts, tf.fill([BATCH], mirrored))
+            found = self.model(preprocess_input(seen), training=False)
+            return [index + 1, said.write(index, tf.cast(found, tf.float16))]
+
+        shape = [BATCH, len(self.images.class_names)]
+        said = tf.TensorArray(tf.float16, batches, element_shape=shape)
+        _, said = tf.while_loop(lambda index, _: index < batches, body, [0, said])
+        return said.concat()
+
+
+def _spec(shape, dtype=tf.int32):
+    return tf.TensorSpec(shape, dtype)
+
+
+def _part(values, first, many, axis=0):
+    """`many` values from `first` on, of a static shape."""
+    shape = [*values.shape]
+    shape[axis] = many
+    begin = [0] * len(shape)
+    begin[axis] = first
+    return tf.ensure_shape(tf.slice(values, tf.stack(begin), shape), shape)
+
+
+def _handle(value):
+    """What a variable has in common with those that wrap it, to cast it; a constant itself."""
+    return getattr(value, "handle", value)
+
+
+def lowered(function, specs, state):
+    """A function as HLO; variables that it is the first to take are appended to the state.
+
+    Returns:
+        The module's bytes, and the places in the state of what it takes after its arguments.
+    """
+    traced = tf.function(function, jit_compile=True, autograph=False)
+    concrete = traced.get_concrete_function(*specs)
+    taken = concrete.captured_inputs  # handles of variables, and constants
+    known = {id(_handle(value)) for value in state}
+    variables = {id(variable.handle): variable for variable in concrete.graph.variables}
+    state += [variables.get(id(each), each) for each in taken if id(each) not in known]
+    places = {id(_handle(value)): i for i, value in enumerate(state)}
+    taken = [places[id(each)] for each in taken]
+    return traced.experimental_get_compiler_ir(*specs)(stage="hlo_serialized"), taken
+
+
+def program(settings, images, asked=None):
+    """Everything that trains runs of some settings.
+
+    Args:
+        settings: A `Config`.
+        images: Its `data.ImageSet`.
+        asked: Of a teacher: the `crop` of those it teaches; None for any other run.
+
+    Returns:
+        Facts for json, arrays that the state begins with, and by name serialized HLO.
+    """
+    lowering = Lowering(settings, images)
+    functions = lowering.functions()
+    if asked is not None:
+        functions["said"] = lowering.said()
+    modules, facts = {}, {"functions": {}}
+    for name, (function, specs) in functions.items():
+        modules[name], taken = lowered(function, specs, lowering.state)
+        facts["functions"][name] = {"arguments": len(specs), "state": taken}
+        if name in ("estimate", "opened"):
+            facts["functions"][name]["chosen"] = specs[1].shape[0]
+    model = lowering.model
+    drawn = {id(_handle(weight)) for weight in model.trainable_weights if weight.shape.rank > 1}
+    weights = {id(_handle(weight)) for weight in model.weights}
+    signs = _sign_kernels(lowering.model)
+    facts["state"] = [
+        {
+            "name": getattr(variable, "name", "constant"),
+            "shape": variable.shape.as_list(),
+            "drawn": id(_handle(variable)) in drawn,
+            "kept": id(_handle(variable)) in weights,
+            "signs": id(_handle(variable)) in signs,
+        }
+        for variable in lowering.state
+    ]
+    facts["lengths"] = {name: lowering.number(each) for name, each in lowering.lengths.items()}
+    facts["metrics"] = {
+        metric.name: [lowering.number(variable) for variable in metric.variables]
+        for metric in lowering.model.metrics
+    }
+    facts["gates"] = sorted(lowering.gates.gates)
+    facts["threshold"] = GATE_ACTIVATIONS[settings.activation].threshold
+    if lowering.closing:
+        facts["costs"] = [costs.tolist() for costs in lowering.closing[0].costs]
+        facts["biases"] = [
+            lowering.number(lowering.model.get_layer(f"{block}_se").expand.bias)
+            for block in lowering.closing[0].modules
+        ]
+    arrays = {
+        str(i): variable.numpy()
+        for i, variable in enumerate(lowering.state)
+        if id(_handle(variable)) not in drawn
+    }
+    return facts, arrays, modules
+
+
+def _sign_kernels(model):
+    """The variables that count by their signs alone."""
+    return {
+        id(_handle(weight))
+        for layer in model.layers
+        for weight in layer.weights
+        if is_one_bit(layer, weight)
+    }
+
+
+def main(argv=None):
+    """Lowers the trainings whose commands stand on standard input."""
+    parser = argparse.ArgumentParser(
+        description="Lowers trainings to XLA; their commands, of train.py, a line each, the most "
+        "important first, come from standard input, for example from reproduce.py "
+        "--print-commands.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("lowered", type=pathlib.Path, help="folder to make, or to complete")
+    parser.add_argument(
+        "--part",
+        type=int,
+        nargs=2,
+        default=(0, 1),
+        metavar=("I", "N"),
+        help="lower every N-th program, from the I-th on: for N processes at once",
+    )
+    given = parser.parse_args(argv)
+    with programs.failing(parser):
+        entries, wanted = _entries(sys.stdin)
+        given.lowered.mkdir(parents=True, exist_ok=True)
+        _write_entries(given.lowered, entries)
+        index, count = given.part
+        for key, (settings, images, asked) in list(wanted.items())[index::count]:
+            if not (given.lowered / key / "facts.json").exists():
+                _write_program(given.lowered / key, *program(settings, images, asked))
+                print(f"{key}: {settings.changed()}", flush=True)
+    print(f"{given.lowered}: {len(entries)} runs of {len(wanted)} programs")
+
+
+def _entries(commands):
+    """What runs.json holds, and by the name of a program what it is made of."""
+    asked = {}
+    for line in commands:
+        words = shlex.split(line)
+        script = next(i for i, word in enumerate(words) if word.endswith("train.py"))
+        settings, run_dir = train.parsed(words[script + 1 :])
+        asked[str(run_dir)] = settings
+    teachers = {settings.teacher: settings.crop for settings in asked.values() if settings.teacher}
+    sets, entries, wanted = {}, {}, {}
+    for run_dir, settings in asked.items():
+        read = tuple(getattr(settings, name) for name in config.FLAG_GROUPS["data"])
+        if read not in sets:
+            sets[read] = data.of_run(settings)
+        images = sets[read]
+        settings = dataclasses.replace(
+            settings,
+            flip=images.mirror if settings.flip is None else settings.flip,
+            compute_dtype=settings.compute_dtype.replace("auto", "bfloat16"),
+        )
+        crop = teachers.get(run_dir)
+        key = _key(settings, crop)
+        wanted.setdefault(key, (settings, images, crop))
+        entry = _entry(run_dir, settings, images, crop) | {"program": key}
+        same = json.dumps(dataclasses.asdict(settings), sort_keys=True)
+        entries.setdefault(same, entry)["run_dirs"].append(run_dir)
+    return list(entries.values()), wanted
+
+
+def _key(settings, crop):
+    """The name of the program of some settings, asked for its probabilities or not."""
+    taught = bool(settings.teacher), crop is not None
+    same = dataclasses.asdict(dataclasses.replace(settings, **ASIDE, teacher=None))
+    text = json.dumps([same, taught], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _entry(run_dir, settings, images, crop):
+    """What a run is, but for its program."""
+    steps = train.steps_of(settings, images)
+    settles = math.ceil(settings.epochs / 2) if settings.keep < 1 else None
+    lengths = {}
+    if settings.schedule == "one_cycle":
+        lengths["schedule"] = steps * settings.epochs
+    if settings.relaxation:
+        lengths["Relaxation"] = settings.relaxation * steps * settings.epochs
+    if settles:
+        lengths["Closing"] = steps * settles
+    return {
+        "name": _name(run_dir),
+        "run_dirs": [],
+        "arguments": dataclasses.asdict(settings),
+        "lengths": lengths,
+        "gate_epochs": sorted({1, 10, settings.epochs, *settings.gate_epochs}),
+        "extendable": settings.extendable,
+        "estimated": batch_norm.IMAGES,
+        "settles": settles,
+        "teacher": settings.teacher and _name(settings.teacher),
+        "said": crop,
+    }
+
+
+def _name(run_dir):
+    return str(run_dir).replace("/", "+")
+
+
+def _write_entries(lowered, entries):
+    for script in SCRIPTS:
+        shutil.copy(pathlib.Path(__file__).with_name(script), lowered)
+    (lowered / RUNS_FILE).write_text(json.dumps(entries, indent=1) + "\n")
+
+
+def _write_program(folder, facts, arrays, modules):
+    folder.mkdir(exist_ok=True)
+    for name, module in modules.items():
+        (folder / f"{name}.hlo.z").write_bytes(zlib.compress(module))
+    files.replace(folder / "state.npz", lambda part: files.save_arrays(part, arrays))
+    (folder / "facts.json").write_text(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main()
