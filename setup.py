@@ -34,6 +34,7 @@ setup(
         "larq_seresnet",
         "larq_seresnet.training",
         "larq_seresnet.training.study",
+        "larq_seresnet.training.xla",
         "larq_seresnet.export",
     ],
     package_dir={"larq_seresnet.training": "training", "larq_seresnet.export": "export"},

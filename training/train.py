@@ -351,6 +351,7 @@ def _compute_dtype(asked):
 
 
 def steps_of(settings, images):
+    """How many steps an epoch has."""
     return math.ceil(len(images.train[0]) / settings.batch_size)
 
 
@@ -363,6 +364,7 @@ def hardening(model, settings, images):
 
 
 def closing_of(model, settings, images):
+    """What closes gates as the settings say: callbacks, or none."""
     if settings.keep == 1:
         return []
     return [closing.Closing(model, settings, images, steps_of(settings, images))]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14
-from larq_seresnet.training import callbacks, closing, config, data, train
+from larq_seresnet.training import callbacks, channels, closing, config, data, train
 from larq_seresnet.weights import read
 
 import tensorflow as tf

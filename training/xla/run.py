@@ -1,10 +1,10 @@
-"""Trains what `xla_export.py` lowered, many runs at once, where there is JAX and no TensorFlow.
+"""Trains what `export.py` lowered, many runs at once; needs JAX and NumPy alone.
 
-    python3 lowered/xla_train.py lowered trained [--processes 16] [--seconds 500]
+    python3 lowered/run.py lowered trained [--processes 16] [--seconds 500]
 
-Every process takes the next run of runs.json, compiles its program and trains; a run that is
-finished is one file in the folder `trained`. One that time ends is left as `.part.npz`, and
-goes on where that lies in `trained` at the beginning.
+Each process takes the next run of runs.json, compiles its program and trains. A run that is
+finished is one file in the folder `trained`, one that time ended is `.part.npz` there, and goes on
+where this is called again.
 """
 
 import argparse
@@ -21,13 +21,14 @@ import channels
 import numpy as np
 import philox
 
-RUNS_FILE, IMAGES_FILE = "runs.json", "images.npz"
+RUNS_FILE = "runs.json"
 
 
 def main():
+    """Trains in processes of their own, until all is done or time is over."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("lowered", type=pathlib.Path)
-    parser.add_argument("trained", type=pathlib.Path)
+    parser.add_argument("lowered", type=pathlib.Path, help="what export.py wrote")
+    parser.add_argument("trained", type=pathlib.Path, help="folder of what is finished")
     parser.add_argument("--processes", type=int, default=1, help="how many train at once")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no epoch after so many")
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
@@ -38,21 +39,57 @@ def main():
         return
     for stale in given.trained.glob("*.claim"):
         stale.rmdir()
-    until = str(time.time() + given.seconds)
-    command = [sys.executable, __file__, str(given.lowered), str(given.trained), "--until", until]
+    until = time.time() + given.seconds
+    command = [sys.executable, __file__, given.lowered, given.trained, "--until", str(until)]
     workers = []
     for number in range(given.processes):
         with open(given.trained / f"process{number:02d}.txt", "a") as output:
-            workers.append(subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT))
+            workers.append(
+                subprocess.Popen(
+                    list(map(str, command)),
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=_environment(given.trained),
+                    preexec_fn=lambda number=number: _take_cores(number, given.processes),
+                )
+            )
+        if number == 0:
+            _wait_for_compiled(workers[0], given.trained)
     sys.exit(max(worker.wait() for worker in workers))
+
+
+def _environment(trained):
+    """One accelerator for many: no process takes all of its memory, and what one has found to be
+    its fastest algorithms the others know."""
+    found = trained.absolute() / "autotune"
+    found.mkdir(exist_ok=True)
+    flags = f"--xla_gpu_per_fusion_autotune_cache_dir={found} --xla_gpu_enable_triton_gemm=false"
+    return {
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "JAX_ENABLE_X64": "1",  # the optimizer counts in 64 bits
+        **os.environ,
+        "XLA_FLAGS": f"{flags} {os.environ.get('XLA_FLAGS', '')}",
+    }
+
+
+def _take_cores(number, processes):
+    """Gives a process its share of the cores, so that compilers are not in each other's way."""
+    cores = sorted(os.sched_getaffinity(0))
+    share = max(1, len(cores) // processes)
+    first = number * share % len(cores)
+    os.sched_setaffinity(0, cores[first : first + share])
+
+
+def _wait_for_compiled(worker, trained):
+    """Until the first process has compiled: then the others find algorithms that are chosen."""
+    while worker.poll() is None and not (trained / "process00.txt").read_text().count("compiled"):
+        time.sleep(0.2)
 
 
 def _work(lowered, trained, until):
     """Trains one run after another that no other process has claimed."""
-    os.environ.setdefault("JAX_ENABLE_X64", "1")  # the optimizer counts in 64 bits
     entries = json.loads((lowered / RUNS_FILE).read_text())
-    images = _Images(np.load(lowered / IMAGES_FILE))
-    programs = {}
+    images, programs = Images(lowered), {}
     while time.time() < until:
         entry, waiting = _claim(entries, trained, programs)
         if entry is None:
@@ -91,31 +128,20 @@ def _claim(entries, trained, programs):
     return None, waiting
 
 
-class _Images:
-    """The images on the device, whole or without those that are held out."""
+class Images:
+    """The data sets of a folder, the last one that was asked for on the device."""
 
-    def __init__(self, arrays):
-        self.arrays = arrays
-        self.parts = {}
+    def __init__(self, lowered):
+        self.lowered = lowered
+        self.last = None, None
 
-    def part(self, held_out):
-        if held_out not in self.parts:
-            arrays = self.arrays
-            train = arrays["train"], arrays["train_labels"].astype(np.int32)
-            test = arrays["test"], arrays["test_labels"].astype(np.int32)
-            if held_out:
-                numbers = arrays[f"held_out{held_out}"]
-                kept = np.setdiff1d(np.arange(len(train[0])), numbers)
-                test = tuple(each[numbers] for each in train)
-                train = tuple(each[kept] for each in train)
-            self.parts = {held_out: [_on_device(each) for each in (*train, *test)]}
-        return self.parts[held_out]
-
-
-def _on_device(array):
-    import jax
-
-    return jax.device_put(array)
+    def of(self, name):
+        """Training images, labels, test images and labels, by the name of their file."""
+        if self.last[0] != name:
+            arrays = np.load(self.lowered / f"{name}.npz")
+            parts = ("train", "train_labels", "test", "test_labels")
+            self.last = name, [_on_device(arrays[part]) for part in parts]
+        return self.last[1]
 
 
 class Program:
@@ -135,8 +161,8 @@ class Program:
         }
         print(f"compiled {folder.name} in {time.time() - began:.0f} s", flush=True)
 
-    def state(self, seed, lengths):
-        """The values that a run begins with."""
+    def begin(self, seed, lengths):
+        """The state that a run begins with."""
         found = []
         for number, variable in enumerate(self.facts["state"]):
             if variable["drawn"]:
@@ -199,86 +225,91 @@ def _stable(module):
         return mlir.module_to_bytecode(ir.Module.parse(text))
 
 
+def _on_device(array):
+    import jax
+
+    return jax.device_put(array)
+
+
+def _device():
+    """What trains, for the records."""
+    import jax
+
+    return {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
+
+
 class Run:
     """One training.
 
     Args:
         entry: Of runs.json.
         program: Its `Program`.
-        images: `_Images`.
+        images: `Images`.
         trained: The folder of what is finished.
     """
 
     def __init__(self, entry, program, images, trained):
-        self.entry, self.program, self.trained, self.images = entry, program, trained, images
-        self.train_images, self.labels, self.test_images, self.test_labels = images.part(
-            entry["arguments"]["held_out"]
-        )
-        self.rows, self.gates, self.kept = [], {}, None
-        part = self._part()
-        self.state = program.state(entry["arguments"]["seed"], entry["lengths"])
-        if part.exists():
-            self._restore(np.load(part))
-        self.said = None
-        if entry["teacher"]:
-            self.said = _on_device(np.load(trained / f"{entry['teacher']}.said.npy"))
-        order = np.random.default_rng(0).permutation(len(self.train_images))
-        self.chosen = _on_device(order[: self._many("estimate")].astype(np.int32))
-
-    def _part(self):
-        return self.trained / f"{self.entry['name']}.part.npz"
+        self.entry, self.program, self.images, self.trained = entry, program, images, trained
+        self.arguments = entry["arguments"]
+        self.rows, self.gates = [], {}
+        self.state = program.begin(self.arguments["seed"], entry["lengths"])
+        self.unfinished = trained / f"{entry['name']}.part.npz"
+        if self.unfinished.exists():
+            self._restore(np.load(self.unfinished))
 
     def train(self, until):
-        entry = self.entry
-        for epoch in range(len(self.rows), entry["arguments"]["epochs"]):
+        """Trains the epochs that are left, as many as begin before a time."""
+        for epoch in range(len(self.rows), self.arguments["epochs"]):
             if time.time() > until:
                 self._leave()
                 return
-            if epoch == entry["settles"]:
+            if epoch == self.entry["settles"]:
                 self._settle()
             self.rows.append([epoch + 1, *self._epoch(epoch)])
             error, seconds = self.rows[-1][5:]
-            print(f"{entry['name']}: epoch {epoch + 1}, {error:.2%}, {seconds:.1f} s", flush=True)
+            print(
+                f"{self.entry['name']}: epoch {epoch + 1}, {error:.2%}, {seconds:.1f} s", flush=True
+            )
             if not np.isfinite(self.rows[-1]).all():
                 raise ValueError(f"the loss is no number after epoch {epoch + 1}")
-            if "gates" in self.program.functions and epoch + 1 in entry["gate_epochs"]:
-                values = self.program.call("gates", self.state, self.test_images)
-                for name, each in zip(self.program.facts["gates"], values, strict=True):
-                    if name.endswith("_se"):  # what FMB makes of it is known
-                        found = _halved(np.asarray(each), self.program.facts["threshold"])
-                        self.gates[f"epoch{epoch + 1:03d}/{name}"] = found
-        if entry["said"]:
-            self._say()
+            if self.program.facts["gates"] and epoch + 1 in self.entry["gate_epochs"]:
+                self._record(epoch + 1)
+        if self.entry["said"]:
+            self._say(**self.entry["said"])
         self._finish()
 
     def _epoch(self, epoch):
         """Trains and tests; returns what a row of a log holds."""
-        drawn = self._drawn(epoch)
+        images, labels, *test = self.images.of(self.entry["images"])
+        drawn = self._drawn(epoch, len(labels))
         began = time.time()
         self._reset()
-        rate = float(self._call("epoch", self.train_images, self.labels, *drawn)[0])
+        rate = float(self._call("epoch", images, labels, *drawn)[0])
         trained = self._metrics()
         seconds = time.time() - began
-        last = epoch + 1 == self.entry["arguments"]["epochs"] and not self.entry["extendable"]
-        count = self.chosen.shape[0] if last else min(self.entry["estimated"], self.chosen.shape[0])
-        self._call("estimate", self.train_images, self.chosen, _on_device(np.int32(count)))
+        last = epoch + 1 == self.arguments["epochs"] and not self.entry["extendable"]
+        order = np.random.default_rng(0).permutation(len(labels))  # as BatchNormEstimator
+        chosen = order[: self._many("estimate")].astype(np.int32)
+        count = len(chosen) if last else min(self.entry["estimated"], len(chosen))
+        self._call("estimate", images, *map(_on_device, (chosen, np.int32(count))))
         self._reset()
-        self._call("test", self.test_images, self.test_labels)
+        self._call("test", *test)
         return [rate, *trained, *self._metrics(), seconds]
+
+    def _call(self, name, *arguments):
+        return self.program.call(name, self.state, *arguments)
 
     def _many(self, name):
         """How many images a function takes by their numbers."""
         return self.program.facts["functions"][name]["chosen"]
 
-    def _call(self, name, *arguments):
-        return self.program.call(name, self.state, *arguments)
-
-    def _drawn(self, epoch):
-        entry = self.entry
-        key = (entry["arguments"]["seed"], epoch, len(self.labels), entry["arguments"]["batch_size"], entry["arguments"]["flip"])
-        drawn = _shared_draws(self.trained, (*key, entry["arguments"]["crop"]))
-        if self.said is not None:
-            drawn = (*drawn, _nearest_view(*drawn[1:], entry["arguments"]["crop"]), self.said)
+    def _drawn(self, epoch, count):
+        batch_size, flip, crop = (self.arguments[name] for name in ("batch_size", "flip", "crop"))
+        key = self.arguments["seed"], epoch, count, batch_size, flip, crop
+        drawn = _shared_draws(self.trained, key)
+        if self.entry["teacher"]:
+            said = np.load(self.trained / f"{self.entry['teacher']}.said.npy", mmap_mode="r")
+            drawn = [*drawn, _nearest_view(*drawn[1:], crop), said]
         return [_on_device(each) for each in drawn]
 
     def _reset(self):
@@ -289,46 +320,52 @@ class Run:
     def _metrics(self):
         """Loss and error, means since the last reset."""
         places = self.program.facts["metrics"]
-        totals = [[float(self.state[place]) for place in places[name]] for name in ("loss", "error")]
+        totals = ([float(self.state[place]) for place in places[name]] for name in places)
         return [total / count for total, count in totals]
 
     def _settle(self):
         """As `closing.Closing` does."""
-        entry, facts = self.entry, self.program.facts
+        seed, facts = self.arguments["seed"], self.program.facts
         costs = [np.array(each) for each in facts["costs"]]
-        if entry["arguments"]["keep_by"] == "random":
-            ranks = channels.ranks_of_chance(entry["arguments"]["seed"], sum(map(len, costs)))
+        if self.arguments["keep_by"] == "random":
+            ranks = channels.ranks_of_chance(seed, sum(map(len, costs)))
         else:
-            order = np.random.default_rng(entry["arguments"]["seed"]).permutation(len(self.labels))
-            chosen = _on_device(np.sort(order[: self._many("opened")]).astype(np.int32))
-            ranks = channels.ranks_of_gates(
-                *map(np.asarray, self._call("opened", self.train_images, chosen))
-            )
-        self.kept = channels.chosen(costs, entry["arguments"]["keep"], ranks)
-        for place, kept in zip(facts["biases"], self.kept, strict=True):
-            self.state[place] = _on_device(channels.biases(kept))
-        print(f"{entry['name']} keeps {[int(each.sum()) for each in self.kept]}", flush=True)
+            images = self.images.of(self.entry["images"])[0]
+            order = np.random.default_rng(seed).permutation(len(images))
+            chosen = np.sort(order[: self._many("opened")]).astype(np.int32)
+            found = self._call("opened", images, _on_device(chosen))
+            ranks = channels.ranks_of_gates(*map(np.asarray, found))
+        kept = channels.chosen(costs, self.arguments["keep"], ranks)
+        for place, each in zip(facts["biases"], kept, strict=True):
+            self.state[place] = _on_device(channels.biases(each))
+        print(f"{self.entry['name']} keeps {[int(each.sum()) for each in kept]}", flush=True)
 
-    def _say(self):
-        """As `teacher.ask`, of the images that those taught train on."""
-        crop, flips = self.entry["said"], (False, True)
-        seen = self.images.part(None)[0]
+    def _record(self, epoch):
+        test_images = self.images.of(self.entry["images"])[2]
+        values = self._call("gates", test_images)
+        for name, each in zip(self.program.facts["gates"], values, strict=True):
+            if name.endswith("_se"):  # what FMB makes of it is known
+                found = _halved(np.asarray(each), self.program.facts["threshold"])
+                self.gates[f"epoch{epoch:03d}/{name}"] = found
+
+    def _say(self, images, crop):
+        """As `teacher.ask`, of the images that those taught are trained on."""
+        seen = self.images.of(images)[0]
+        flips = (False, True) if self.arguments["flip"] else (False,)
         shifts = [(row, column) for row in (-crop, 0, crop) for column in (-crop, 0, crop)]
         said = [
             np.asarray(
-                self._call(
-                    "said", seen, _on_device(np.array(shift, np.int32)), _on_device(np.array(flip))
-                )[0]
+                self._call("said", seen, *map(_on_device, (np.int32(shift), np.bool_(flip))))[0]
             )
             for flip in flips
-            for shift in shifts
+            for shift in (shifts if crop else [(0, 0)])
         ]
         path = self.trained / f"{self.entry['name']}.said.npy"
         _replace(path, lambda file: np.save(file, np.stack(said, axis=1)))
 
     def _leave(self):
-        arrays = {f"state/{i}": np.asarray(value) for i, value in enumerate(self.state)}
-        self._write(self._part(), arrays)
+        """Keeps all of the state, to go on with."""
+        self._write(self.unfinished, dict(enumerate(map(np.asarray, self.state))))
         print(f"{self.entry['name']}: time is over after {len(self.rows)} epochs", flush=True)
 
     def _restore(self, arrays):
@@ -341,24 +378,21 @@ class Run:
         }
 
     def _finish(self):
-        arrays = {}
+        """Keeps the weights, those that count by their signs as bits."""
+        kept = {}
         for number, variable in enumerate(self.program.facts["state"]):
             if variable["kept"]:
                 values = np.asarray(self.state[number])
-                signs = variable["signs"]
-                arrays[f"state/{number}"] = np.packbits(values >= 0) if signs else values
-        self._write(self.trained / f"{self.entry['name']}.npz", arrays)
+                kept[number] = np.packbits(values >= 0) if variable["signs"] else values
+        self._write(self.trained / f"{self.entry['name']}.npz", kept)
+        self.unfinished.unlink(missing_ok=True)
 
-    def _write(self, path, arrays):
-        import jax
-
-        device = jax.devices()[0]
-        facts = {"device": device.device_kind, "jax": jax.__version__}
+    def _write(self, path, state):
         every = {
-            **arrays,
+            **{f"state/{number}": values for number, values in state.items()},
             **{f"gates/{name}": values for name, values in self.gates.items()},
             "log": np.array(self.rows),
-            "facts": np.array(json.dumps(facts)),
+            "facts": np.array(json.dumps(_device())),
         }
         _replace(path, lambda file: np.savez_compressed(file, **every))
 
@@ -372,6 +406,8 @@ def _halved(values, threshold):
 
 def _nearest_view(shift, mirrored, crop):
     """As `teacher.Said.nearest`."""
+    if not crop:
+        return mirrored.astype(np.int32)
     steps = np.round(shift / crop).astype(np.int32) + 1
     return 3 * steps[0] + steps[1] + 9 * mirrored.astype(np.int32)
 
@@ -384,7 +420,7 @@ def _shared_draws(folder, key):
         order, shift, mirrored = philox.of_epoch(*key)
         _replace(path, lambda file: np.savez(file, order=order, shift=shift, mirrored=mirrored))
     found = np.load(path)
-    return found["order"], found["shift"], found["mirrored"]
+    return [found[name] for name in ("order", "shift", "mirrored")]
 
 
 def _replace(path, write):

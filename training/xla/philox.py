@@ -1,4 +1,4 @@
-"""The draws of `tf.random`'s stateless functions, in NumPy alone: Philox (J. Salmon et al., 2011)."""
+"""The draws of `tf.random`, in NumPy alone: Philox (J. Salmon et al., SC 2011)."""
 
 import numpy as np
 
@@ -15,7 +15,12 @@ def _rounds(counters, key):
     k0, k1 = (np.array(part, np.uint64) for part in key)
     for _ in range(10):
         low, high = _MULTIPLIERS[0] * x0, _MULTIPLIERS[1] * x2
-        x0, x1, x2, x3 = (high >> _HALF) ^ x1 ^ k0, high & _LOW, (low >> _HALF) ^ x3 ^ k1, low & _LOW
+        x0, x1, x2, x3 = (
+            (high >> _HALF) ^ x1 ^ k0,
+            high & _LOW,
+            (low >> _HALF) ^ x3 ^ k1,
+            low & _LOW,
+        )
         k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
     return np.stack([x0, x1, x2, x3])
 
@@ -69,7 +74,8 @@ def of_epoch(seed, epoch, count, batch_size, flip, crop):
     of_steps = np.stack([np.full_like(steps, _words(of_all, 1)[0]), steps], axis=1)
     of_shift, of_mirror = _words(of_steps, 4).reshape(-1, 2, 2).swapaxes(0, 1)
     shift, mirrored = [], []
-    for own, many in ((slice(whole), batch_size), (slice(whole, None), rest)):
+    parts = ((slice(whole), batch_size * bool(whole)), (slice(whole, None), rest))
+    for own, many in (part for part in parts if part[1]):
         drawn = integers(of_shift[own], (2, many), -crop, crop + 1)
         shift.append(drawn.swapaxes(0, 1).reshape(2, -1))
         mirrored.append(flip & (integers(of_mirror[own], (many,), 0, 2) == 1).reshape(-1))

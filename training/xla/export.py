@@ -1,9 +1,9 @@
-"""Trainings lowered to XLA, for an accelerator whose machine has JAX but not this TensorFlow.
+"""Lowers trainings to XLA, for an accelerator whose machine has JAX but not this TensorFlow.
 
     python training/reproduce.py --profile goals --print-commands > commands
-    python training/xla_export.py lowered < commands
-    python3 lowered/xla_train.py lowered trained           # there; needs JAX and NumPy alone
-    python training/xla_collect.py lowered trained         # here: run directories as train.py's
+    python training/xla/export.py lowered < commands
+    python3 lowered/run.py lowered trained --processes 16     # there
+    python training/xla/collect.py lowered trained            # here: run directories
 
 What a step computes is what `model.fit` computes: network, loss, optimizer and callbacks are those
 of `train.py`, traced an epoch at a time and written as HLO. So are the draws (`philox.py`).
@@ -20,12 +20,10 @@ import shutil
 import sys
 import zlib
 
-import numpy as np
-
 from larq_seresnet import files, programs
 from larq_seresnet.layers import GATE_ACTIVATIONS
 from larq_seresnet.preprocessing import preprocess_input
-from larq_seresnet.training import batch_norm, callbacks, closing, config, data, teacher, train
+from larq_seresnet.training import batch_norm, callbacks, closing, data, teacher, train
 from larq_seresnet.weights import is_one_bit
 
 import tensorflow as tf
@@ -34,9 +32,7 @@ import tensorflow as tf
 ASIDE = {"seed": 0, "epochs": 2, "crop": 1, "gate_epochs": (), "data_dir": None}
 RUNS_FILE = "runs.json"
 #: What trains there, and what it needs.
-SCRIPTS = ("xla_train.py", "philox.py", "channels.py")
-#: Test images at once.
-BATCH = data.TEST_BATCH_SIZE
+SCRIPTS = ("run.py", "philox.py", "../channels.py")
 
 
 class Lowering:
@@ -95,12 +91,8 @@ class Lowering:
             found["opened"] = (self.opened, [pictures, _spec([min(closing.IMAGES, count)])])
         return found
 
-    def said(self):
-        """What a teacher has besides: the function for its probabilities.
-
-        It is asked about all images, those held out of its training among them.
-        """
-        count = len(self.images.train[0]) + (self.settings.held_out or 0)
+    def said(self, count):
+        """What a teacher has besides: the function for its probabilities, for so many images."""
         pictures = _spec([count, *self.images.train[0].shape[1:]], tf.uint8)
         return self.say, [pictures, _spec([2]), _spec([], tf.bool)]
 
@@ -146,7 +138,7 @@ class Lowering:
 
     def estimate(self, images, chosen, count):
         """Estimates BatchNorm's statistics by the first `count` of the chosen images."""
-        size = min(batch_norm.BATCH_SIZE, chosen.shape[0])
+        size = _size_of_equal(chosen.shape[0], batch_norm.BATCH_SIZE)
         batches = count // size
         self._begin_test()
 
@@ -168,11 +160,12 @@ class Lowering:
     def test(self, images, labels):
         """Adds what the network errs on to the metrics."""
         self._begin_test()
-        batches = images.shape[0] // BATCH
+        size = _size_of_equal(images.shape[0], data.TEST_BATCH_SIZE)
+        batches = images.shape[0] // size
 
         def body(index):
-            seen = preprocess_input(_part(images, index * BATCH, BATCH))
-            answers = _part(labels, index * BATCH, BATCH)
+            seen = preprocess_input(_part(images, index * size, size))
+            answers = _part(labels, index * size, size)
             self.model.test_step((seen, tf.one_hot(answers, len(self.images.class_names))))
             return [index + 1]
 
@@ -182,14 +175,12 @@ class Lowering:
     def record(self, images):
         """Attention values of the first images, by module, float32 (images, C)."""
         self._begin_test()
-        values = self.gates.probe(
-            preprocess_input(images[: callbacks.GATE_IMAGES]), training=False
-        )
+        values = self.gates.probe(preprocess_input(images[: callbacks.GATE_IMAGES]), training=False)
         return {name: tf.cast(each, tf.float32)[:, 0, 0] for name, each in values.items()}
 
     def opened(self, images, chosen):
         """Which share of gates each channel has open, and its mean attention, over the chosen."""
-        size = min(closing.BATCH_SIZE, chosen.shape[0])
+        size = _size_of_equal(chosen.shape[0], closing.BATCH_SIZE)
         means, batches = self.closing[0].means_of_batch(), chosen.shape[0] // size
         for each in self.stepping:
             each.begin_step(self.model.optimizer.iterations)
@@ -206,19 +197,31 @@ class Lowering:
 
     def say(self, images, shift, mirrored):
         """What the network says of one view of all images, float16 (N, classes)."""
-        batches = images.shape[0] // BATCH
+        size = _size_of_equal(images.shape[0], data.TEST_BATCH_SIZE)
+        batches = images.shape[0] // size
 
         def body(index, said):
-            batch = _part(images, index * BATCH, BATCH)
-            shifts = tf.repeat(shift[:, tf.newaxis], BATCH, axis=1)
-            seen = data.moved(batch, shifts, tf.fill([BATCH], mirrored))
+            batch = _part(images, index * size, size)
+            shifts = tf.repeat(shift[:, tf.newaxis], size, axis=1)
+            seen = data.moved(batch, shifts, tf.fill([size], mirrored))
             found = self.model(preprocess_input(seen), training=False)
             return [index + 1, said.write(index, tf.cast(found, tf.float16))]
 
-        shape = [BATCH, len(self.images.class_names)]
+        shape = [size, len(self.images.class_names)]
         said = tf.TensorArray(tf.float16, batches, element_shape=shape)
         _, said = tf.while_loop(lambda index, _: index < batches, body, [0, said])
         return said.concat()
+
+
+def _size_of_equal(count, at_most):
+    """How large the fewest batches of equal size are."""
+    batches = -(-count // at_most)
+    if count % batches:
+        raise ValueError(
+            f"images must divide into batches of one size, of at most {at_most}, received {count}: "
+            f"`limit_train`, `limit_test` or `held_out` may leave others."
+        )
+    return count // batches
 
 
 def _spec(shape, dtype=tf.int32):
@@ -256,21 +259,21 @@ def lowered(function, specs, state):
     return traced.experimental_get_compiler_ir(*specs)(stage="hlo_serialized"), taken
 
 
-def program(settings, images, asked=None):
+def program(settings, images, teaches=None):
     """Everything that trains runs of some settings.
 
     Args:
         settings: A `Config`.
         images: Its `data.ImageSet`.
-        asked: Of a teacher: the `crop` of those it teaches; None for any other run.
+        teaches: Of a teacher: how many images it is asked about.
 
     Returns:
         Facts for json, arrays that the state begins with, and by name serialized HLO.
     """
     lowering = Lowering(settings, images)
     functions = lowering.functions()
-    if asked is not None:
-        functions["said"] = lowering.said()
+    if teaches is not None:
+        functions["said"] = lowering.said(teaches)
     modules, facts = {}, {"functions": {}}
     for name, (function, specs) in functions.items():
         modules[name], taken = lowered(function, specs, lowering.state)
@@ -340,30 +343,28 @@ def main(argv=None):
         help="lower every N-th program, from the I-th on: for N processes at once",
     )
     given = parser.parse_args(argv)
+    with programs.refusing_bad_input(parser):
+        entries, wanted, sets = _entries(sys.stdin)
     with programs.failing(parser):
-        entries, wanted = _entries(sys.stdin)
         given.lowered.mkdir(parents=True, exist_ok=True)
-        _write_entries(given.lowered, entries)
         index, count = given.part
-        for key, (settings, images, asked) in list(wanted.items())[index::count]:
+        if index == 0:
+            _write_entries(given.lowered, entries, sets)
+        for key, (settings, images, taught) in list(wanted.items())[index::count]:
             if not (given.lowered / key / "facts.json").exists():
-                _write_program(given.lowered / key, *program(settings, images, asked))
+                teaches = taught and len(sets[images_name(taught)].train[0])
+                _write_program(given.lowered / key, *program(settings, images, teaches))
                 print(f"{key}: {settings.changed()}", flush=True)
     print(f"{given.lowered}: {len(entries)} runs of {len(wanted)} programs")
 
 
 def _entries(commands):
-    """What runs.json holds, and by the name of a program what it is made of."""
-    asked = {}
-    for line in commands:
-        words = shlex.split(line)
-        script = next(i for i, word in enumerate(words) if word.endswith("train.py"))
-        settings, run_dir = train.parsed(words[script + 1 :])
-        asked[str(run_dir)] = settings
-    teachers = {settings.teacher: settings.crop for settings in asked.values() if settings.teacher}
+    """What runs.json holds; by the name of a program what it is made of; by name the data sets."""
+    asked = dict(map(_parsed, commands))
+    teachers = _check(asked)
     sets, entries, wanted = {}, {}, {}
     for run_dir, settings in asked.items():
-        read = tuple(getattr(settings, name) for name in config.FLAG_GROUPS["data"])
+        read = images_name(settings)
         if read not in sets:
             sets[read] = data.of_run(settings)
         images = sets[read]
@@ -372,24 +373,58 @@ def _entries(commands):
             flip=images.mirror if settings.flip is None else settings.flip,
             compute_dtype=settings.compute_dtype.replace("auto", "bfloat16"),
         )
-        crop = teachers.get(run_dir)
-        key = _key(settings, crop)
-        wanted.setdefault(key, (settings, images, crop))
-        entry = _entry(run_dir, settings, images, crop) | {"program": key}
+        taught = teachers.get(run_dir)
+        key = _key(settings, taught)
+        wanted.setdefault(key, (settings, images, taught))
+        entry = _entry(run_dir, settings, images, taught) | {"program": key}
         same = json.dumps(dataclasses.asdict(settings), sort_keys=True)
         entries.setdefault(same, entry)["run_dirs"].append(run_dir)
-    return list(entries.values()), wanted
+    return list(entries.values()), wanted, sets
 
 
-def _key(settings, crop):
-    """The name of the program of some settings, asked for its probabilities or not."""
-    taught = bool(settings.teacher), crop is not None
+def _parsed(line):
+    """The run directory and the settings of a command."""
+    words = shlex.split(line)
+    script = next((i for i, word in enumerate(words) if word.endswith("train.py")), None)
+    if script is None:
+        raise ValueError(f"each line must be a command of train.py, received {line.strip()!r}.")
+    settings, run_dir = train.parsed(words[script + 1 :])
+    if run_dir is None:
+        raise ValueError(f"each command must have its --run-dir, received {line.strip()!r}.")
+    return str(run_dir), settings
+
+
+def _check(asked):
+    """By teacher, the settings of a run that it teaches; raises ValueError for what cannot be."""
+    teachers = {settings.teacher: settings for settings in asked.values() if settings.teacher}
+    for teacher_dir in teachers:
+        if teacher_dir not in asked:
+            raise ValueError(
+                f"a teacher must be trained with those it teaches: no command has --run-dir "
+                f"{teacher_dir}."
+            )
+    for run_dir, settings in asked.items():
+        if settings.weights is not None:
+            raise ValueError(f"{run_dir} must begin with new weights, not {settings.weights}.")
+    return teachers
+
+
+def images_name(settings):
+    """What tells the images of some settings from others, as part of a file's name."""
+    read = [
+        getattr(settings, name) for name in ("dataset", "limit_train", "limit_test", "held_out")
+    ]
+    return "_".join(str(part).replace("/", "+") for part in (*read, *settings.input_shape[:2]))
+
+
+def _key(settings, taught):
+    """The name of the program of some settings, and of what it teaches, if that is anything."""
     same = dataclasses.asdict(dataclasses.replace(settings, **ASIDE, teacher=None))
-    text = json.dumps([same, taught], sort_keys=True)
+    text = json.dumps([same, bool(settings.teacher), taught is not None], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _entry(run_dir, settings, images, crop):
+def _entry(run_dir, settings, images, taught):
     """What a run is, but for its program."""
     steps = train.steps_of(settings, images)
     settles = math.ceil(settings.epochs / 2) if settings.keep < 1 else None
@@ -410,7 +445,8 @@ def _entry(run_dir, settings, images, crop):
         "estimated": batch_norm.IMAGES,
         "settles": settles,
         "teacher": settings.teacher and _name(settings.teacher),
-        "said": crop,
+        "images": images_name(settings),
+        "said": taught and {"images": images_name(taught), "crop": taught.crop},
     }
 
 
@@ -418,9 +454,20 @@ def _name(run_dir):
     return str(run_dir).replace("/", "+")
 
 
-def _write_entries(lowered, entries):
+def _write_entries(lowered, entries, sets):
+    """Writes what all programs have in common."""
     for script in SCRIPTS:
-        shutil.copy(pathlib.Path(__file__).with_name(script), lowered)
+        shutil.copy(pathlib.Path(__file__).parent / script, lowered)
+    for name, images in sets.items():
+        train_part, test_part = images.train, images.test
+        arrays = dict(
+            train=train_part[0],
+            train_labels=train_part[1],
+            test=test_part[0],
+            test_labels=test_part[1],
+        )
+        path = lowered / f"{name}.npz"
+        files.replace(path, lambda part, arrays=arrays: files.save_arrays(part, arrays))
     (lowered / RUNS_FILE).write_text(json.dumps(entries, indent=1) + "\n")
 
 

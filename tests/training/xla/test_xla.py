@@ -1,0 +1,185 @@
+"""What is lowered to XLA trains as `train.py` does; in place of JAX, TensorFlow computes here."""
+
+import importlib.util
+import io
+import json
+import math
+import sys
+import time
+import types
+
+import numpy as np
+import pytest
+
+from larq_seresnet.training import callbacks, config, data, train
+from larq_seresnet.training.xla import collect, export, philox
+from larq_seresnet.weights import read
+
+import tensorflow as tf
+
+COMMON = (
+    "--dataset digits --limit-train 240 --limit-test 100 --filters 4 8 16 "
+    "--compute-dtype float32 --seed 3"
+)
+#: At rates that turn no signs: rounding would, and networks would part.
+STILL = "--learning-rate 1e-5 --kernel-rate 1e-5"
+
+
+@pytest.mark.parametrize(
+    ("seed", "epoch", "flip", "crop", "batch_size"),
+    [(7, 0, True, 2, 32), (0, 3, False, 4, 35), (1, 1, True, 1, 100)],
+)
+def test_draws_are_those_of_training(seed, epoch, flip, crop, batch_size):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (70, 12, 12, 3), np.uint8), np.arange(70, dtype=np.int32)
+    batches = data.training_batches(
+        data.ImageSet("noise", ("a",), images, images),
+        batch_size,
+        seed,
+        epoch + 1,
+        epoch,
+        flip=flip,
+        crop=crop,
+    )
+    seen, labels = (np.concatenate(part) for part in zip(*batches.as_numpy_iterator()))
+    order, shift, mirrored = philox.of_epoch(seed, epoch, 70, batch_size, flip, crop)
+    np.testing.assert_array_equal(labels, order)
+    moved = data.moved(images[0][order], tf.constant(shift), tf.constant(mirrored))
+    np.testing.assert_array_equal(seen, data.preprocess_input(moved))
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 16, 31), (16, 8)])
+def test_first_kernels_are_those_of_training(shape):
+    expected = tf.keras.initializers.GlorotUniform(4_000_000_001)(shape)
+    np.testing.assert_array_equal(philox.glorot(4_000_000_001, shape), expected)
+
+
+class Traced:
+    """In place of run.py's `Program`: the same functions, computed by TensorFlow."""
+
+    def __init__(self, lowering, program, folder):
+        self.lowering = lowering
+        self.functions = {
+            name: tf.function(function, autograph=False)
+            for name, (function, _) in lowering.functions().items()
+        }
+        self.functions["said"] = tf.function(lowering.say, autograph=False)
+        self.facts = json.loads((folder / "facts.json").read_text())
+        self.arrays = dict(np.load(folder / "state.npz"))
+        self.begin = types.MethodType(program.begin, self)
+
+    def call(self, name, state, *arguments):
+        for variable, value in zip(self.lowering.state, state, strict=True):
+            if isinstance(variable, tf.Variable):
+                variable.assign(value)
+        found = tf.nest.flatten(self.functions[name](*map(tf.constant, arguments)))
+        state[:] = [tf.convert_to_tensor(value).numpy() for value in self.lowering.state]
+        return [value.numpy() for value in found]
+
+
+@pytest.fixture
+def lowered(tmp_path, monkeypatch):
+    """Lowers commands; returns run.py, its entries, images and a program for each entry."""
+
+    def lower(*commands):
+        lowerings, made = [], export.Lowering
+        monkeypatch.setattr(
+            export, "Lowering", lambda *given: lowerings.append(made(*given)) or lowerings[-1]
+        )
+        lines = "".join(f"python training/train.py {words}\n" for words in commands)
+        monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+        folder = tmp_path / "lowered"
+        export.main([str(folder)])
+        monkeypatch.syspath_prepend(str(folder))
+        spec = importlib.util.spec_from_file_location("lowered_run", folder / "run.py")
+        run = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(run)
+        monkeypatch.setattr(run, "_on_device", np.asarray)
+        monkeypatch.setattr(run, "_device", lambda: {"device": "TensorFlow", "jax": "none"})
+        entries = json.loads((folder / export.RUNS_FILE).read_text())
+        programs = [
+            Traced(lowering, run.Program, folder / entry["program"])
+            for lowering, entry in zip(lowerings, entries)
+        ]
+        return folder, run, entries, programs
+
+    return lower
+
+
+@pytest.mark.slow
+def test_trains_what_train_py_trains(lowered, tmp_path, monkeypatch):
+    """A teacher, and a network that it teaches, whose gates close; in one go and in two."""
+    monkeypatch.chdir(tmp_path)
+    of_teacher = (
+        f"{COMMON} {STILL} --precision float32 --no-fmb --attention none --epochs 1 "
+        "--batch-size 240"
+    )
+    of_taught = (
+        f"{COMMON} {STILL} --gate-at middle --keep 0.5 --teacher runs/teacher --epochs 3 "
+        "--batch-size 64"
+    )
+    folder, run, entries, programs = lowered(
+        f"{of_teacher} --run-dir runs/teacher", f"{of_taught} --run-dir runs/taught"
+    )
+    trained = tmp_path / "trained"
+    trained.mkdir()
+    images = run.Images(folder)
+
+    def train_to(place, until):
+        run.Run(entries[place], programs[place], images, trained).train(until)
+
+    train_to(0, math.inf)
+    train_to(1, time.time() + 1e-3)  # one epoch begins
+    collect.main([str(folder), str(trained)])
+    (tmp_path / "runs/taught").rename(tmp_path / "runs/halfway")
+    train_to(1, math.inf)
+    assert not list(trained.glob("*.part.npz"))
+    collect.main([str(folder), str(trained)])
+
+    words = of_taught.split()
+    train.main([*words, "--run-dir", "runs/expected"])
+    train.main([*words, "--run-dir", "runs/halfway", "--resume"])
+    expected = callbacks.read_log(tmp_path / "runs/expected/log.csv")
+    for name in ("taught", "halfway"):
+        rows = callbacks.read_log(tmp_path / f"runs/{name}/log.csv")
+        for figure in ("learning_rate", "train_loss", "train_error", "test_loss", "test_error"):
+            np.testing.assert_allclose(
+                [row[figure] for row in rows], [row[figure] for row in expected], rtol=1e-3
+            )
+        gates, same = (
+            callbacks.read_gates(tmp_path / f"runs/{each}/gates.npz") for each in (name, "expected")
+        )
+        assert gates.keys() == same.keys()
+        for epoch, layers in same.items():
+            for layer, values in layers.items():
+                np.testing.assert_allclose(gates[epoch][layer], values, atol=1e-2)
+    weights = read(tmp_path / "runs/taught/weights.h5"), read(tmp_path / "runs/expected/weights.h5")
+    assert weights[0].configuration == weights[1].configuration
+    settings, known = config.load(tmp_path / "runs/taught")
+    assert known["processor"].startswith("TensorFlow")
+    assert settings.changed() == config.load(tmp_path / "runs/expected")[0].changed()
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("train.py --run-dir runs/a --teacher runs/b", "no command has --run-dir runs/b"),
+        ("train.py --run-dir runs/a --weights cifar10", "runs/a must begin with new weights"),
+        ("train.py --epochs 3", "each command must have its --run-dir"),
+        ("make coffee", "each line must be a command of train.py, received 'make coffee'"),
+    ],
+)
+def test_refuses_commands_that_it_cannot_lower(line, problem, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(line + "\n"))
+    with pytest.raises(SystemExit) as ended:
+        export.main([str(tmp_path / "lowered")])
+    assert ended.value.code == 2
+    assert problem in capsys.readouterr().err
+    assert not (tmp_path / "lowered").exists()
+
+
+def test_batches_must_be_of_one_size():
+    assert export._size_of_equal(10_000, 500) == 500
+    assert export._size_of_equal(256, 250) == 128
+    with pytest.raises(ValueError, match="received 502"):
+        export._size_of_equal(502, 250)

@@ -1,0 +1,1 @@
+"""Many trainings on one accelerator whose machine has JAX, and not this TensorFlow."""

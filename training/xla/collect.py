@@ -1,0 +1,135 @@
+"""Run directories of what `run.py` trained, as `train.py` would have written them.
+
+    python training/xla/collect.py lowered trained
+
+What is not finished becomes a run with a checkpoint: `train.py --resume` goes on with it.
+"""
+
+import argparse
+import csv
+import json
+import pathlib
+import platform
+
+import numpy as np
+
+from larq_seresnet import SEResNet14, files, programs, save_weights
+from larq_seresnet.layers import GATE_ACTIVATIONS
+from larq_seresnet.training import callbacks, config, data, facts, train
+from larq_seresnet.training.xla.export import RUNS_FILE
+from larq_seresnet.weights import LATENT
+
+
+def main(argv=None):
+    """Writes the run directories that are not there yet."""
+    parser = argparse.ArgumentParser(
+        description="Writes run directories of what run.py trained; those that exist stay as they "
+        "are.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("lowered", type=pathlib.Path, help="what export.py wrote")
+    parser.add_argument("trained", type=pathlib.Path, help="what run.py wrote")
+    given = parser.parse_args(argv)
+    with programs.failing(parser):
+        entries = json.loads((given.lowered / RUNS_FILE).read_text())
+        # teachers first, and each data set once
+        entries.sort(key=lambda entry: (bool(entry["teacher"]), entry["images"]))
+        images, name = None, None
+        for entry, run_dir, found in _missing(entries, given.trained):
+            settings = config.Config(**entry["arguments"])
+            if entry["images"] != name:
+                images, name = data.of_run(settings), entry["images"]
+            state = json.loads((given.lowered / entry["program"] / "facts.json").read_text())
+            with np.load(found) as arrays:
+                _write(run_dir, settings, images, state["state"], dict(arrays))
+            print(run_dir, flush=True)
+
+
+def _missing(entries, trained):
+    """Entries of runs.json, a run directory that is not there yet, and what was trained of it."""
+    for entry in entries:
+        for suffix in (".npz", ".part.npz"):
+            found = trained / f"{entry['name']}{suffix}"
+            for run_dir in map(pathlib.Path, entry["run_dirs"]):
+                if found.exists() and not (run_dir / config.CONFIG_FILE).exists():
+                    yield entry, run_dir, found
+
+
+def _write(run_dir, settings, images, state, arrays):
+    run_dir.mkdir(parents=True, exist_ok=True)
+    _write_log(run_dir / callbacks.LOG_FILE, images, arrays["log"])
+    gates = _gates(settings, arrays)
+    if gates:
+        gates["dataset"] = np.array(images.name)
+        path = run_dir / callbacks.GATES_FILE
+        files.replace(path, lambda part: files.save_arrays(part, gates))
+    if len(arrays["log"]) < settings.epochs:
+        _write_checkpoint(run_dir, settings, images, state, arrays)
+    else:
+        model = SEResNet14(
+            num_classes=len(images.class_names), weights=None, **settings.model_arguments()
+        )
+        values = {
+            variable["name"]: _value(arrays[f"state/{number}"], variable)
+            for number, variable in enumerate(state)
+            if variable["kept"]
+        }
+        for weight in model.weights:
+            weight.assign(values[weight.name])
+        save_weights(model, run_dir / config.WEIGHTS_FILE, images.name, images.class_names)
+    known = json.loads(str(arrays["facts"]))
+    settings.save(run_dir, **_facts(settings, images, known))  # the last: the run is there
+
+
+def _write_checkpoint(run_dir, settings, images, state, arrays):
+    model = train.compiled_model(settings, images)
+    checkpoint = callbacks.Checkpoint(run_dir / "checkpoint", model)
+    variables = {each.name: each for each in (*model.weights, *model.optimizer.variables)}
+    for number, variable in enumerate(state):
+        if variable["name"] in variables:
+            variables[variable["name"]].assign(arrays[f"state/{number}"])
+    checkpoint.epoch.assign(len(arrays["log"]))
+    checkpoint.manager.save()
+
+
+def _value(kept, variable):
+    """The values of a weight; those kept as bits are +-`LATENT`, as in packed files."""
+    if not variable["signs"]:
+        return kept
+    bits = np.unpackbits(kept, count=int(np.prod(variable["shape"])))
+    return np.where(bits, LATENT, -LATENT).reshape(variable["shape"])
+
+
+def _facts(settings, images, known):
+    """What `facts.of_run` says, of the machine that trained."""
+    found = facts.of_run(settings, images, 0, {}, False)
+    versions = found["versions"] | {"python": platform.python_version(), "jax": known["jax"]}
+    return found | {"versions": versions, "processor": f"{known['device']}, training/xla"}
+
+
+def _write_log(path, images, rows):
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(callbacks.LOG_COLUMNS)
+        for epoch, rate, *errors, seconds in rows:
+            figures = (f"{each:.6f}" for each in errors)
+            speed = f"{len(images.train[0]) / seconds:.1f}"
+            row = (int(epoch), f"{rate:.6g}", *figures, f"{seconds:.2f}", speed, images.name)
+            writer.writerow(row)
+
+
+def _gates(settings, arrays):
+    """What `GateRecorder` keeps: attention was rounded to float16, FMB's gates are exact."""
+    gate, found = GATE_ACTIVATIONS[settings.activation], {}
+    for name in (name for name in arrays if name.startswith("gates/")):
+        values = arrays[name].astype(np.float32)
+        module = name.removeprefix("gates/")
+        found[module] = values
+        if settings.fmb:
+            opened = np.where(values >= gate.threshold, 1.0, gate.closed).astype(np.float32)
+            found[module.removesuffix("_se") + "_fmb"] = opened
+    return found
+
+
+if __name__ == "__main__":
+    main()
