@@ -28,8 +28,8 @@ from larq_seresnet.weights import is_one_bit
 
 import tensorflow as tf
 
-#: What a program does not depend on, and what stands for it.
-ASIDE = {"seed": 0, "epochs": 2, "crop": 1, "gate_epochs": (), "data_dir": None}
+#: What a program does not depend on, and what stands for it; of a crop it is whether there is one.
+ASIDE = {"seed": 0, "epochs": 2, "gate_epochs": (), "data_dir": None, "teacher": None}
 RUNS_FILE = "runs.json"
 #: What trains there, and what it needs.
 SCRIPTS = ("run.py", "philox.py", "../channels.py")
@@ -75,7 +75,8 @@ class Lowering:
         count = len(self.images.train[0])
         drawn = [_spec([count]), _spec([2, count]), _spec([count], tf.bool)]
         if self.settings.teacher:
-            shape = [count, len(teacher.views(True, 1)), len(self.images.class_names)]
+            views = teacher.views(self.settings.flip, self.settings.crop)
+            shape = [count, len(views), len(self.images.class_names)]
             drawn += [_spec([count]), _spec(shape, tf.float16)]
         found = {
             "epoch": (self.epoch, [pictures, labels, *drawn]),
@@ -274,17 +275,44 @@ def program(settings, images, teaches=None):
     functions = lowering.functions()
     if teaches is not None:
         functions["said"] = lowering.said(teaches)
-    modules, facts = {}, {"functions": {}}
+    modules, takes = {}, {}
     for name, (function, specs) in functions.items():
         modules[name], taken = lowered(function, specs, lowering.state)
-        facts["functions"][name] = {"arguments": len(specs), "state": taken}
+        takes[name] = {"arguments": len(specs), "state": taken}
         if name in ("estimate", "opened"):
-            facts["functions"][name]["chosen"] = specs[1].shape[0]
+            takes[name]["chosen"] = specs[1].shape[0]
+    state = _described(lowering)
+    arrays = {
+        str(i): variable.numpy()
+        for i, (variable, described) in enumerate(zip(lowering.state, state, strict=True))
+        if not described["drawn"]
+    }
+    facts = {
+        "functions": takes,
+        "state": state,
+        "lengths": {name: lowering.number(each) for name, each in lowering.lengths.items()},
+        "metrics": {
+            metric.name: [lowering.number(variable) for variable in metric.variables]
+            for metric in lowering.model.metrics
+        },
+        "gates": sorted(lowering.gates.gates),
+        "threshold": GATE_ACTIVATIONS[settings.activation].threshold,
+    }
+    return facts | _of_closing(lowering), arrays, modules
+
+
+def _described(lowering):
+    """What `run.py` must know of each part of the state."""
     model = lowering.model
     drawn = {id(_handle(weight)) for weight in model.trainable_weights if weight.shape.rank > 1}
     weights = {id(_handle(weight)) for weight in model.weights}
-    signs = _sign_kernels(lowering.model)
-    facts["state"] = [
+    signs = {
+        id(_handle(weight))
+        for layer in model.layers
+        for weight in layer.weights
+        if is_one_bit(layer, weight)
+    }
+    return [
         {
             "name": getattr(variable, "name", "constant"),
             "shape": variable.shape.as_list(),
@@ -294,34 +322,17 @@ def program(settings, images, teaches=None):
         }
         for variable in lowering.state
     ]
-    facts["lengths"] = {name: lowering.number(each) for name, each in lowering.lengths.items()}
-    facts["metrics"] = {
-        metric.name: [lowering.number(variable) for variable in metric.variables]
-        for metric in lowering.model.metrics
-    }
-    facts["gates"] = sorted(lowering.gates.gates)
-    facts["threshold"] = GATE_ACTIVATIONS[settings.activation].threshold
-    if lowering.closing:
-        facts["costs"] = [costs.tolist() for costs in lowering.closing[0].costs]
-        facts["biases"] = [
-            lowering.number(lowering.model.get_layer(f"{block}_se").expand.bias)
-            for block in lowering.closing[0].modules
-        ]
-    arrays = {
-        str(i): variable.numpy()
-        for i, variable in enumerate(lowering.state)
-        if id(_handle(variable)) not in drawn
-    }
-    return facts, arrays, modules
 
 
-def _sign_kernels(model):
-    """The variables that count by their signs alone."""
+def _of_closing(lowering):
+    """Where gates settle, and what the channels behind them cost; nothing where none do."""
+    if not lowering.closing:
+        return {}
+    (settles,) = lowering.closing
+    biases = [lowering.model.get_layer(f"{block}_se").expand.bias for block in settles.modules]
     return {
-        id(_handle(weight))
-        for layer in model.layers
-        for weight in layer.weights
-        if is_one_bit(layer, weight)
+        "costs": [costs.tolist() for costs in settles.costs],
+        "biases": list(map(lowering.number, biases)),
     }
 
 
@@ -419,7 +430,8 @@ def images_name(settings):
 
 def _key(settings, taught):
     """The name of the program of some settings, and of what it teaches, if that is anything."""
-    same = dataclasses.asdict(dataclasses.replace(settings, **ASIDE, teacher=None))
+    crop = min(settings.crop, 1)
+    same = dataclasses.asdict(dataclasses.replace(settings, **ASIDE, crop=crop))
     text = json.dumps([same, bool(settings.teacher), taught is not None], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -446,7 +458,12 @@ def _entry(run_dir, settings, images, taught):
         "settles": settles,
         "teacher": settings.teacher and _name(settings.teacher),
         "images": images_name(settings),
-        "said": taught and {"images": images_name(taught), "crop": taught.crop},
+        "said": taught
+        and {
+            "images": images_name(taught),
+            "crop": taught.crop,
+            "flip": images.mirror if taught.flip is None else taught.flip,
+        },
     }
 
 

@@ -348,16 +348,16 @@ class Run:
                 found = _halved(np.asarray(each), self.program.facts["threshold"])
                 self.gates[f"epoch{epoch:03d}/{name}"] = found
 
-    def _say(self, images, crop):
+    def _say(self, images, crop, flip):
         """As `teacher.ask`, of the images that those taught are trained on."""
         seen = self.images.of(images)[0]
-        flips = (False, True) if self.arguments["flip"] else (False,)
+        flips = (False, True) if flip else (False,)
         shifts = [(row, column) for row in (-crop, 0, crop) for column in (-crop, 0, crop)]
         said = [
             np.asarray(
-                self._call("said", seen, *map(_on_device, (np.int32(shift), np.bool_(flip))))[0]
+                self._call("said", seen, *map(_on_device, (np.int32(shift), np.bool_(mirrored))))[0]
             )
-            for flip in flips
+            for mirrored in flips
             for shift in (shifts if crop else [(0, 0)])
         ]
         path = self.trained / f"{self.entry['name']}.said.npy"

@@ -60,13 +60,17 @@ class Traced:
     def __init__(self, lowering, program, folder):
         self.lowering = lowering
         self.functions = {
-            name: tf.function(function, autograph=False)
-            for name, (function, _) in lowering.functions().items()
+            name: tf.function(function, autograph=False, input_signature=specs)
+            for name, (function, specs) in self._all(lowering).items()
         }
-        self.functions["said"] = tf.function(lowering.say, autograph=False)
         self.facts = json.loads((folder / "facts.json").read_text())
         self.arrays = dict(np.load(folder / "state.npz"))
         self.begin = types.MethodType(program.begin, self)
+
+    @staticmethod
+    def _all(lowering):
+        said = lowering.said(len(lowering.images.train[0]))
+        return lowering.functions() | {"said": said}
 
     def call(self, name, state, *arguments):
         for variable, value in zip(self.lowering.state, state, strict=True):
