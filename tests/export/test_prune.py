@@ -6,7 +6,7 @@ import pytest
 from larq_seresnet import SEResNet14, preprocess_input, save_weights
 from larq_seresnet.blocks import BLOCKS
 from larq_seresnet.export import convert, prune
-from larq_seresnet.training import closing, train
+from larq_seresnet.training import channels, closing, train
 from larq_seresnet.training.study import occupancy
 from larq_seresnet.weights import read
 
@@ -50,7 +50,7 @@ def _network(images, settled, **arguments):
         keep = generator.random(layer.output_shape[-1]) < 0.6
         keep[0] = True
         if block in settled:
-            bias.assign(np.where(keep, closing.FOR_GOOD, -closing.FOR_GOOD))
+            bias.assign(np.where(keep, channels.FOR_GOOD, -closing.FOR_GOOD))
         else:
             bias.assign(generator.normal(0, 0.3, bias.shape))
     return model
@@ -82,7 +82,7 @@ def test_what_is_not_settled_keeps_its_gates(name, many):
     for block in BLOCKS[2:] if name != "paper" else ():  # a channel that is closed, and alone so
         attention = model.get_layer(f"{block}_se")
         bias = attention.expand.bias.numpy()
-        bias[1] = -closing.FOR_GOOD
+        bias[1] = -channels.FOR_GOOD
         attention.expand.bias.assign(bias)
     seen = occupancy.see(model, many)
     kept = prune.kept_channels(seen.open)
