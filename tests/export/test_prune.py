@@ -50,7 +50,7 @@ def _network(images, settled, **arguments):
         keep = generator.random(layer.output_shape[-1]) < 0.6
         keep[0] = True
         if block in settled:
-            bias.assign(np.where(keep, channels.FOR_GOOD, -closing.FOR_GOOD))
+            bias.assign(np.where(keep, channels.FOR_GOOD, -channels.FOR_GOOD))
         else:
             bias.assign(generator.normal(0, 0.3, bias.shape))
     return model
