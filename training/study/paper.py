@@ -102,7 +102,7 @@ def smoke():
         limit_train=256,
         limit_test=100,
         batch_size=64,
-        filters=(4, 8, 16),
+        filters=(8, 8, 16),  # oneDNN crashes in a strided 1x1 of 4 channels, AVX2 and one thread
         compute_dtype="float32",
     )
 
