@@ -37,7 +37,7 @@ elif tool == "qemu-system-arm":
     outputs = tflm._predict(numbers("kFile").astype(np.uint8).tobytes(), taken).astype(int) + 128
     program = words[words.index("-kernel") + 1]
     if os.environ.get("BROKEN", "none") in program:
-        outputs[0] = np.roll(outputs[0], 1)
+        outputs[0] = 255 * (np.arange(10) == (outputs[0].argmax() + 1) % 10)
     for row in outputs:
         print("a name", *row)
     print(len(outputs), "images, 6000 us, 4321 bytes of the arena")
