@@ -9,7 +9,6 @@ import argparse
 import csv
 import json
 import pathlib
-import platform
 
 import numpy as np
 
@@ -30,7 +29,7 @@ def main(argv=None):
     parser.add_argument("lowered", type=pathlib.Path, help="what export.py wrote")
     parser.add_argument("trained", type=pathlib.Path, help="what run.py wrote")
     given = parser.parse_args(argv)
-    with programs.failing(parser):
+    with programs.refusing_bad_input(parser):
         entries = json.loads((given.lowered / RUNS_FILE).read_text())
         # teachers first, and each data set once
         entries.sort(key=lambda entry: (bool(entry["teacher"]), entry["images"]))
@@ -41,7 +40,8 @@ def main(argv=None):
                 images, name = data.of_run(settings), entry["images"]
             state = json.loads((given.lowered / entry["program"] / "facts.json").read_text())
             with np.load(found) as arrays:
-                _write(run_dir, settings, images, state["state"], dict(arrays))
+                known = json.loads(str(arrays["facts"])) | {"commit": entry["commit"]}
+                _write(run_dir, settings, images, state["state"], dict(arrays), known)
             print(run_dir, flush=True)
 
 
@@ -55,7 +55,7 @@ def _missing(entries, trained):
                     yield entry, run_dir, found
 
 
-def _write(run_dir, settings, images, state, arrays):
+def _write(run_dir, settings, images, state, arrays, known):
     run_dir.mkdir(parents=True, exist_ok=True)
     _write_log(run_dir / callbacks.LOG_FILE, images, arrays["log"])
     gates = _gates(settings, arrays)
@@ -77,7 +77,6 @@ def _write(run_dir, settings, images, state, arrays):
         for weight in model.weights:
             weight.assign(values[weight.name])
         save_weights(model, run_dir / config.WEIGHTS_FILE, images.name, images.class_names)
-    known = json.loads(str(arrays["facts"]))
     settings.save(run_dir, **_facts(settings, images, known))  # the last: the run is there
 
 
@@ -103,8 +102,11 @@ def _value(kept, variable):
 def _facts(settings, images, known):
     """What `facts.of_run` says, of the machine that trained."""
     found = facts.of_run(settings, images, 0, {}, False)
-    versions = found["versions"] | {"python": platform.python_version(), "jax": known["jax"]}
-    return found | {"versions": versions, "processor": f"{known['device']}, training/xla"}
+    return found | {
+        "commit": known["commit"],  # which lowered it, not which collects it
+        "versions": found["versions"] | {"jax": known["jax"]},
+        "processor": f"{known['device']}, training/xla",
+    }
 
 
 def _write_log(path, images, rows):

@@ -23,7 +23,7 @@ import zlib
 from larq_seresnet import files, programs
 from larq_seresnet.layers import GATE_ACTIVATIONS
 from larq_seresnet.preprocessing import preprocess_input
-from larq_seresnet.training import batch_norm, callbacks, closing, data, teacher, train
+from larq_seresnet.training import batch_norm, callbacks, closing, data, facts, teacher, train
 from larq_seresnet.weights import is_one_bit
 
 import tensorflow as tf
@@ -287,7 +287,7 @@ def program(settings, images, teaches=None):
         for i, (variable, described) in enumerate(zip(lowering.state, state, strict=True))
         if not described["drawn"]
     }
-    facts = {
+    known = {
         "functions": takes,
         "state": state,
         "lengths": {name: lowering.number(each) for name, each in lowering.lengths.items()},
@@ -298,7 +298,7 @@ def program(settings, images, teaches=None):
         "gates": sorted(lowering.gates.gates),
         "threshold": GATE_ACTIVATIONS[settings.activation].threshold,
     }
-    return facts | _of_closing(lowering), arrays, modules
+    return known | _of_closing(lowering), arrays, modules
 
 
 def _described(lowering):
@@ -356,7 +356,6 @@ def main(argv=None):
     given = parser.parse_args(argv)
     with programs.refusing_bad_input(parser):
         entries, wanted, sets = _entries(sys.stdin)
-    with programs.failing(parser):
         given.lowered.mkdir(parents=True, exist_ok=True)
         index, count = given.part
         if index == 0:
@@ -450,6 +449,7 @@ def _entry(run_dir, settings, images, taught):
     return {
         "name": _name(run_dir),
         "run_dirs": [],
+        "commit": facts.commit(*facts.CODE, without=facts.NOT_CODE),
         "arguments": dataclasses.asdict(settings),
         "lengths": lengths,
         "gate_epochs": sorted({1, 10, settings.epochs, *settings.gate_epochs}),
@@ -488,12 +488,12 @@ def _write_entries(lowered, entries, sets):
     (lowered / RUNS_FILE).write_text(json.dumps(entries, indent=1) + "\n")
 
 
-def _write_program(folder, facts, arrays, modules):
+def _write_program(folder, known, arrays, modules):
     folder.mkdir(exist_ok=True)
     for name, module in modules.items():
         (folder / f"{name}.hlo.z").write_bytes(zlib.compress(module))
     files.replace(folder / "state.npz", lambda part: files.save_arrays(part, arrays))
-    (folder / "facts.json").write_text(json.dumps(facts))
+    (folder / "facts.json").write_text(json.dumps(known))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def main():
     if given.until:
         _work(given.lowered, given.trained, given.until)
         return
-    for stale in given.trained.glob("*.claim"):
+    for stale in (*given.trained.glob("*.claim"), *given.trained.glob("*.failed")):
         stale.rmdir()
     until = time.time() + given.seconds
     command = [sys.executable, __file__, given.lowered, given.trained, "--until", str(until)]
@@ -55,7 +55,10 @@ def main():
             )
         if number == 0:
             _wait_for_compiled(workers[0], given.trained)
-    sys.exit(max(worker.wait() for worker in workers))
+    codes = [worker.wait() for worker in workers]
+    failed = sorted(path.stem for path in given.trained.glob("*.failed"))
+    if failed or any(codes):
+        sys.exit(f"failed: {failed or 'processes'}; why stands in {given.trained}/process*.txt")
 
 
 def _environment(trained):
@@ -105,6 +108,7 @@ def _work(lowered, trained, until):
             Run(entry, programs[key], images, trained).train(until)
         except Exception as problem:  # the others go on
             print(f"{entry['name']} failed: {problem!r}", flush=True)
+            (trained / f"{entry['name']}.failed").mkdir()
 
 
 def _claim(entries, trained, programs):
@@ -118,7 +122,7 @@ def _claim(entries, trained, programs):
         if place.exists():
             continue
         if entry["teacher"] and not (trained / f"{entry['teacher']}.said.npy").exists():
-            waiting = True
+            waiting = waiting or not (trained / f"{entry['teacher']}.failed").exists()
             continue
         try:
             place.with_suffix(".claim").mkdir()

@@ -11,6 +11,7 @@ import types
 import numpy as np
 import pytest
 
+from larq_seresnet import SEResNet14
 from larq_seresnet.training import callbacks, config, data, train
 from larq_seresnet.training.xla import collect, export, philox
 from larq_seresnet.weights import read
@@ -162,6 +163,20 @@ def test_trains_what_train_py_trains(lowered, tmp_path, monkeypatch):
                 np.testing.assert_allclose(gates[epoch][layer], values, atol=1e-2)
     weights = read(tmp_path / "runs/taught/weights.h5"), read(tmp_path / "runs/expected/weights.h5")
     assert weights[0].configuration == weights[1].configuration
+    moved = [
+        network.get_layer("stem_bn").beta.numpy()
+        for name in ("taught", "halfway", "expected")
+        for network in [
+            SEResNet14(
+                weights=tmp_path / f"runs/{name}/weights.h5",
+                num_classes=10,
+                **config.load(tmp_path / f"runs/{name}")[0].model_arguments(),
+            )
+        ]
+    ]
+    assert np.abs(moved[2]).max() > 2e-5  # several steps of 1e-5
+    np.testing.assert_allclose(moved[0], moved[2], atol=5e-6)
+    np.testing.assert_allclose(moved[1], moved[2], atol=5e-6)
     settings, known = config.load(tmp_path / "runs/taught")
     assert known["processor"].startswith("TensorFlow")
     assert settings.changed() == config.load(tmp_path / "runs/expected")[0].changed()
