@@ -1,6 +1,6 @@
 """Trains what `export.py` lowered, many runs at once; needs JAX and NumPy alone.
 
-    python3 lowered/run.py lowered trained [--processes 16] [--seconds 500]
+    python3 lowered/run.py lowered trained [--processes 16] [--seconds 500] [--graphs]
 
 Each process takes the next run of runs.json, compiles its program and trains. A run that is
 finished is one file in the folder `trained`, one that time ended is `.part.npz` there, and goes on
@@ -22,6 +22,11 @@ import numpy as np
 import philox
 
 RUNS_FILE = "runs.json"
+#: What may be part of a CUDA graph; loops and convolutions are not, unless they are asked for.
+GRAPH = {
+    "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,"
+    "DYNAMIC_SLICE_FUSION,WHILE,CONVOLUTION"
+}
 
 
 def main():
@@ -31,16 +36,25 @@ def main():
     parser.add_argument("trained", type=pathlib.Path, help="folder of what is finished")
     parser.add_argument("--processes", type=int, default=1, help="how many train at once")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no epoch after so many")
+    parser.add_argument(
+        "--graphs",
+        action="store_true",
+        help="make each epoch one CUDA graph: fewer cores are busy; some convolutions refuse",
+    )
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
     given = parser.parse_args()
     given.trained.mkdir(parents=True, exist_ok=True)
     if given.until:
-        _work(given.lowered, given.trained, given.until)
+        _work(given.lowered, given.trained, given.until, given.graphs)
         return
     for stale in (*given.trained.glob("*.claim"), *given.trained.glob("*.failed")):
         stale.rmdir()
     until = time.time() + given.seconds
     command = [sys.executable, __file__, given.lowered, given.trained, "--until", str(until)]
+    command += ["--graphs"] * given.graphs
+    autotune = given.trained.absolute() / "autotune"
+    autotune.mkdir(exist_ok=True)
+    alone = not any(autotune.iterdir())
     workers = []
     for number in range(given.processes):
         with open(given.trained / f"process{number:02d}.txt", "a") as output:
@@ -49,11 +63,10 @@ def main():
                     list(map(str, command)),
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    env=_environment(given.trained),
-                    preexec_fn=lambda number=number: _take_cores(number, given.processes),
+                    env=_environment(autotune, given.graphs),
                 )
             )
-        if number == 0:
+        if number == 0 and alone:
             _wait_for_compiled(workers[0], given.trained)
     codes = [worker.wait() for worker in workers]
     failed = sorted(path.stem for path in given.trained.glob("*.failed"))
@@ -61,26 +74,17 @@ def main():
         sys.exit(f"failed: {failed or 'processes'}; why stands in {given.trained}/process*.txt")
 
 
-def _environment(trained):
+def _environment(autotune, graphs):
     """One accelerator for many: no process takes all of its memory, and what one has found to be
-    its fastest algorithms the others know."""
-    found = trained.absolute() / "autotune"
-    found.mkdir(exist_ok=True)
-    flags = f"--xla_gpu_per_fusion_autotune_cache_dir={found} --xla_gpu_enable_triton_gemm=false"
+    its fastest algorithms the others know. Kernels cannot be loaded while a graph is captured."""
+    flags = f"--xla_gpu_per_fusion_autotune_cache_dir={autotune} --xla_gpu_enable_triton_gemm=false"
     return {
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "JAX_ENABLE_X64": "1",  # the optimizer counts in 64 bits
+        **({"CUDA_MODULE_LOADING": "EAGER"} if graphs else {}),
         **os.environ,
         "XLA_FLAGS": f"{flags} {os.environ.get('XLA_FLAGS', '')}",
     }
-
-
-def _take_cores(number, processes):
-    """Gives a process its share of the cores, so that compilers are not in each other's way."""
-    cores = sorted(os.sched_getaffinity(0))
-    share = max(1, len(cores) // processes)
-    first = number * share % len(cores)
-    os.sched_setaffinity(0, cores[first : first + share])
 
 
 def _wait_for_compiled(worker, trained):
@@ -89,47 +93,62 @@ def _wait_for_compiled(worker, trained):
         time.sleep(0.2)
 
 
-def _work(lowered, trained, until):
+def _work(lowered, trained, until, graphs):
     """Trains one run after another that no other process has claimed."""
     entries = json.loads((lowered / RUNS_FILE).read_text())
     images, programs = Images(lowered), {}
     while time.time() < until:
-        entry, waiting = _claim(entries, trained, programs)
+        entry = _claim(entries, trained, programs)
         if entry is None:
-            if not waiting:
-                return
-            time.sleep(0.5)
-            continue
+            return
         key = entry["program"]
         if key not in programs:
             programs.clear()  # one at a time: executables take memory
-            programs[key] = Program(lowered / key)
+            programs[key] = Program(lowered / key, graphs)
         try:
-            Run(entry, programs[key], images, trained).train(until)
+            if _is_taught(entry, trained, until):
+                Run(entry, programs[key], images, trained).train(until)
         except Exception as problem:  # the others go on
             print(f"{entry['name']} failed: {problem!r}", flush=True)
-            (trained / f"{entry['name']}.failed").mkdir()
+            if graphs:  # it may be that a convolution cannot be captured: once more, without
+                graphs = False
+                programs.clear()
+                (trained / f"{entry['name']}.claim").rmdir()
+            else:
+                (trained / f"{entry['name']}.failed").mkdir()
 
 
 def _claim(entries, trained, programs):
-    """The next run that can be trained, None if there is none; and whether some wait for others.
+    """The next run that can be trained, None if there is none.
 
-    Those of a program that is compiled come first.
+    Those of a program that is compiled come first; those of a teacher once that is in training.
     """
-    waiting = False
     for entry in sorted(entries, key=lambda entry: entry["program"] not in programs):
         place = trained / f"{entry['name']}.npz"
         if place.exists():
             continue
-        if entry["teacher"] and not (trained / f"{entry['teacher']}.said.npy").exists():
-            waiting = waiting or not (trained / f"{entry['teacher']}.failed").exists()
+        if entry["teacher"] and not list(trained.glob(f"{entry['teacher']}.*")):
             continue
         try:
             place.with_suffix(".claim").mkdir()
         except FileExistsError:
             continue
-        return entry, waiting
-    return None, waiting
+        return entry
+    return None
+
+
+def _is_taught(entry, trained, until):
+    """Whether all is there that a run needs; waits for its teacher until a time."""
+    if not entry["teacher"]:
+        return True
+    said, failed = (trained / f"{entry['teacher']}.{ending}" for ending in ("said.npy", "failed"))
+    while not said.exists():
+        if failed.exists():
+            raise RuntimeError(f"its teacher {entry['teacher']} failed")
+        if time.time() > until:
+            return False
+        time.sleep(0.5)
+    return True
 
 
 class Images:
@@ -149,9 +168,14 @@ class Images:
 
 
 class Program:
-    """The compiled functions of a program, and what its state begins with."""
+    """The compiled functions of a program, and what its state begins with.
 
-    def __init__(self, folder):
+    Args:
+        folder: Its place.
+        graphs: Whether an epoch is to be one CUDA graph, loop and all.
+    """
+
+    def __init__(self, folder, graphs=False):
         self.facts = json.loads((folder / "facts.json").read_text())
         self.arrays = dict(np.load(folder / "state.npz"))
         began = time.time()
@@ -160,6 +184,7 @@ class Program:
                 zlib.decompress((folder / f"{name}.hlo.z").read_bytes()),
                 takes["arguments"],
                 takes["state"],
+                GRAPH if graphs and name == "epoch" else {},
             )
             for name, takes in self.facts["functions"].items()
         }
@@ -194,9 +219,10 @@ class _Function:
         module: HLO, serialized.
         arguments: How many.
         state: The places in the state of what it takes besides.
+        options: Of the compiler.
     """
 
-    def __init__(self, module, arguments, state):
+    def __init__(self, module, arguments, state, options):
         from jax._src import compiler, xla_bridge
         from jaxlib import _jax, xla_client  # JAX has no other way in for HLO
 
@@ -208,7 +234,7 @@ class _Function:
         self.compiled = client.compile_and_load(
             _stable(module),
             _jax.DeviceList(tuple(client.local_devices()[:1])),
-            compiler.get_compile_options(1, 1),
+            compiler.get_compile_options(1, 1, env_options_overrides=options),
         )
 
     def __call__(self, *arguments):
