@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import math
+import pathlib
 import sys
 import types
 
@@ -180,6 +181,62 @@ def test_trains_what_train_py_trains(lowered, tmp_path, monkeypatch):
     settings, known = config.load(tmp_path / "runs/taught")
     assert known["processor"].startswith("TensorFlow")
     assert settings.changed() == config.load(tmp_path / "runs/expected")[0].changed()
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """Trains entries as one process does, by what stands for `Program` and `Run`."""
+    folder = pathlib.Path(export.__file__).parent
+    for place in (folder, folder.parent):  # run.py is copied beside philox.py and channels.py
+        monkeypatch.syspath_prepend(str(place))
+    spec = importlib.util.spec_from_file_location("run_alone", folder / "run.py")
+    run = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(run)
+
+    def work(train, entries, graphs=False):
+        monkeypatch.setattr(run, "Program", lambda folder, graphs: graphs)
+        monkeypatch.setattr(
+            run,
+            "Run",
+            lambda entry, program, images, trained: types.SimpleNamespace(
+                train=lambda until: train(trained / f"{entry['name']}.npz", program)
+            ),
+        )
+        (tmp_path / "runs.json").write_text(json.dumps(entries))
+        trained = tmp_path / "trained"
+        trained.mkdir()
+        run._work(tmp_path, trained, math.inf, graphs)
+        return sorted(path.name for path in trained.iterdir() if path.suffix != ".claim")
+
+    return work
+
+
+def test_what_cannot_be_a_graph_is_trained_without(work):
+    asked = []
+
+    def train_one(path, graphs):
+        asked.append((path.stem, graphs))
+        if graphs:
+            raise RuntimeError("a convolution cannot be captured")
+        path.touch()
+
+    entries = [{"name": name, "program": name, "teacher": None} for name in "ab"]
+    assert work(train_one, entries, graphs=True) == ["a.npz", "b.npz"]
+    assert asked == [("a", True), ("a", False), ("b", False)]
+
+
+def test_what_is_taught_does_not_wait_for_a_teacher_that_failed(work):
+    def train_one(path, graphs):
+        if path.stem == "teacher":
+            raise RuntimeError("the loss is no number")
+        path.touch()
+
+    entries = [
+        {"name": "teacher", "program": "wide", "teacher": None},
+        {"name": "taught", "program": "small", "teacher": "teacher"},
+        {"name": "other", "program": "small", "teacher": None},
+    ]
+    assert work(train_one, entries) == ["other.npz", "taught.failed", "teacher.failed"]
 
 
 @pytest.mark.parametrize(
