@@ -12,6 +12,7 @@ from larq_seresnet.training.study.grid import (
     Estimate,
     difference,
     epochs_to,
+    error_as_spread,
     estimate,
     fewer_epochs,
     mean_error,
@@ -298,14 +299,16 @@ def epochs_text(grid, arm):
 
 
 def _all_alike_at_the_end(grid):
-    found = [mean_error(grid, arm, LAST_EPOCH) for arm in ALL_FOUR]
-    run = [each for each in found if each.seeds]
+    found = {arm: error_as_spread(grid, arm, LAST_EPOCH) for arm in ALL_FOUR}
+    run = {named(arm): each for arm, each in found.items() if each.seeds}
+    texts = (f"{name}: {each.text(student=True)}" for name, each in run.items())
+    briefs = (f"{name}: {each.brief()}" for name, each in run.items())
     return Claim(
         claim=f"about 12 % error after {LAST_EPOCH} epochs for all four (within a point)",
         paper=percent(AT_LAST),
-        ours=", ".join(each.text(student=True) for each in run) or NOT_RUN_YET,
-        verdict=alike(found, AT_LAST, ALIKE),
-        brief=", ".join(each.brief() for each in run) or NOT_RUN_YET,
+        ours=", ".join(texts) or NOT_RUN_YET,
+        verdict=alike(list(found.values()), AT_LAST, ALIKE),
+        brief=", ".join(briefs) or NOT_RUN_YET,
         why=f"without SE: {mean_error(grid, 'no_se', LAST_EPOCH).brief()}",
     )
 

@@ -5,8 +5,8 @@ no part of a difference.
 
 Every figure has two 95 % intervals over paired seeds: a percentile bootstrap (`scipy.stats`), which
 of a few seeds is too narrow (of three normal values it covers the mean 68 times in 100, of five
-82), and Student's t of the figure as each seed alone gives it, by which claims are judged. Fewer
-than `FEWEST_SEEDS` seeds give neither.
+82), and Student's t of the figure as each seed alone gives it, by which claims are judged. Two
+seeds give no bootstrap and a t that is wide, one neither.
 """
 
 import collections
@@ -21,6 +21,7 @@ from scipy import stats
 
 from larq_seresnet.training import callbacks, config
 
+#: Of which there is a bootstrap.
 FEWEST_SEEDS = 3
 THRESHOLD = 0.30
 #: What an arm decides, said or not.
@@ -69,14 +70,13 @@ class Estimate:
         """Such as "3.1% [2.0%, 4.2%] (n = 3)"; with `student` both intervals."""
         if not self.seeds:
             return NOT_RUN_YET
-        intervals = ""
-        if not np.isnan(self.bootstrap[0]):
-            low, high = map(form, self.bootstrap)
-            intervals = f" [{low}, {high}]"
-        if student and intervals:
-            low, high = map(form, self.student)
-            intervals += f", t [{low}, {high}]"
-        return f"{form(self.value)}{intervals} (n = {self.seeds})"
+        intervals = [("", self.bootstrap), *([("t ", self.student)] if student else [])]
+        found = ", ".join(
+            f"{name}[{form(low)}, {form(high)}]"
+            for name, (low, high) in intervals
+            if not np.isnan(low)
+        )
+        return f"{form(self.value)} {found} (n = {self.seeds})".replace("  ", " ")
 
 
 NOT_RUN_YET = "not run"
@@ -201,20 +201,21 @@ def estimate(statistic: Callable, samples) -> Estimate:
     seeds = samples.shape[1]
     if not seeds:
         return NOT_RUN
-    value = float(statistic(*samples))
-    if seeds < FEWEST_SEEDS:
-        return Estimate(value, UNKNOWN, UNKNOWN, seeds)
-    interval = stats.bootstrap(
-        tuple(samples),
-        statistic,
-        paired=True,
-        vectorized=True,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    low, high = student([statistic(*sample) for sample in samples.T[:, :, np.newaxis]])
-    bootstrap = float(interval.low), float(interval.high)
-    return Estimate(value, bootstrap, (float(low), float(high)), seeds)
+    bootstrap = by_t = UNKNOWN
+    if seeds >= FEWEST_SEEDS:
+        interval = stats.bootstrap(
+            tuple(samples),
+            statistic,
+            paired=True,
+            vectorized=True,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+        bootstrap = float(interval.low), float(interval.high)
+    if seeds > 1:
+        low, high = student([statistic(*sample) for sample in samples.T[:, :, np.newaxis]])
+        by_t = float(low), float(high)
+    return Estimate(float(statistic(*samples)), bootstrap, by_t, seeds)
 
 
 def student(values):
@@ -233,6 +234,18 @@ def each_seed(errors):
 def mean_error(grid, arm, epochs):
     """Mean over the seeds of an arm's error after an epoch; `epochs` as in `Grid.at`."""
     return estimate(np.mean, grid.at(epochs, arm))
+
+
+def error_as_spread(grid, arm, epoch):
+    """`mean_error`; of one seed t takes the spread that the seeds had while there were several."""
+    found = mean_error(grid, arm, epoch)
+    counts = [len(grid.paired(arm, epochs=each)) for each in range(1, epoch)]
+    several = [count >= FEWEST_SEEDS for count in counts]
+    if found.seeds != 1 or not any(several):
+        return found
+    errors = grid.at(len(counts) - several[::-1].index(True), arm)[0]
+    half = stats.t.ppf(0.975, len(errors) - 1) * np.std(errors, ddof=1)
+    return dataclasses.replace(found, student=(found.value - half, found.value + half))
 
 
 def reduction(grid, arm, base, epochs):

@@ -132,8 +132,8 @@ def write_report(results):
                 if arm in ARMS and other in ARMS
             ],
         )
-        + "\nBelow 0 the first is better; in brackets 95 % by paired bootstrap, t: 95 % by "
-        "Student's t, where there are three seeds or more.\n\n"
+        + "\nBelow 0 the first is better; in brackets 95 % by paired bootstrap, of three "
+        "seeds or more; t: 95 % by Student's t, of two or more.\n\n"
         + _goals(grid, sizes)
         + _occupancy(grid, results)
         + f"\n![error against bytes](pruning.png)\n\nFrom {grid.provenance()}\n"

@@ -73,7 +73,7 @@ def write_report(results):
         + "\nMean error, and in brackets that of each seed.\n\n"
         + _differences(grid)
         + "\nPoints of error, below 0 the first is better; in brackets 95 % by paired bootstrap, "
-        "t: 95 % by Student's t, where there are three seeds or more.\n\n"
+        "of three seeds or more; t: 95 % by Student's t, of two or more.\n\n"
         + _open(grid)
         + f'\nShares of {GATE_IMAGES} test images, after the last epoch, means over seeds. "Could '
         "be skipped\": of the network's multiply-accumulates those of the last convolution of "

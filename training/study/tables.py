@@ -9,6 +9,7 @@ from larq_seresnet.training import callbacks, config, data
 from larq_seresnet.training.callbacks import GATE_IMAGES
 from larq_seresnet.training.study.claims import (
     GATES_EPOCH,
+    LAST_EPOCH,
     TABLE_I,
     TABLE_I_EPOCH,
     TABLE_II,
@@ -147,8 +148,9 @@ def _method(grid):
         "and taken for all. Of n seeds, in brackets: 95 % paired bootstrap; t: 95 % by Student's "
         f"t, of the figure as each seed gives it. Of {FEWEST_SEEDS} seeds a bootstrap is too "
         "narrow (it covers a mean 68 times in 100), so verdicts go by Student's t: a claim holds, "
-        f"or does not, where that whole interval says so; under {FEWEST_SEEDS} seeds nothing can "
-        "be told.\n\nMade by `python training/reproduce.py`, from "
+        f"or does not, where that whole interval says so. One seed tells nothing, but for the "
+        f"errors after {LAST_EPOCH} epochs: their t takes the spread between seeds from the last "
+        f"epoch that {FEWEST_SEEDS} have reached.\n\nMade by `python training/reproduce.py`, from "
         f"{grid.provenance()}\n"
     )
 
