@@ -237,13 +237,19 @@ def _table_iii(grid):
     claimed = 1 - TABLE_III["sigmoid_fmb"] / TABLE_III["sigmoid"]
     least, most = fewer_epochs(grid, "sigmoid_fmb", "sigmoid")
     text = ", ".join(f"{named(arm)}: {epochs_text(grid, arm)}" for arm in TABLE_III)
-    span = dataclasses.replace(least, student=(least.student[0], most.student[1]))
+    span = dataclasses.replace(
+        least,
+        bootstrap=(least.bootstrap[0], most.bootstrap[1]),
+        student=(least.student[0], most.student[1]),
+    )
+    fewer = _fewer(least, most)
+    ours = span.beside(fewer, _bounded, student=True) if span.seeds else fewer
     return Claim(
         claim="Table III: sigmoid + FMB needs fewer epochs to 30 % error than sigmoid",
         paper=f"{claimed:.0%} fewer",
-        ours=f"{_fewer_text(least, most)} ({text})",
+        ours=f"{ours} ({text})",
         verdict=order([span]),
-        brief=_in_words(_fewer(least, most)),
+        brief=_in_words(fewer),
         why=f"without SE {_firsts(grid, 'no_se')}, SE {_firsts(grid, 'sigmoid')} epochs",
         size=as_much(span, claimed),
     )
@@ -267,19 +273,6 @@ def _firsts(grid, arm):
     """Epochs to 30 % of every seed, such as "9, 8, >25"."""
     found = ((epochs_to(errors)[0], len(errors)) for _, errors in sorted(grid.errors[arm].items()))
     return ", ".join(str(first or f">{last}") for first, last in found) or NOT_RUN_YET
-
-
-def _fewer_text(least, most):
-    text = _fewer(least, most)
-    if not least.seeds:
-        return text
-    for name, low, high in (
-        ("", least.bootstrap[0], most.bootstrap[1]),
-        (", t", least.student[0], most.student[1]),
-    ):
-        if not np.isnan(low):
-            text += f"{name} [{_bounded(low)}, {_bounded(high)}]"
-    return f"{text} (n = {least.seeds})"
 
 
 def _bounded(share):

@@ -17,6 +17,7 @@ from larq_seresnet.training.study.grid import (
     Grid,
     difference,
     each_seed,
+    hundredths,
     mean_error,
     mean_share,
     percent,
@@ -112,18 +113,13 @@ def _beyond(other, budget, arm="fmb"):
     return lambda grid: difference(grid, *arms, budget)
 
 
-def _points(difference):
-    """To hundredths, for one tenth may be all that lies between a goal and what is measured."""
-    return f"{100 * difference:+.2f}"
-
-
 GOALS = (
     Goal("S, one bit everywhere: error, 100 epochs", _error("s_1bit", 100), 0.105, 0.095),
     Goal("S: error, 100 epochs", _error("s", 100), 0.095, 0.087),
     Goal("M: error, 100 epochs", _error("m", 100), 0.085, 0.075),
     Goal("XS: error, 100 epochs", _error("xs", 100), 0.14, 0.125),
     Goal("S, `w1a1`: error, 100 epochs", _error("s_w1a1", 100), 0.15, 0.13),
-    Goal("S less S without SE, 100 epochs", _beyond("s_no_se", 100, "s"), None, None, _points),
+    Goal("S less S without SE, 100 epochs", _beyond("s_no_se", 100, "s"), None, None, hundredths),
     Goal("error, 1 epoch", _error("fmb", 1), 0.28, 0.26, seeds=5),
     Goal("error, 6 epochs (paper: 36.3 %)", _error("fmb", 6), 0.16, 0.15, seeds=5),
     Goal("error, 25 epochs", _error("fmb", 25), 0.13, 0.12, seeds=3),
@@ -136,7 +132,7 @@ GOALS = (
                 _beyond("no_se", budget),
                 0.0,
                 -0.02,
-                _points,
+                hundredths,
                 excludes=budget == 6,
                 seeds=seeds,
             ),
@@ -145,7 +141,7 @@ GOALS = (
                 _beyond("soft", budget),
                 0.003,
                 0.0,
-                _points,
+                hundredths,
                 seeds=seeds,
             ),
         )

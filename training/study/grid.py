@@ -6,7 +6,7 @@ no part of a difference.
 Every figure has two 95 % intervals over paired seeds: a percentile bootstrap (`scipy.stats`), which
 of a few seeds is too narrow (of three normal values it covers the mean 68 times in 100, of five
 82), and Student's t of the figure as each seed alone gives it, by which claims are judged. Two
-seeds give no bootstrap and a t that is wide, one neither.
+seeds give no bootstrap, and a t that is wide, or none where they agree; one gives neither.
 """
 
 import collections
@@ -21,7 +21,7 @@ from scipy import stats
 
 from larq_seresnet.training import callbacks, config
 
-#: Of which there is a bootstrap.
+#: The fewest seeds for a bootstrap, for a band in figures, and for a spread to borrow.
 FEWEST_SEEDS = 3
 THRESHOLD = 0.30
 #: What an arm decides, said or not.
@@ -44,6 +44,11 @@ def percent(share):
 def points(difference):
     """A difference of two shares as text."""
     return f"{100 * difference:+.1f}"
+
+
+def hundredths(difference):
+    """Likewise to hundredths of a point: one tenth may be all that lies between two arms."""
+    return f"{100 * difference:+.2f}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +75,17 @@ class Estimate:
         """Such as "3.1% [2.0%, 4.2%] (n = 3)"; with `student` both intervals."""
         if not self.seeds:
             return NOT_RUN_YET
-        intervals = [("", self.bootstrap), *([("t ", self.student)] if student else [])]
+        return self.beside(form(self.value), form, student)
+
+    def beside(self, figure, form=percent, student=False):
+        """The figure in other words, with the intervals and the number of seeds."""
+        intervals = {"": self.bootstrap} | ({"t ": self.student} if student else {})
         found = ", ".join(
             f"{name}[{form(low)}, {form(high)}]"
-            for name, (low, high) in intervals
+            for name, (low, high) in intervals.items()
             if not np.isnan(low)
         )
-        return f"{form(self.value)} {found} (n = {self.seeds})".replace("  ", " ")
+        return " ".join(filter(None, (figure, found, f"(n = {self.seeds})")))
 
 
 NOT_RUN_YET = "not run"
@@ -212,8 +221,9 @@ def estimate(statistic: Callable, samples) -> Estimate:
             rng=np.random.default_rng(0),
         ).confidence_interval
         bootstrap = float(interval.low), float(interval.high)
-    if seeds > 1:
-        low, high = student([statistic(*sample) for sample in samples.T[:, :, np.newaxis]])
+    by_seed = [statistic(*sample) for sample in samples.T[:, :, np.newaxis]]
+    if seeds >= FEWEST_SEEDS or (seeds == 2 and np.ptp(by_seed)):  # two that agree: by chance
+        low, high = student(by_seed)
         by_t = float(low), float(high)
     return Estimate(float(statistic(*samples)), bootstrap, by_t, seeds)
 
@@ -237,14 +247,20 @@ def mean_error(grid, arm, epochs):
 
 
 def error_as_spread(grid, arm, epoch):
-    """`mean_error`; of one seed t takes the spread that the seeds had while there were several."""
+    """`mean_error`; for a long run or two of an arm whose other runs are short.
+
+    Too few seeds for a bootstrap take the spread that more had at the last epoch that they reached,
+    as if it had not changed since.
+    """
     found = mean_error(grid, arm, epoch)
-    counts = [len(grid.paired(arm, epochs=each)) for each in range(1, epoch)]
-    several = [count >= FEWEST_SEEDS for count in counts]
-    if found.seeds != 1 or not any(several):
+    before = (
+        each for each in range(epoch, 0, -1) if len(grid.paired(arm, epochs=each)) >= FEWEST_SEEDS
+    )
+    reached = next(before, None)
+    if not 0 < found.seeds < FEWEST_SEEDS or reached is None:
         return found
-    errors = grid.at(len(counts) - several[::-1].index(True), arm)[0]
-    half = stats.t.ppf(0.975, len(errors) - 1) * np.std(errors, ddof=1)
+    errors = grid.at(reached, arm)[0]
+    half = stats.t.ppf(0.975, len(errors) - 1) * np.std(errors, ddof=1) / found.seeds**0.5
     return dataclasses.replace(found, student=(found.value - half, found.value + half))
 
 

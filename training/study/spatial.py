@@ -7,7 +7,7 @@ from larq_seresnet.layers import GATE_ACTIVATIONS
 from larq_seresnet.training import config, data
 from larq_seresnet.training.callbacks import GATE_IMAGES
 from larq_seresnet.training.study import document, figures
-from larq_seresnet.training.study.grid import Grid, difference, each_seed, points
+from larq_seresnet.training.study.grid import Grid, difference, each_seed, hundredths
 from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_errors, budget_run
 
 #: By name, the arguments in which an arm differs from the defaults: `w1`, sigmoid + FMB.
@@ -104,7 +104,7 @@ def _differences(grid):
         for budget, _, arms in PLAN:
             pair = [budget_arm(each, budget) for each in (arm, other)]
             known = {arm, other} <= set(arms)
-            found.append(difference(grid, *pair, budget).text(points, True) if known else "-")
+            found.append(difference(grid, *pair, budget).text(hundredths, True) if known else "-")
         rows.append((what, f"{LABELS[arm]} less {LABELS[other]}", *found))
     return files.table(("", "", *(f"{budget} epochs" for budget, _, _ in PLAN)), rows)
 
@@ -132,10 +132,12 @@ def _open(grid):
             ]
             takes_out = settings.fmb and GATE_ACTIVATIONS[settings.activation].closed == 0
             skipped = np.sum((1 - np.array(shares[2])) * shares[3])
-            rows.append((LABELS[arm], budget, *cells, f"{skipped:.1%}" if takes_out else "-"))
+            saved = f"{skipped:.1%}" if takes_out else "-"
+            rows.append((LABELS[arm], budget, len(measured), *cells, saved))
     header = (
         "attention",
         "epochs",
+        "seeds",
         "open channels, block by block",
         "open positions",
         "could be skipped",

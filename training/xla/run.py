@@ -4,7 +4,7 @@
 
 Each process takes the next run of runs.json, compiles its program and trains. A run that is
 finished is one file in the folder `trained`, one that time ended is `.part.npz` there, and goes on
-where this is called again.
+where this is called again. One call at a time may have a folder.
 """
 
 import argparse
@@ -39,7 +39,8 @@ def main():
     parser.add_argument(
         "--graphs",
         action="store_true",
-        help="make each epoch one CUDA graph: fewer cores are busy; some convolutions refuse",
+        help="make each epoch one CUDA graph: fewer cores are busy; a run that cannot be captured "
+        "is trained without",
     )
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -48,16 +49,17 @@ def main():
         _work(given.lowered, given.trained, given.until, given.graphs)
         return
     for stale in (*given.trained.glob("*.claim"), *given.trained.glob("*.failed")):
-        stale.rmdir()
+        stale.unlink()
     until = time.time() + given.seconds
     command = [sys.executable, __file__, given.lowered, given.trained, "--until", str(until)]
     command += ["--graphs"] * given.graphs
     autotune = given.trained.absolute() / "autotune"
     autotune.mkdir(exist_ok=True)
-    alone = not any(autotune.iterdir())
+    first_chooses = not any(autotune.iterdir())
     workers = []
     for number in range(given.processes):
         with open(given.trained / f"process{number:02d}.txt", "a") as output:
+            before = output.tell()
             workers.append(
                 subprocess.Popen(
                     list(map(str, command)),
@@ -66,8 +68,8 @@ def main():
                     env=_environment(autotune, given.graphs),
                 )
             )
-        if number == 0 and alone:
-            _wait_for_compiled(workers[0], given.trained)
+        if number == 0 and first_chooses:
+            _wait_for_compiled(workers[0], pathlib.Path(output.name), before)
     codes = [worker.wait() for worker in workers]
     failed = sorted(path.stem for path in given.trained.glob("*.failed"))
     if failed or any(codes):
@@ -76,7 +78,8 @@ def main():
 
 def _environment(autotune, graphs):
     """One accelerator for many: no process takes all of its memory, and what one has found to be
-    its fastest algorithms the others know. Kernels cannot be loaded while a graph is captured."""
+    its fastest algorithms the others know. Kernels cannot be loaded while a graph is captured, so
+    with graphs all are loaded at the start."""
     flags = f"--xla_gpu_per_fusion_autotune_cache_dir={autotune} --xla_gpu_enable_triton_gemm=false"
     return {
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
@@ -87,50 +90,52 @@ def _environment(autotune, graphs):
     }
 
 
-def _wait_for_compiled(worker, trained):
+def _wait_for_compiled(worker, output, before):
     """Until the first process has compiled: then the others find algorithms that are chosen."""
-    while worker.poll() is None and not (trained / "process00.txt").read_text().count("compiled"):
+    while worker.poll() is None and "compiled" not in output.read_text()[before:]:
         time.sleep(0.2)
 
 
 def _work(lowered, trained, until, graphs):
     """Trains one run after another that no other process has claimed."""
     entries = json.loads((lowered / RUNS_FILE).read_text())
-    images, programs = Images(lowered), {}
+    images, programs, again = Images(lowered), {}, None
     while time.time() < until:
-        entry = _claim(entries, trained, programs)
+        entry, again = again or _claim(entries, trained, programs), None
         if entry is None:
             return
         key = entry["program"]
-        if key not in programs:
-            programs.clear()  # one at a time: executables take memory
-            programs[key] = Program(lowered / key, graphs)
         try:
+            if key not in programs:
+                programs.clear()  # one at a time: executables take memory
+                programs[key] = Program(lowered / key, graphs)
             if _is_taught(entry, trained, until):
                 Run(entry, programs[key], images, trained).train(until)
         except Exception as problem:  # the others go on
             print(f"{entry['name']} failed: {problem!r}", flush=True)
-            if graphs:  # it may be that a convolution cannot be captured: once more, without
-                graphs = False
+            if graphs and not isinstance(problem, ValueError):
+                graphs, again = False, entry  # it may be that a convolution cannot be captured
                 programs.clear()
-                (trained / f"{entry['name']}.claim").rmdir()
             else:
-                (trained / f"{entry['name']}.failed").mkdir()
+                (trained / f"{entry['name']}.failed").touch()
 
 
 def _claim(entries, trained, programs):
     """The next run that can be trained, None if there is none.
 
-    Those of a program that is compiled come first; those of a teacher once that is in training.
+    Runs of a program that is compiled come first, those that wait for their teacher last.
     """
-    for entry in sorted(entries, key=lambda entry: entry["program"] not in programs):
+
+    def waits(entry):
+        return bool(entry["teacher"]) and not (trained / f"{entry['teacher']}.said.npy").exists()
+
+    for entry in sorted(entries, key=lambda each: (waits(each), each["program"] not in programs)):
         place = trained / f"{entry['name']}.npz"
         if place.exists():
             continue
-        if entry["teacher"] and not list(trained.glob(f"{entry['teacher']}.*")):
-            continue
         try:
-            place.with_suffix(".claim").mkdir()
+            with open(place.with_suffix(".claim"), "x") as claim:
+                claim.write(str(os.getpid()))
         except FileExistsError:
             continue
         return entry
@@ -141,13 +146,24 @@ def _is_taught(entry, trained, until):
     """Whether all is there that a run needs; waits for its teacher until a time."""
     if not entry["teacher"]:
         return True
-    said, failed = (trained / f"{entry['teacher']}.{ending}" for ending in ("said.npy", "failed"))
+    said, failed, claim = (
+        trained / f"{entry['teacher']}.{ending}" for ending in ("said.npy", "failed", "claim")
+    )
     while not said.exists():
-        if failed.exists():
-            raise RuntimeError(f"its teacher {entry['teacher']} failed")
+        if failed.exists() or not claim.exists() or not _lives(int(claim.read_text() or 0)):
+            raise ValueError(f"its teacher {entry['teacher']} said nothing and is not in training")
         if time.time() > until:
             return False
         time.sleep(0.5)
+    return True
+
+
+def _lives(process):
+    """Whether a process is there; 0, one that has not said its number yet, is."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
     return True
 
 

@@ -115,10 +115,11 @@ def test_gates_in_the_report(tmp_path):
     assert row in tables.report(logged, paper.BLOCKS)
 
 
-def test_one_seed_gives_no_verdict(tmp_path):
-    logged = _grid(tmp_path, {(arm, 0): [0.5] * 10 for arm in paper.ARMS})
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_too_few_seeds_give_no_verdict(seeds, tmp_path):
+    logged = _grid(tmp_path, {(arm, s): [0.5] * 10 for arm in paper.ARMS for s in range(seeds)})
     assert {claim.verdict for claim in claims.claims(logged)} == {"cannot be told"}
-    assert "50.0% (n = 1)" in tables.report(logged, paper.BLOCKS)
+    assert f"50.0% (n = {seeds})" in tables.report(logged, paper.BLOCKS)
 
 
 def test_two_seeds_give_a_wide_t_and_no_bootstrap():
@@ -127,6 +128,8 @@ def test_two_seeds_give_a_wide_t_and_no_bootstrap():
     assert np.isnan(found.bootstrap).all()
     assert found.text(student=True) == "30.0% t [-97.1%, 157.1%] (n = 2)"
     assert found.text() == "30.0% (n = 2)"
+    agree = grid.estimate(np.mean, [[0.3, 0.3]])  # by chance, which says nothing of the spread
+    assert np.isnan(agree.student).all()
 
 
 def test_one_long_run_has_the_spread_of_shorter_ones(tmp_path):
@@ -137,10 +140,16 @@ def test_one_long_run_has_the_spread_of_shorter_ones(tmp_path):
     assert found.student == pytest.approx((0.2 - 4.303 * 0.1, 0.2 + 4.303 * 0.1), abs=1e-4)
     assert found.seeds == 1
     assert np.isnan(grid.error_as_spread(logged, "tanh", 100).student).all()
-    logged = _grid(tmp_path, {("sigmoid", seed): [0.5, 0.3] for seed in (1, 2)})
+    logged = _grid(tmp_path, {("sigmoid", 1): [0.5, 0.4] + [0.3] * 98})
+    found = grid.error_as_spread(logged, "sigmoid", 100)
+    assert found.student == pytest.approx((0.25 - 4.303 * 0.1 / 2**0.5, 0.554), abs=1e-3)
+    logged = _grid(
+        tmp_path,
+        {("sigmoid", 1): [0.5, 0.34] + [0.3] * 98, ("sigmoid", 2): [0.5, 0.32]},
+    )
     ends = next(each for each in claims.claims(logged) if "100 epochs" in each.claim)
-    assert ends.brief == "sigmoid: 20.0%, tanh: 30.0%"
-    assert ends.verdict == "does not hold"  # 20 % give or take nothing, and 12 % is the paper's
+    assert ends.brief == "sigmoid: 25.0%, tanh: 30.0%"
+    assert ends.verdict == "does not hold"  # 25 % give or take 6, and 12 % is the paper's
 
 
 def test_epochs_to_a_threshold():

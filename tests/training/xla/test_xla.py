@@ -185,7 +185,7 @@ def test_trains_what_train_py_trains(lowered, tmp_path, monkeypatch):
 
 @pytest.fixture
 def work(tmp_path, monkeypatch):
-    """Trains entries as one process does, by what stands for `Program` and `Run`."""
+    """Trains entries as one process does, with stand-ins for `Program` and `Run`."""
     folder = pathlib.Path(export.__file__).parent
     for place in (folder, folder.parent):  # run.py is copied beside philox.py and channels.py
         monkeypatch.syspath_prepend(str(place))
