@@ -70,9 +70,10 @@ def main():
             )
         if number == 0 and first_chooses:
             _wait_for_compiled(workers[0], pathlib.Path(output.name), before)
-    codes = [worker.wait() for worker in workers]
+    while None in [worker.poll() for worker in workers]:  # or those that were killed seem to live
+        time.sleep(0.5)
     failed = sorted(path.stem for path in given.trained.glob("*.failed"))
-    if failed or any(codes):
+    if failed or any(worker.returncode for worker in workers):
         sys.exit(f"failed: {failed or 'processes'}; why stands in {given.trained}/process*.txt")
 
 
@@ -150,10 +151,10 @@ def _is_taught(entry, trained, until):
         trained / f"{entry['teacher']}.{ending}" for ending in ("said.npy", "failed", "claim")
     )
     while not said.exists():
-        if failed.exists() or not claim.exists() or not _lives(int(claim.read_text() or 0)):
-            raise ValueError(f"its teacher {entry['teacher']} said nothing and is not in training")
         if time.time() > until:
             return False
+        if failed.exists() or not claim.exists() or not _lives(int(claim.read_text() or 0)):
+            raise ValueError(f"its teacher {entry['teacher']} said nothing and is not in training")
         time.sleep(0.5)
     return True
 

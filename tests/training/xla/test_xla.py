@@ -5,8 +5,12 @@ import io
 import itertools
 import json
 import math
+import os
 import pathlib
+import shutil
+import subprocess
 import sys
+import time
 import types
 
 import numpy as np
@@ -112,6 +116,34 @@ def lowered(tmp_path, monkeypatch):
     return lower
 
 
+def _assert_same_records(run_dir, expected_dir):
+    """Logs and gates, but for rounding."""
+    rows, expected = (
+        callbacks.read_log(each / callbacks.LOG_FILE) for each in (run_dir, expected_dir)
+    )
+    for figure in ("learning_rate", "train_loss", "train_error", "test_loss", "test_error"):
+        np.testing.assert_allclose(
+            [row[figure] for row in rows], [row[figure] for row in expected], rtol=1e-3
+        )
+    gates, same = (
+        callbacks.read_gates(each / callbacks.GATES_FILE) for each in (run_dir, expected_dir)
+    )
+    assert gates.keys() == same.keys()
+    for epoch, layers in same.items():
+        for layer, values in layers.items():
+            np.testing.assert_allclose(gates[epoch][layer], values, atol=1e-2)
+
+
+def _shift_of_stem(run_dir):
+    settings, facts = config.load(run_dir)
+    model = SEResNet14(
+        weights=run_dir / config.WEIGHTS_FILE,
+        num_classes=len(facts["class_names"]),
+        **settings.model_arguments(),
+    )
+    return model.get_layer("stem_bn").beta.numpy()
+
+
 @pytest.mark.slow
 def test_trains_what_train_py_trains(lowered, tmp_path, monkeypatch):
     """A teacher, and a network that it teaches, whose gates close; in one go and in two."""
@@ -148,50 +180,33 @@ def test_trains_what_train_py_trains(lowered, tmp_path, monkeypatch):
     words = of_taught.split()
     train.main([*words, "--run-dir", "runs/expected"])
     train.main([*words, "--run-dir", "runs/halfway", "--resume"])
-    expected = callbacks.read_log(tmp_path / "runs/expected/log.csv")
     for name in ("taught", "halfway"):
-        rows = callbacks.read_log(tmp_path / f"runs/{name}/log.csv")
-        for figure in ("learning_rate", "train_loss", "train_error", "test_loss", "test_error"):
-            np.testing.assert_allclose(
-                [row[figure] for row in rows], [row[figure] for row in expected], rtol=1e-3
-            )
-        gates, same = (
-            callbacks.read_gates(tmp_path / f"runs/{each}/gates.npz") for each in (name, "expected")
-        )
-        assert gates.keys() == same.keys()
-        for epoch, layers in same.items():
-            for layer, values in layers.items():
-                np.testing.assert_allclose(gates[epoch][layer], values, atol=1e-2)
+        _assert_same_records(tmp_path / "runs" / name, tmp_path / "runs/expected")
     weights = read(tmp_path / "runs/taught/weights.h5"), read(tmp_path / "runs/expected/weights.h5")
     assert weights[0].configuration == weights[1].configuration
-    moved = [
-        network.get_layer("stem_bn").beta.numpy()
-        for name in ("taught", "halfway", "expected")
-        for network in [
-            SEResNet14(
-                weights=tmp_path / f"runs/{name}/weights.h5",
-                num_classes=10,
-                **config.load(tmp_path / f"runs/{name}")[0].model_arguments(),
-            )
-        ]
-    ]
-    assert np.abs(moved[2]).max() > 2e-5  # several steps of 1e-5
-    np.testing.assert_allclose(moved[0], moved[2], atol=5e-6)
-    np.testing.assert_allclose(moved[1], moved[2], atol=5e-6)
+    moved = _shift_of_stem(tmp_path / "runs/expected")
+    assert np.abs(moved).max() > 2e-5  # several steps of 1e-5
+    for name in ("taught", "halfway"):
+        np.testing.assert_allclose(_shift_of_stem(tmp_path / "runs" / name), moved, atol=5e-6)
     settings, known = config.load(tmp_path / "runs/taught")
     assert known["processor"].startswith("TensorFlow")
     assert settings.changed() == config.load(tmp_path / "runs/expected")[0].changed()
 
 
 @pytest.fixture
-def work(tmp_path, monkeypatch):
-    """Trains entries as one process does, with stand-ins for `Program` and `Run`."""
+def run(monkeypatch):
     folder = pathlib.Path(export.__file__).parent
     for place in (folder, folder.parent):  # run.py is copied beside philox.py and channels.py
         monkeypatch.syspath_prepend(str(place))
     spec = importlib.util.spec_from_file_location("run_alone", folder / "run.py")
-    run = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(run)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def work(run, tmp_path, monkeypatch):
+    """Trains entries as one process does, with stand-ins for `Program` and `Run`."""
 
     def work(train, entries, graphs=False):
         monkeypatch.setattr(run, "Program", lambda folder, graphs: graphs)
@@ -237,6 +252,45 @@ def test_what_is_taught_does_not_wait_for_a_teacher_that_failed(work):
         {"name": "other", "program": "small", "teacher": None},
     ]
     assert work(train_one, entries) == ["other.npz", "taught.failed", "teacher.failed"]
+
+
+def test_what_is_taught_waits_as_long_as_its_teacher_lives(run, tmp_path, monkeypatch):
+    taught = {"name": "taught", "teacher": "teacher"}
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    claim = tmp_path / "teacher.claim"
+    claim.write_text(str(ended.pid))
+    with pytest.raises(ValueError, match="its teacher teacher said nothing and is not in training"):
+        run._is_taught(taught, tmp_path, math.inf)
+    assert not run._is_taught(taught, tmp_path, 0)  # time is over for both: neither has failed
+    claim.write_text(str(os.getpid()))
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 3:
+            (tmp_path / "teacher.said.npy").touch()
+
+    monkeypatch.setattr(run, "time", types.SimpleNamespace(time=time.time, sleep=sleep))
+    assert run._is_taught(taught, tmp_path, math.inf)
+    assert len(slept) == 3
+
+
+def test_what_failed_is_named_at_the_end(tmp_path):
+    """A process for each of two runs whose programs are not there."""
+    lowered, trained = tmp_path / "lowered", tmp_path / "trained"
+    lowered.mkdir()
+    for script in export.SCRIPTS:
+        shutil.copy(pathlib.Path(export.__file__).parent / script, lowered)
+    entries = [{"name": name, "program": "none", "teacher": None} for name in "ab"]
+    (lowered / export.RUNS_FILE).write_text(json.dumps(entries))
+    (trained / "autotune" / "chosen").mkdir(parents=True)  # none waits for the first to compile
+    command = [sys.executable, lowered / "run.py", lowered, trained, "--processes", "2"]
+    ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert f"failed: ['a', 'b']; why stands in {trained}/process*.txt" in ended.stderr
+    said = "".join(path.read_text() for path in trained.glob("process*.txt"))
+    assert "a failed: FileNotFoundError" in said
 
 
 @pytest.mark.parametrize(
