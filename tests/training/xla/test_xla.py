@@ -18,7 +18,7 @@ import pytest
 
 from larq_seresnet import SEResNet14
 from larq_seresnet.training import callbacks, config, data, train
-from larq_seresnet.training.xla import collect, export, philox
+from larq_seresnet.training.xla import collect, export, lowering, philox
 from larq_seresnet.weights import read
 
 import tensorflow as tf
@@ -92,9 +92,9 @@ def lowered(tmp_path, monkeypatch):
     """Lowers commands; returns run.py, its entries, images and a program for each entry."""
 
     def lower(*commands):
-        lowerings, made = [], export.Lowering
+        lowerings, made = [], lowering.Lowering
         monkeypatch.setattr(
-            export, "Lowering", lambda *given: lowerings.append(made(*given)) or lowerings[-1]
+            lowering, "Lowering", lambda *given: lowerings.append(made(*given)) or lowerings[-1]
         )
         lines = "".join(f"python training/train.py {words}\n" for words in commands)
         monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
@@ -108,8 +108,8 @@ def lowered(tmp_path, monkeypatch):
         monkeypatch.setattr(run, "_device", lambda: {"device": "TensorFlow", "jax": "none"})
         entries = json.loads((folder / export.RUNS_FILE).read_text())
         programs = [
-            Traced(lowering, run.Program, folder / entry["program"])
-            for lowering, entry in zip(lowerings, entries)
+            Traced(made_one, run.Program, folder / entry["program"])
+            for made_one, entry in zip(lowerings, entries)
         ]
         return folder, run, entries, programs
 
@@ -312,7 +312,7 @@ def test_refuses_commands_that_it_cannot_lower(line, problem, tmp_path, monkeypa
 
 
 def test_batches_must_be_of_one_size():
-    assert export._size_of_equal(10_000, 500) == 500
-    assert export._size_of_equal(256, 250) == 128
+    assert lowering._size_of_equal(10_000, 500) == 500
+    assert lowering._size_of_equal(256, 250) == 128
     with pytest.raises(ValueError, match="received 502"):
-        export._size_of_equal(502, 250)
+        lowering._size_of_equal(502, 250)
