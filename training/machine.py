@@ -1,5 +1,6 @@
-"""What computes: the processor by name, and whether it has bfloat16."""
+"""What computes: the processor by name, and what it does where it has no bfloat16."""
 
+import functools
 import pathlib
 import platform
 
@@ -20,6 +21,22 @@ def has_bfloat16():
         return details.get("compute_capability", (0, 0)) >= (8, 0)
     flags = {flag for line in _cpuinfo() if line.startswith("flags") for flag in line.split()}
     return bool(flags & {"avx512_bf16", "amx_bf16"})
+
+
+def convolve_in_float32(model):
+    """Lets convolutions in bfloat16 multiply in float32, which every processor does quickly.
+
+    Inputs, kernels and results are rounded to bfloat16 as before, and products summed in float32
+    are what processors with bfloat16 compute too. So a run that such a processor or a GPU began
+    goes on here.
+    """
+    for layer in model.submodules:
+        if isinstance(layer, tf.keras.layers.Conv2D) and layer.compute_dtype == "bfloat16":
+            layer.convolution_op = functools.partial(_in_float32, layer.convolution_op)
+
+
+def _in_float32(convolution, inputs, kernel):
+    return tf.cast(convolution(tf.cast(inputs, tf.float32), tf.cast(kernel, tf.float32)), "bfloat16")
 
 
 def _cpuinfo():
