@@ -1,0 +1,56 @@
+"""What trains where there is no bfloat16."""
+
+import numpy as np
+import pytest
+from larq_seresnet import SEResNet14
+from larq_seresnet.precision import layers_in
+from larq_seresnet.training import machine, train
+
+import tensorflow as tf
+
+
+def _step(model, images):
+    """As `fit` computes it: probabilities and the gradients of their loss."""
+
+    @tf.function
+    def step(inputs):
+        with tf.GradientTape() as tape:
+            probabilities = tf.cast(model(inputs, training=True), tf.float32)
+            loss = -tf.reduce_mean(tf.math.log(probabilities[:, 3]))
+        return probabilities, tape.gradient(loss, model.trainable_variables)
+
+    found = step.get_concrete_function(images)
+    multiplied = [each for each in found.graph.get_operations() if each.type.startswith("Conv2D")]
+    return found(images), {each.get_attr("T").name for each in multiplied}
+
+
+@pytest.mark.parametrize("attention", ["se", "cbam"])
+def test_convolutions_in_float32_compute_what_those_in_bfloat16_do(attention):
+    images = tf.random.stateless_uniform((4, 32, 32, 3), seed=(0, 0), minval=-2, maxval=2)
+    with layers_in("bfloat16"):
+        model = SEResNet14(filters=(8, 16, 16), attention=attention, weights=None)
+    train.initialise(model, 0)
+    before = model.get_weights()
+    (expected, expected_gradients), dtypes = _step(model, images)
+    assert "bfloat16" in dtypes
+    model.set_weights(before)  # moving averages moved
+    machine.convolve_in_float32(model)
+    (found, gradients), dtypes = _step(model, images)
+    assert dtypes == {"float32"}
+    np.testing.assert_allclose(found, expected, atol=0.01)
+    for one, other in zip(gradients, expected_gradients, strict=True):
+        assert one.dtype == other.dtype
+    flat = [
+        tf.concat([tf.reshape(each, -1) for each in all_], 0)
+        for all_ in (gradients, expected_gradients)
+    ]
+    assert np.corrcoef(*flat)[0, 1] > 0.99
+
+
+def test_networks_in_float32_stay_as_they_are():
+    model = SEResNet14(filters=(8, 16, 16), weights=None)
+    machine.convolve_in_float32(model)
+    images = tf.zeros((1, 32, 32, 3))
+    _, dtypes = _step(model, images)
+    assert dtypes == {"float32"}
+    assert not any("convolution_op" in vars(layer) for layer in model.layers)
