@@ -1,6 +1,6 @@
-"""From an image file to the bytes that a network takes: one reading, for training and for devices.
+"""From an image file to the bytes that a network takes, the same for training and for devices.
 
-Needs NumPy and Pillow alone, and for PNG and PPM not even Pillow: a device gets this very file.
+Needs only NumPy and Pillow, and for PNG and PPM not even Pillow: a device gets this very file.
 """
 
 import io
@@ -12,8 +12,8 @@ import zlib
 
 import numpy as np
 
-#: Pillow's formats that are read, by the endings of their files. Others wait for a program of
-#: their own, as EPS does, or are no photographs.
+#: Pillow's formats that are read, by file ending. Others need an external program, as EPS does, or
+#: are no photographs.
 FORMATS = {
     "AVIF": (".avif",),
     "BMP": (".bmp", ".dib"),
@@ -35,25 +35,25 @@ _TIFF_BITS = 258
 def read_image(path, size=(32, 32)):
     """Reads an image file as the network sees it, in training and on every device.
 
-    1. The first frame is turned as its EXIF orientation says.
-    2. Grey becomes three equal channels, palettes and CMYK become RGB, and what is transparent
-       lies on white. 16 bits a channel keep their upper eight. Colour profiles are not applied.
-    3. The largest rectangle in the middle that has the shape of `size` is kept, for equal sides
-       the middle square.
-    4. Each pixel of the result is the mean of the area that it covers, rounded.
+    1. The first frame is rotated by its EXIF orientation.
+    2. Grey becomes three equal channels, palettes and CMYK become RGB, and transparent pixels are
+       placed on white. Of 16 bits per channel the upper eight remain. Colour profiles are ignored.
+    3. The image is cropped to the largest central rectangle with the aspect ratio of `size`, by
+       default the central square.
+    4. Each pixel of the result is the rounded mean of the area that it covers.
 
     Args:
         path: A file that Pillow reads: JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF, PPM or PGM. Without
-            Pillow PNG of 8 bits a channel, and binary PPM and PGM.
-        size: Height and width in pixels; None for those of the file, steps 3 and 4 left out.
+            Pillow: PNG with 8 bits per channel, and binary PPM and PGM.
+        size: Height and width in pixels; None keeps those of the file and skips steps 3 and 4.
 
     Returns:
         uint8, 0..255, RGB, (H, W, 3), as `preprocess_input` takes it.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no image, is damaged, or has pixels without one meaning in 8 bits, such
-            as floats; the message begins with the path.
+        ValueError: If it is no image, is damaged, or has pixels without a unique meaning in 8 bits,
+            such as floats; the message begins with the path.
     """
     content = pathlib.Path(path).read_bytes()
     try:
@@ -68,7 +68,7 @@ def read_image(path, size=(32, 32)):
 
 
 def fit(image, size):
-    """Steps 3 and 4 of `read_image`, in whole numbers: every program gets the same bytes.
+    """Steps 3 and 4 of `read_image`, in integers: every program gets the same bytes.
 
     Args:
         image: uint8, (H, W, C).

@@ -1,6 +1,6 @@
 """The layers of the paper: squeeze-and-excitation and Feature Map Binarization, Eq. 1-6.
 
-And its announced next step: spatial attention, binarised in the same way.
+And the next step that it announces: spatial attention, binarised in the same way.
 """
 
 import dataclasses
@@ -41,17 +41,17 @@ class FMB(tf.keras.layers.Layer):
         \qquad
         M'_c = \begin{cases} 1 & M_c \geq 0 \\ -1 & \text{else} \end{cases} \text{ (tanh)}
 
-    and likewise for hard_sigmoid and hard_tanh; in training and in inference alike. NaN stays NaN,
-    so that a diverged run shows.
+    and likewise for hard_sigmoid and hard_tanh, both in training and in inference. NaN stays NaN,
+    so that a diverged run is noticed.
 
-    The paper does not state the gradient. ``torch.where``, which it names, passes none: the layers
-    before then keep their initial weights. Hence both readings.
+    The paper does not state the gradient. ``torch.where``, which it names, passes none, so that the
+    attention's own weights keep their initial values. Hence both readings.
 
     Args:
-        activation: One of `GATE_ACTIVATIONS`, whichever produced the input.
+        activation: One of `GATE_ACTIVATIONS`: the one that produced the input.
         gradient: "straight_through" passes the gradient of M'_c to M_c unchanged, "none" stops it.
 
-    Input and output: M_c and M'_c, of one shape, any; in SEResNet14 (N, 1, 1, C), and (N, H, W, 1)
+    Input and output: M_c and M'_c, of any shape; in SEResNet14 (N, 1, 1, C), and (N, H, W, 1)
     after `SpatialAttention`.
 
     Raises:
@@ -86,10 +86,10 @@ class FMB(tf.keras.layers.Layer):
 @lq.utils.register_keras_custom_object
 @tf.keras.utils.register_keras_serializable(package="larq_seresnet")
 class RepeatChannels(tf.keras.layers.Layer):
-    """Channels repeated in order until there are so many; what is too much is cut off.
+    """Repeats channels in order until there are enough, and drops those in excess.
 
     Args:
-        channels: How many the output has.
+        channels: Number of output channels.
 
     Input: (N, H, W, C). Output: (N, H, W, channels).
     """
@@ -113,18 +113,18 @@ class RepeatChannels(tf.keras.layers.Layer):
 @lq.utils.register_keras_custom_object
 @tf.keras.utils.register_keras_serializable(package="larq_seresnet")
 class PlaceChannels(tf.keras.layers.Layer):
-    """Puts channels where they belong among others, which are 0.
+    """Places channels among others that are 0.
 
-    What a pruned branch adds to: the channels of its block that it still has.
+    A pruned branch computes some of its block's channels; this puts them where they belong.
 
     Args:
-        channels: How many the output has.
-        places: Which of them the channels of the input are, ascending.
+        channels: Number of output channels.
+        places: The output channel of each input channel, ascending.
 
     Input: (N, H, W, len(places)). Output: (N, H, W, channels).
 
     Raises:
-        ValueError: If the input has other than as many channels as there are places.
+        ValueError: If the input does not have as many channels as there are places.
     """
 
     def __init__(self, channels, places, **kwargs):
@@ -157,7 +157,7 @@ class PlaceChannels(tf.keras.layers.Layer):
 @lq.utils.register_keras_custom_object
 @tf.keras.utils.register_keras_serializable(package="larq_seresnet")
 class Shift(tf.keras.layers.Layer):
-    """x + b, with one trained b a channel that begins at 0: where the sign after it turns.
+    """x + b, with a trainable b per channel, initially 0: a threshold for the sign that follows.
 
     After Z. Liu et al., "ReActNet", ECCV 2020. Input and output: (N, H, W, C).
     """
@@ -173,28 +173,28 @@ class Shift(tf.keras.layers.Layer):
 @lq.utils.register_keras_custom_object
 @tf.keras.utils.register_keras_serializable(package="larq_seresnet")
 class SqueezeExcite(tf.keras.layers.Layer):
-    r"""The channel attention of the paper, Eq. 1-4: one value a channel.
+    r"""The channel attention of the paper, Eq. 1-4: one value per channel.
 
     .. math:: M_c = \mathrm{act}(W_1\, \mathrm{relu}(W_0\, \mathrm{avgpool}(F)) + b)
 
     with W_0 of shape (C, C/r) and W_1 of shape (C/r, C). The caller multiplies: F' = M_c * F, or
-    with :class:`FMB` between, F' = M'_c * F (Eq. 7).
+    with :class:`FMB` in between, F' = M'_c * F (Eq. 7).
 
-    The paper has neither scale nor bias; ``kernel_quantizer="ste_sign", gate_bias=None`` is its
-    form. With bare +-1 weights the argument of `activation` grows with C and the gates saturate
-    from the first step on; "scaled_sign" (:class:`~larq_seresnet.precision.ScaledSign`) keeps its
-    variance at any C.
+    The paper has neither scale nor bias: ``kernel_quantizer="ste_sign", gate_bias=None``. With bare
+    +-1 weights the argument of `activation` grows with C, and the gates are saturated from the
+    first step on; with "scaled_sign" (:class:`~larq_seresnet.precision.ScaledSign`) its variance
+    does not depend on C.
 
     Args:
         activation: One of `GATE_ACTIVATIONS`.
-        reduction_ratio: r; must divide C, unless there is `squeezed`.
-        kernel_quantizer: larq quantizer of W_0 and W_1, and with it their scale: "scaled_sign",
-            "ste_sign", "magnitude_aware_sign", an instance; None for float weights.
+        reduction_ratio: r; must divide C, unless `squeezed` is given.
+        kernel_quantizer: Larq quantizer of W_0 and W_1, which also sets their scale: "scaled_sign",
+            "ste_sign", "magnitude_aware_sign" or an instance; None for float weights.
         kernel_constraint: Constraint of W_0 and W_1, such as "weight_clip".
-        gate_bias: Initial value of b; above 0 the gates start open. None for no bias.
-        frozen: Which of its parts do not learn, "reduce" (W_0) or "expand" (W_1 and b), as after
-            ``layer.reduce.trainable = False``.
-        squeezed: Units between W_0 and W_1, default C/r.
+        gate_bias: Initial value of b; gates start open if it is above 0. None for no bias.
+        frozen: Names of the parts that are not trainable: "reduce" (W_0), "expand" (W_1 and b), as
+            after ``layer.reduce.trainable = False``.
+        squeezed: Number of units between W_0 and W_1, by default C/r.
 
     Input: F, (N, H, W, C). Output: M_c, (N, 1, 1, C).
 
@@ -290,21 +290,22 @@ class SqueezeExcite(tf.keras.layers.Layer):
 @lq.utils.register_keras_custom_object
 @tf.keras.utils.register_keras_serializable(package="larq_seresnet")
 class SpatialAttention(tf.keras.layers.Layer):
-    r"""The spatial attention of CBAM: one value a position.
+    r"""The spatial attention of CBAM: one value per position.
 
     .. math:: M_s = \mathrm{act}(w * [\mathrm{mean}_c(F); \max_c(F)] + b)
 
-    with one kernel w of shape (k, k, 2, 1), zeros around the map. The caller multiplies:
-    F' = M_s * F, or with :class:`FMB` between, F' = M'_s * F. After Woo et al., "CBAM", ECCV 2018,
-    which has neither 1-bit weights nor FMB; the paper announces both and leaves the rest open.
+    with one kernel w of shape (k, k, 2, 1) and zero padding. The caller multiplies:
+    F' = M_s * F, or with :class:`FMB` in between, F' = M'_s * F. After Woo et al., "CBAM", ECCV
+    2018, which has neither 1-bit weights nor FMB; the paper announces both and leaves the rest
+    open.
 
     Args:
         activation: One of `GATE_ACTIVATIONS`.
         kernel_size: k, odd.
-        kernel_quantizer: larq quantizer of w, as of `SqueezeExcite`; None for float weights.
+        kernel_quantizer: Larq quantizer of w, as in `SqueezeExcite`; None for float weights.
         kernel_constraint: Constraint of w, such as "weight_clip".
-        gate_bias: Initial value of b; above 0 the gates start open. None for no bias.
-        frozen: ("conv",) where w and b do not learn, as after ``layer.conv.trainable = False``.
+        gate_bias: Initial value of b; gates start open if it is above 0. None for no bias.
+        frozen: ("conv",) if w and b are not trainable, as after ``layer.conv.trainable = False``.
 
     Input: F, (N, H, W, C). Output: M_s, (N, H, W, 1).
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 @contextlib.contextmanager
 def layers_in(dtype):
-    """Layers that are made meanwhile compute in a dtype; their weights stay float32."""
+    """Within it, layers are made to compute in a dtype; their weights stay float32."""
     before = tf.keras.mixed_precision.global_policy()
     tf.keras.mixed_precision.set_global_policy(dtype if dtype == "float32" else f"mixed_{dtype}")
     try:
@@ -42,12 +42,12 @@ class ScaledSign(lq.quantizers.SteSign):
 
     with sign(0) = +1. The pseudo-gradient is larq's straight-through estimator times s.
 
-    A sum of n terms of +-1 grows with n; with ``scale="fan_in"`` its variance does not, which is
-    what keeps the gates of a 1-bit squeeze-and-excitation away from saturation.
+    The variance of a sum of n terms of +-1 grows with n. With ``scale="fan_in"`` it does not, which
+    keeps the gates of a 1-bit squeeze-and-excitation from saturating.
 
     Args:
         scale: ``"fan_in"`` for n^-1/2, or a positive number.
-        clip_value: Latent weights beyond +-clip_value get no gradient; None switches that off.
+        clip_value: Latent weights beyond +-clip_value get no gradient; None turns this off.
 
     Raises:
         ValueError: If `scale` is neither "fan_in" nor a positive number.
@@ -65,11 +65,11 @@ class ScaledSign(lq.quantizers.SteSign):
 
 
 class _Levels(lq.quantizers.Quantizer):
-    """Kernels of whole numbers: the weights of each output channel in proportion to its largest.
+    """Integer kernels: the weights of each output channel in proportion to its largest.
 
-    The largest becomes `top` or -`top`. A kernel's values are UNIT / top * scale times those
-    numbers; the pseudo-gradient is that of the identity times `scale`. To quantize what was
-    quantized changes nothing.
+    The largest becomes `top` or -`top`. A kernel's values are these integers times
+    UNIT / top * scale; the pseudo-gradient is that of the identity times `scale`. Quantizing twice
+    is the same as once.
 
     Args:
         scale: ``"fan_in"`` for n^-1/2 with n the fan-in, or a positive number.
@@ -78,11 +78,11 @@ class _Levels(lq.quantizers.Quantizer):
         ValueError: If `scale` is neither.
     """
 
-    #: A channel's largest weight is about so many times its mean magnitude: with it kernels that
-    #: harden (`training.relaxation`) are of one size from beginning to end.
+    #: About the ratio of a channel's largest weight to its mean magnitude, so that kernels keep
+    #: their size while they harden (`training.relaxation`).
     UNIT = 2.5
     top: int
-    #: In proportion to the largest, what weights of a channel count as that are all 0.
+    #: The ratio to the largest that is taken for the weights of a channel that are all 0.
     of_zeros = 0.0
 
     def __init__(self, scale=1.0, **kwargs):
@@ -90,7 +90,7 @@ class _Levels(lq.quantizers.Quantizer):
         self.scale = _check_scale(scale)
 
     def levels(self, kernel):
-        """The whole numbers of a kernel, in its dtype and shape."""
+        """The integers of a kernel, in its dtype and shape."""
         axes = range(kernel.shape.rank - 1)
         largest = tf.reduce_max(tf.abs(kernel), axis=axes, keepdims=True)
         of_zeros = tf.cast(self.of_zeros, kernel.dtype)

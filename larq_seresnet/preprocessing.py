@@ -37,7 +37,7 @@ def preprocess_input(images):
 
     Raises:
         TypeError: If `images` is neither array nor tensor, or neither uint8 nor floats.
-        ValueError: If its shape is another, or an array of floats leaves 0..255.
+        ValueError: If its shape is wrong, or an array of floats has values outside 0..255.
     """
     if not isinstance(images, np.ndarray) and not tf.is_tensor(images):
         raise TypeError(
@@ -69,11 +69,11 @@ def decode_predictions(preds, top=None, class_names=CIFAR10_CLASSES):
 
     Args:
         preds: Probabilities, shape (N, num_classes); a numpy array or an eager tensor.
-        top: How many classes an image, at most num_classes; default: 5, or all of fewer.
-        class_names: One name a class, in the order of the labels. Default: CIFAR-10's.
+        top: How many classes per image, at most num_classes; by default 5, or all if fewer.
+        class_names: One name per class, in the order of the labels. Default: CIFAR-10's.
 
     Returns:
-        One list an image, of `top` pairs (class name, probability), most probable first.
+        For each image a list of `top` pairs (class name, probability), most probable first.
 
     Raises:
         ValueError: If shape, `top` and `class_names` do not fit together.

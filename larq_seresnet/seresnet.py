@@ -47,8 +47,8 @@ POOLINGS = {
 class SEResNet(tf.keras.Model):
     """What `SEResNet14` returns: a functional model that knows the arguments it was built with.
 
-    It keeps them when it is saved, cloned or pickled, so that `save_weights` and conversion take
-    what was loaded again.
+    It keeps them when it is saved, cloned or pickled, so `save_weights` and conversion also work
+    on a loaded model.
 
     Attributes:
         configuration: The arguments, as json.
@@ -95,69 +95,71 @@ def SEResNet14(
 ):
     """SEResNet14 for 32x32 images, with 1-bit weights and channel Feature Map Binarization.
 
-    A 3x3 stem, three stages of two residual blocks of two 3x3 convolutions, a classifier: 14
-    layers. Stages 2 and 3 begin with stride 2. Each block ends F' = gate(F) * F, then the shortcut
-    is added. From Wu and Yamauchi, "A Speed-up Channel Attention Technique for Accelerating the
-    Learning Curve of a Binarized Squeeze-and-Excitation (SE) Based ResNet Model", JAIT 15(5), 2024,
-    doi:10.12720/jait.15.5.565-571; `filters` are those of He et al. for CIFAR-10, it prints none.
+    A 3x3 stem, three stages of two residual blocks with two 3x3 convolutions each, and a
+    classifier: 14 layers. Stages 2 and 3 begin with stride 2. Each block computes F' = gate(F) * F,
+    then adds the shortcut. From Wu and Yamauchi, "A Speed-up Channel Attention Technique for
+    Accelerating the Learning Curve of a Binarized Squeeze-and-Excitation (SE) Based ResNet Model",
+    JAIT 15(5), 2024, doi:10.12720/jait.15.5.565-571. The paper does not state `filters`; the
+    default is that of He et al. for CIFAR-10.
 
     Args:
         input_shape: (height, width, channels) in pixels, default (32, 32, 3). Without top, height
             and width may be None.
-        input_tensor: Keras tensor to build on, instead of an input of `input_shape`.
-        weights: "cifar10" for those that ship, None for initial ones, or the path of a file written
-            by `larq_seresnet.save_weights`. Those that ship are for "w1" and "w1a1", and for "w1"
-            of `SEResNet14XS`, `S` and `M`, any `fmb_gradient` and else the defaults
-            (larq_seresnet/weights/README.md); without top, or with another number of classes, what
-            fits is loaded.
+        input_tensor: Keras tensor to use as the input, instead of one of `input_shape`.
+        weights: "cifar10" for pretrained weights, None for random initialisation, or the path of a
+            file written by `larq_seresnet.save_weights`. Pretrained weights exist for "w1" and
+            "w1a1", and for "w1" of `SEResNet14XS`, `S` and `M`, with any `fmb_gradient` and
+            otherwise default arguments (larq_seresnet/weights/README.md). Without top, or with
+            another number of classes, all but the classifier is loaded.
         include_top: Whether to end with average pooling and the classifier.
-        pooling: Without top, what becomes of the last feature map: None, it is returned; "avg" or
-            "max", its mean or maximum a channel.
-        num_classes: Of the classifier, 2 or more; means nothing without top.
-        precision: "float32"; "w1", where every kernel has two values: stem, shortcuts, attention,
-            classifier; or "w1a1", where the inputs of the twelve residual convolutions are +-1 too.
+        pooling: What to return when `include_top` is False: None, the last feature map; "avg" or
+            "max", its global average or maximum.
+        num_classes: Number of classes, 2 or more. Ignored without top.
+        precision: "float32"; "w1", in which every kernel has two values, including stem, shortcuts,
+            attention and classifier; or "w1a1", in which the inputs of the twelve residual
+            convolutions are +-1, too.
         activation: Of the attention values M_c: "sigmoid", "tanh", "hard_sigmoid" or "hard_tanh".
         fmb: Whether to binarise M_c to M'_c (Eq. 5 and 6).
         fmb_gradient: "straight_through", or "none" to read the paper literally; see `FMB`.
-        attention: "se" (scaled 1-bit weights, gates that start open), "se_paper" (bare +-1 weights,
-            no bias, as the paper has it), "se_float32" (the paper's, a control with float32 weights
-            whatever the precision), "spatial" (`SpatialAttention`: of positions, not of channels),
-            "cbam" ("se", then "spatial" of what it lets through), or None for a network without
-            attention, where `activation`, `fmb`, `fmb_gradient`, `reduction_ratio`, `gate_at` and
-            `squeezed` mean nothing.
-        reduction_ratio: r of Eq. 4, the attention's weights are (C, C/r) and (C/r, C). Means
-            nothing for "spatial".
-        shortcut: Where the shape changes, "pool": the mean of 2x2 pixels, channels repeated, no
-            weights; or "conv": He's 1x1 convolution with stride 2.
-        head: What follows the classifier's weights: "norm", a BatchNorm of the logits, which a
-            device gets as scale and bias; or "bias" alone, as He's network has it.
-        ends: What the kernels of the stem and the classifier are in "w1" and "w1a1": None, one bit
-            as all others; "sum3", sums of three 1-bit kernels with the scales 4, 2 and 1; "int8", 8
-            bits. Means nothing for "float32".
-        shift: Whether each channel of a 1-bit input gets a trained shift before its sign (`Shift`).
-            Means nothing where inputs are not 1-bit.
-        filters: Channels of the three stages.
-        gate_at: Where the attention stands in a block: "end", the paper's, before the addition; or
-            "middle", after the first convolution with its BatchNorm and ReLU: there a channel that
-            never opens takes a part of both convolutions with it.
-        inner: Channels between the two convolutions of each of the six blocks, such as pruning
-            leaves them; None for those of the stage. Not for "w1a1", whose shortcuts need all.
-        outer: For each of the six blocks the channels that its branch adds to, ascending, from 0;
+        attention: "se" (scaled 1-bit weights; gates start open), "se_paper" (bare +-1 weights
+            without bias, as in the paper), "se_float32" (as "se_paper", but with float32 weights in
+            every precision: a control), "spatial" (`SpatialAttention`, over positions instead of
+            channels), "cbam" ("se" followed by "spatial"), or None for no attention. With None,
+            `activation`, `fmb`, `fmb_gradient`, `reduction_ratio`, `gate_at` and `squeezed` are
+            ignored.
+        reduction_ratio: r of Eq. 4; the attention's weights are (C, C/r) and (C/r, C). Ignored for
+            "spatial".
+        shortcut: Where the shape changes: "pool", 2x2 average pooling with channels repeated and no
+            weights; or "conv", He's 1x1 convolution with stride 2.
+        head: What follows the classifier's weights: "norm", a BatchNorm of the logits, which
+            becomes a scale and a bias in exported files; or "bias" alone, as in He's network.
+        ends: How the kernels of the stem and the classifier are stored in "w1" and "w1a1": None, 1
+            bit as all others; "sum3", sums of three 1-bit kernels with scales 4, 2 and 1; "int8", 8
+            bits. Ignored for "float32".
+        shift: Whether each channel of a 1-bit input gets a trainable shift before its sign
+            (`Shift`). Ignored where inputs are not 1-bit.
+        filters: Number of channels of the three stages.
+        gate_at: Where in a block the attention is applied: "end", before the addition, as in the
+            paper; or "middle", after the first convolution with its BatchNorm and ReLU, where
+            removing a channel shrinks both convolutions.
+        inner: For each of the six blocks, the number of channels between its two convolutions, as
+            left by pruning; None for those of the stage. Not for "w1a1", whose shortcuts need all.
+        outer: For each of the six blocks, the channels that its branch adds to, ascending from 0;
             None for all.
-        squeezed: Units between W_0 and W_1 of each block's attention of channels, 0 for a block
-            without; None for C/r in all.
-        name: Of the model, default its configuration.
+        squeezed: For each of the six blocks, the number of units between W_0 and W_1 of its channel
+            attention, 0 for a block without attention; None for C/r everywhere.
+        name: Name of the model; by default derived from the arguments.
 
     Returns:
-        A functional `tf.keras.Model`. It takes images as `preprocess_input` gives them,
-        (N, H, W, channels), and returns probabilities in float32, (N, num_classes); without top the
-        last feature map, (N, H/4, W/4, filters[-1]), or with `pooling` (N, filters[-1]). Logits are
-        what its layer "predictions" gets.
+        A functional `tf.keras.Model`. It takes images from `preprocess_input`, of shape
+        (N, H, W, channels), and returns float32 probabilities of shape (N, num_classes). Without
+        top it returns the last feature map, (N, H/4, W/4, filters[-1]), or with `pooling`
+        (N, filters[-1]). The logits are the input of its layer "predictions".
 
     Raises:
-        ValueError: If an argument is none of the above, `weights` does not fit (for "cifar10" it
-            lists the configurations that there are), or Keras's global settings are not
-            channels_last, float32 and, at most, a mixed precision.
+        ValueError: If an argument is none of the above, if `weights` does not fit (for "cifar10"
+            the message lists what exists), or if Keras's global settings are anything but
+            channels_last and float32 or a mixed precision.
     """
     check_keras_settings()
     ends = None if precision == "float32" else ends

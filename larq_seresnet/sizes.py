@@ -7,38 +7,38 @@ from larq_seresnet.seresnet import SEResNet14
 
 
 def SEResNet14XS(**arguments):
-    """SEResNet14 with filters (16, 32, 32): with "w1" files of some 20 kB.
+    """SEResNet14 with filters (16, 32, 32), for files of about 20 kB with "w1".
 
-    It fixes `filters`, `ends` to "int8" (8-bit weights in stem and classifier), `reduction_ratio`
-    to 4, and for "w1a1" `shift` to True.
+    It sets `filters`, `ends="int8"` (8-bit weights in stem and classifier), `reduction_ratio=4`
+    and, with "w1a1", `shift=True`.
 
     Args:
-        **arguments: The others of `SEResNet14`, with the same defaults. The configurations for
-            which weights ship are in larq_seresnet/weights/README.md; for others `weights` must be
-            None or a file.
+        **arguments: The other arguments of `SEResNet14`, with the same defaults. Configurations
+            with pretrained weights are listed in larq_seresnet/weights/README.md; for others
+            `weights` must be None or a file.
 
     Returns:
         What `SEResNet14` returns.
 
     Raises:
-        TypeError: If an argument is one that the size fixes.
-        ValueError: As `SEResNet14` does.
+        TypeError: If an argument is one that the size sets.
+        ValueError: As for `SEResNet14`.
     """
     return _of_size("SEResNet14XS", arguments)
 
 
 def SEResNet14S(**arguments):
-    """SEResNet14 with filters (32, 48, 48): with "w1" files of some 40 kB.
+    """SEResNet14 with filters (32, 48, 48), for files of about 40 kB with "w1".
 
-    All else as of `SEResNet14XS`.
+    Everything else is as for `SEResNet14XS`.
     """
     return _of_size("SEResNet14S", arguments)
 
 
 def SEResNet14M(**arguments):
-    """SEResNet14 with filters (32, 64, 80): with "w1" files of some 70 kB.
+    """SEResNet14 with filters (32, 64, 80), for files of about 70 kB with "w1".
 
-    All else as of `SEResNet14XS`.
+    Everything else is as for `SEResNet14XS`.
     """
     return _of_size("SEResNet14M", arguments)
 

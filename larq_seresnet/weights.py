@@ -78,26 +78,25 @@ class Contents:
 def save_weights(model, path, trained_on=None, class_names=None, packed=False):
     """Writes the weights of a SEResNet14, to be read by ``SEResNet14(..., weights=path)``.
 
-    The file is what ``model.save_weights(path, save_format="h5")`` writes, latent weights in
-    float32, and besides: the arguments that made the model, what it was trained on, and a SHA-256
-    digest of all of it. `load_weights` goes by the names of weights, Keras's own method by their
-    order, which depends on what is frozen. An existing file is replaced once the new one is
-    complete.
+    The file is what ``model.save_weights(path, save_format="h5")`` writes, with latent weights in
+    float32, plus the arguments that made the model, what it was trained on, and a SHA-256 digest of
+    everything. `load_weights` matches weights by name; Keras's own method goes by their order,
+    which depends on what is frozen. An existing file is replaced once the new one is complete.
 
     Args:
         model: What `SEResNet14` returned.
-        path: Where to; the ending is yours, but what ends in ``.weights.h5`` Keras's own
-            ``model.load_weights`` takes for a file of another layout.
-        trained_on: Name of the data set, to be kept with the weights.
-        class_names: One name a class, in the order of the labels, likewise;
+        path: Where to write it, with any ending. (Keras's own ``model.load_weights`` takes
+            ``.weights.h5`` for a file of another layout.)
+        trained_on: Name of the data set, stored with the weights.
+        class_names: One name per class, in the order of the labels, stored likewise;
             `larq_seresnet.weights.read` returns both.
-        packed: Whether to keep but one bit of each weight of a 1-bit kernel, and a byte of one of
-            other `ends`, in NumPy's npz: some 34 kB instead of 0.9 MB. The model read from it
-            computes the same; its latent weights lie within +-0.1.
+        packed: Whether to store one bit per weight of 1-bit kernels, and one byte per weight of
+            other `ends`, in NumPy's npz: about 34 kB instead of 0.9 MB. A model that loads it
+            computes the same; its latent weights are +-0.1.
 
     Raises:
-        ValueError: If `model` does not come from `SEResNet14`, a weight is NaN or infinite, two of
-            a layer have one name, or there are more or fewer names than classes.
+        ValueError: If `model` does not come from `SEResNet14`, if a weight is NaN or infinite, if
+            two weights of a layer have the same name, or if there are not as many names as classes.
     """
     classes = _configuration(model)["num_classes"]
     broken = [weight.name for weight in model.weights if not np.isfinite(weight.numpy()).all()]
@@ -216,8 +215,8 @@ def _as_packed(layer, weight):
 def load_weights(model, weights):
     """Loads weights into a model that `SEResNet14` made.
 
-    A model without top, or with another number of classes, takes all but the classifier; the
-    latter is warned of where the weights are a file's.
+    A model without top, or with another number of classes, gets all but the classifier; the latter
+    case gives a warning if the weights come from a file.
 
     Args:
         model: From `SEResNet14`.

@@ -36,7 +36,9 @@ def convolve_in_float32(model):
 
 
 def _in_float32(convolution, inputs, kernel):
-    return tf.cast(convolution(tf.cast(inputs, tf.float32), tf.cast(kernel, tf.float32)), "bfloat16")
+    return tf.cast(
+        convolution(tf.cast(inputs, tf.float32), tf.cast(kernel, tf.float32)), "bfloat16"
+    )
 
 
 def _cpuinfo():

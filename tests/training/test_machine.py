@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from larq_seresnet import SEResNet14
 from larq_seresnet.precision import layers_in
 from larq_seresnet.training import machine, train
