@@ -138,7 +138,7 @@ def claims(grid):
 
 def _table_i(grid):
     rows = []
-    why_sigmoid = f"gates that are 0 or 1 without FMB already: {_all_saturated(grid).brief()}"
+    why_sigmoid = f"gates that are 0 or 1 even without FMB: {_all_saturated(grid).brief()}"
     for arm, claimed in TABLE_I.items():
         found = reduction(grid, arm, "sigmoid", around(TABLE_I_EPOCH))
         rows.append(
@@ -178,7 +178,7 @@ def _all_saturated(grid):
 
 def _why_tanh(grid):
     steps = [_step(grid, arm, "no_se", TABLE_I_EPOCH) for arm in ("tanh", "sigmoid")]
-    return f"a closed gate of tanh is -1, and turns its channel over; {_brief(steps)}"
+    return f"tanh's closed gates are -1 and invert their channels; {_brief(steps)}"
 
 
 def _table_ii(grid):
@@ -190,7 +190,7 @@ def _table_ii(grid):
         _step(grid, arm, base, TABLE_II_EPOCH)
         for arm, base in (("sigmoid", "no_se"), ("float32_sigmoid", "float32_no_se"))
     ]
-    why = f"what its SE does to a 1-bit network, and to a float32 one: {_brief(bare)}"
+    why = f"the paper's SE in a 1-bit network and in a float32 one: {_brief(bare)}"
     by = [points(after - before) for before, after in itertools.pairwise(TABLE_II.values())]
     ahead = points(TABLE_II["float32_sigmoid"] - TABLE_II["sigmoid_fmb"])
     return [
@@ -250,7 +250,7 @@ def _table_iii(grid):
         ours=f"{ours} ({text})",
         verdict=order([span]),
         brief=_in_words(fewer),
-        why=f"without SE {_firsts(grid, 'no_se')}, SE {_firsts(grid, 'sigmoid')} epochs",
+        why=f"epochs without SE: {_firsts(grid, 'no_se')}; with SE: {_firsts(grid, 'sigmoid')}",
         size=as_much(span, claimed),
     )
 
@@ -314,13 +314,13 @@ def _saturated(grid):
     return Claim(
         claim=(
             f"gates are almost all 0 or 1 after epoch {GATES_EPOCH} (first module, sigmoid: "
-            f"{ALMOST_ALL:.0%} within 1 % of the range)"
+            f"{ALMOST_ALL:.0%} within 1 % of an end of the range)"
         ),
         paper="almost all",
         ours=f"{found.text(student=True)}; all modules: {every.text()}",
         verdict=at_least(found, ALMOST_ALL),
         brief=found.brief(),
-        why=f"of all modules: {every.brief()}",
+        why=f"all modules: {every.brief()}",
     )
 
 
@@ -335,12 +335,12 @@ def _prunable(grid):
     found = estimate(np.mean, [never])
     return Claim(
         claim=(
-            f"half the channels can be pruned: never open for any of {GATE_IMAGES} test images, "
+            f"half the channels can be pruned: open for none of {GATE_IMAGES} test images, "
             "sigmoid + FMB"
         ),
         paper=percent(0.5),
-        ours=f"{found.text(student=True)}; closed, of the gates of one image: {closed.text()}",
+        ours=f"{found.text(student=True)}; gates closed for a given image: {closed.text()}",
         verdict=at_least(found, 0.5),
         brief=found.brief(),
-        why=f"which gates are closed depends on the image: {closed.brief()} of one image's",
+        why=f"{closed.brief()} of gates are closed for a given image, but not the same for all",
     )

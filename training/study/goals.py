@@ -170,18 +170,18 @@ def write_report(results):
     text = (
         "# What recipe `fast` reaches\n\n"
         "`python training/reproduce.py --profile goals`: test error after the last epoch of a "
-        "budget, the rate annealed to zero within it; goals and stretch goals were set before the "
-        f"runs.\n\n{data.describe(*grid.data())}\n\n"
-        "- `w1`, sigmoid + FMB, where nothing else is said.\n"
-        "- Means over n seeds; in brackets 95 % by paired bootstrap; t: 95 % by Student's t, all "
-        "of which must lie below 0 for SE + FMB to beat no SE at 6 epochs. With fewer seeds than "
-        "were planned the verdict is that it cannot be told.\n"
-        "- Differences: points of error, below 0 SE + FMB is better. The recipe was found with "
-        "SE + FMB: if that favours an arm, it is this one.\n"
-        '- XS, S and M: SEResNet14XS, S and M; "one bit everywhere" is S without 8-bit ends. '
-        f"Crops of {_LONG['crop']} pixels, taught "
+        "budget over which the learning rate is annealed to zero. Goals and stretch goals were set "
+        f"before the runs.\n\n{data.describe(*grid.data())}\n\n"
+        "- All arms are `w1` with sigmoid + FMB unless stated otherwise.\n"
+        "- Means over n seeds, with 95 % intervals: in brackets by paired bootstrap, t by "
+        "Student's t. SE + FMB beats no SE at 6 epochs only if all of the latter lies below 0. "
+        'With fewer seeds than planned the verdict is "cannot be told".\n'
+        "- Differences are in points of error; below 0 SE + FMB is better. The recipe was "
+        "developed with SE + FMB, so if it favours an arm, it is this one.\n"
+        '- XS, S and M are SEResNet14XS, S and M; "one bit everywhere" is S without 8-bit ends. '
+        f"They are trained with crops of {_LONG['crop']} pixels and taught "
         f"(share {_LONG['teacher_share']}, temperature {_LONG['teacher_temperature']}) by a "
-        "float32 network that 5,000 of the training images were held out of:\n\n"
+        "float32 network trained without 5,000 held-out training images:\n\n"
         f"      {TEACHER_COMMAND}\n\n"
         + files.table(("", "goal", "stretch", "measured", ""), rows)
         + "\n"
@@ -192,7 +192,7 @@ def write_report(results):
                 for budget in sorted({budget for _, budget, _ in PLAN})
             ],
         )
-        + f"\nMean error, and in brackets that of each seed. {_gates(grid)}From "
+        + f"\nMean error, with that of each seed in brackets. {_gates(grid)}From "
         f"{grid.provenance()}\n\n![errors](budgets.png)\n"
     )
     document.write(results / "README.md", text)
@@ -218,7 +218,7 @@ def _gates(grid, budget=6):
         for key in ("always_open", "channels")
     )
     return (
-        f"After {budget} epochs {is_open:.0%} of the gates of SE + FMB are open, and "
-        f"{always:.0f} of {channels:.0f} channels for every one of {GATE_IMAGES} test images "
-        f"(n = {len(found)}). "
+        f"After {budget} epochs {is_open:.0%} of the gates of SE + FMB are open; "
+        f"{always:.0f} of {channels:.0f} channels are open for every one of {GATE_IMAGES} test "
+        f"images (n = {len(found)}). "
     )

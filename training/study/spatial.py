@@ -1,4 +1,4 @@
-"""The paper's announced next step: FMB of positions, alone and after that of channels."""
+"""The paper's announced next step: spatial FMB, alone and after channel FMB."""
 
 import numpy as np
 
@@ -23,27 +23,27 @@ ARMS = {
 }
 LABELS = {
     "none": "no attention",
-    "channel": "of channels",
-    "channel_fmb": "of channels, FMB",
-    "position": "of positions",
-    "position_fmb": "of positions, FMB",
-    "both": "of both",
-    "both_fmb": "of both, FMB",
-    "hard_tanh_fmb": "of channels, hard tanh, FMB",
+    "channel": "channel",
+    "channel_fmb": "channel + FMB",
+    "position": "spatial",
+    "position_fmb": "spatial + FMB",
+    "both": "both",
+    "both_fmb": "both + FMB",
+    "hard_tanh_fmb": "channel + FMB, hard tanh",
 }
 #: Budget in epochs, how many seeds, and which arms.
 PLAN = ((6, 5, tuple(ARMS)), (25, 2, ("none", "channel_fmb", "position_fmb", "both_fmb")))
 #: Pairs of which the first is compared with the second, and what that tells.
 COMPARED = (
-    ("channel", "none", "gates of channels"),
-    ("position", "none", "gates of positions"),
-    ("both", "channel", "gates of positions, where there are those of channels"),
-    ("channel_fmb", "channel", "FMB of channels"),
-    ("position_fmb", "position", "FMB of positions"),
+    ("channel", "none", "channel attention"),
+    ("position", "none", "spatial attention"),
+    ("both", "channel", "spatial in addition to channel attention"),
+    ("channel_fmb", "channel", "FMB of channel attention"),
+    ("position_fmb", "position", "FMB of spatial attention"),
     ("both_fmb", "both", "FMB of both"),
-    ("channel_fmb", "none", "gates of channels with FMB"),
-    ("position_fmb", "none", "gates of positions with FMB"),
-    ("both_fmb", "none", "gates of both with FMB"),
+    ("channel_fmb", "none", "channel attention with FMB"),
+    ("position_fmb", "none", "spatial attention with FMB"),
+    ("both_fmb", "none", "both with FMB"),
     ("hard_tanh_fmb", "channel_fmb", "hard tanh instead of sigmoid, both with FMB"),
 )
 
@@ -62,26 +62,27 @@ def write_report(results):
     """Draws README.md and positions.png of a folder from the logs it holds."""
     grid = Grid(results / "logs", arms_of(runs()))
     text = (
-        "# Gates of channels, of positions, of both\n\n"
+        "# Channel and spatial attention, with and without FMB\n\n"
         "`python training/reproduce.py --profile spatial`: test error after the last epoch of a "
-        f"budget of recipe `fast`. {data.describe(*grid.data())} `w1`, sigmoid where nothing else "
-        "is said. Attention of positions is CBAM's (mean and maximum over channels, a 7x7 kernel "
-        "with 1-bit weights), with FMB as for channels; with both, it sees what the gates of "
-        "channels let through. Its kernels move by Muon, as those of all convolutions, the "
-        "matrices of the attention of channels by Adam.\n\n"
+        f"budget of recipe `fast`. {data.describe(*grid.data())} All arms are `w1`, with sigmoid "
+        "unless stated otherwise. Spatial attention is CBAM's (mean and maximum over channels, a "
+        "7x7 kernel with 1-bit weights), binarised by FMB in the same way as channel attention. "
+        'With "both" it is applied to the output of the channel gates. Its kernels are trained '
+        "with Muon, as those of all convolutions; the matrices of channel attention with "
+        "Adam.\n\n"
         + _errors(grid)
-        + "\nMean error, and in brackets that of each seed.\n\n"
+        + "\nMean error, with that of each seed in brackets.\n\n"
         + _differences(grid)
-        + "\nPoints of error, below 0 the first is better; in brackets 95 % by paired bootstrap, "
-        "of three seeds or more; t: 95 % by Student's t, of two or more.\n\n"
+        + "\nPoints of error; below 0 the first is better. In brackets 95 % intervals by paired "
+        "bootstrap, for three seeds or more; t: by Student's t, for two or more.\n\n"
         + _open(grid)
-        + f'\nShares of {GATE_IMAGES} test images, after the last epoch, means over seeds. "Could '
-        "be skipped\": of the network's multiply-accumulates those of the last convolution of "
-        "each block whose result a closed gate takes out. That is a bound, not a saving: the "
-        "gates are computed from that very result, so hardware would have to know them "
-        "beforehand. The paper's factor of 4 takes half of the channels and half of the "
-        "positions to be closed. Open is what is on or above FMB's threshold; without FMB, or with "
-        "tanh's -1, nothing is taken out.\n\n"
+        + f'\nShares over {GATE_IMAGES} test images after the last epoch, means over seeds. "Could '
+        "be skipped\": the share of the network's multiply-accumulates that compute results of a "
+        "block's last convolution which a closed gate then removes. This is an upper bound, not a "
+        "saving: the gates are computed from these very results, so hardware would have to "
+        "predict them. The paper's factor of 4 assumes that half of the channels and half of the "
+        "positions are closed. A gate counts as open at or above FMB's threshold. Without FMB, or "
+        "with tanh, whose closed gates are -1, nothing is removed.\n\n"
         + _picture(grid, results)
         + f"From {grid.provenance()}\n"
     )
@@ -158,7 +159,7 @@ def _picture(grid, results):
             }
             figures.draw_positions(records["images"], blocks, results / "positions")
             return (
-                f"![open positions](positions.png)\n\nWhere it looks: positions that are open "
-                f"(white) at the end of each block, attention of positions, {budget} epochs.\n\n"
+                f"![open positions](positions.png)\n\nWhere the network looks: open positions "
+                f"(white) at the end of each block, spatial + FMB, {budget} epochs.\n\n"
             )
     return ""

@@ -32,20 +32,20 @@ from larq_seresnet.training.study.grid import (
 )
 
 TUNING_EPOCHS = 3
-#: What a control arm tells: a question, an arm and the one it is compared with.
+#: The question that a control answers, its arm, and the one it is compared with.
 QUESTIONS = (
-    ("What does the paper's 1-bit SE do to a network without SE?", "sigmoid", "no_se"),
-    ("And with float32 weights in the SE alone?", "float32_se", "no_se"),
-    ("And with scaled 1-bit weights and gates that start open (ours)?", "scaled", "no_se"),
-    ("And in a float32 network?", "float32_sigmoid", "float32_no_se"),
-    ("What does FMB do to the paper's SE, its gates never learning?", "sigmoid_fmb", "sigmoid"),
-    ("And to tanh?", "tanh_fmb", "tanh"),
-    ("What if its gates learn, straight through?", "sigmoid_fmb_through", "sigmoid_fmb"),
-    ("And for tanh?", "tanh_fmb_through", "tanh_fmb"),
-    ("What does FMB do to our SE, its gates learning?", "scaled_fmb_through", "scaled"),
-    ("And its gates never learning?", "scaled_fmb_none", "scaled"),
-    ("Our SE with FMB against no SE at all?", "scaled_fmb_through", "no_se"),
-    ("1-bit activations: the paper's SE against none?", "w1a1_sigmoid", "w1a1_no_se"),
+    ("What does the paper's 1-bit SE add?", "sigmoid", "no_se"),
+    ("SE with float32 weights?", "float32_se", "no_se"),
+    ("Our SE: scaled 1-bit weights, gates that start open?", "scaled", "no_se"),
+    ("The paper's SE in a float32 network?", "float32_sigmoid", "float32_no_se"),
+    ("FMB on the paper's SE, its gates never learning?", "sigmoid_fmb", "sigmoid"),
+    ("The same with tanh?", "tanh_fmb", "tanh"),
+    ("Gates that learn, straight through?", "sigmoid_fmb_through", "sigmoid_fmb"),
+    ("The same with tanh?", "tanh_fmb_through", "tanh_fmb"),
+    ("FMB on our SE, its gates learning?", "scaled_fmb_through", "scaled"),
+    ("FMB on our SE, its gates never learning?", "scaled_fmb_none", "scaled"),
+    ("Our SE with FMB, against no SE?", "scaled_fmb_through", "no_se"),
+    ("1-bit activations: the paper's SE, against none?", "w1a1_sigmoid", "w1a1_no_se"),
     ("1-bit activations: FMB on sigmoid?", "w1a1_sigmoid_fmb", "w1a1_sigmoid"),
     ("1-bit activations: FMB on tanh?", "w1a1_tanh_fmb", "w1a1_tanh"),
 )
@@ -108,10 +108,10 @@ def report(grid, blocks):
 
 def _reading():
     return (
-        "Read literally: `w1` (1-bit weights, float activations), SE weights bare +-1, no gradient "
-        "through FMB, so that its gates never learn, filters of He's ResNet. Verdicts are on this "
-        "reading alone; other readings and controls follow under Table I and among the "
-        "explanations.\n"
+        "The paper read literally: `w1` (1-bit weights, float activations), SE weights of +-1 "
+        "without a scale, no gradient through FMB, so that its gates never learn, and the filters "
+        "of He's ResNet. Verdicts are on this reading only; other readings and controls follow "
+        "under Table I and among the explanations.\n"
     )
 
 
@@ -121,7 +121,7 @@ def _summary(grid):
 
 
 def _both(claim):
-    size = f"; as large as the paper's: {claim.size}" if claim.size else ""
+    size = f"; an effect of the paper's size: {claim.size}" if claim.size else ""
     return f"**{claim.verdict}**{size}"
 
 
@@ -139,18 +139,18 @@ def _verdicts(grid):
 def _method(grid):
     settings = grid.data()[0]
     return (
-        f"{data.describe(*grid.data())} Test error after the epoch named; verdicts on tables I and "
-        "II and on orders take the mean of that epoch, the one before and the one after, for at a "
-        f"constant rate one epoch jumps by points. Recipe `{settings.recipe}`: rate "
-        f"{settings.learning_rate}, constant, batches of {settings.batch_size}, random "
-        f"crops{' and flips' * bool(settings.flip)}, filters {settings.filters}; "
-        "the rate was chosen as told at the end, for no SE and sigmoid, "
-        "and taken for all. Of n seeds, in brackets: 95 % paired bootstrap; t: 95 % by Student's "
-        f"t, of the figure as each seed gives it. Of {FEWEST_SEEDS} seeds a bootstrap is too "
-        "narrow (it covers a mean 68 times in 100), so verdicts go by Student's t: a claim holds, "
-        f"or does not, where that whole interval says so. One seed tells nothing, but for the "
-        f"errors after {LAST_EPOCH} epochs: their t takes the spread between seeds from the last "
-        f"epoch that {FEWEST_SEEDS} have reached, as if it had not changed since.\n\n"
+        f"{data.describe(*grid.data())} Errors are test errors after the epoch named. Verdicts on "
+        "Tables I and II and on orders use the mean of that epoch and its two neighbours, because "
+        "at a constant rate the error of one epoch jumps by points. Recipe "
+        f"`{settings.recipe}`: constant rate {settings.learning_rate}, batches of "
+        f"{settings.batch_size}, random crops{' and flips' * bool(settings.flip)}, filters "
+        f"{settings.filters}. The rate was chosen for no SE and sigmoid, as described at the end, "
+        "and used for all arms. For n seeds there are two 95 % intervals: in brackets by paired "
+        f"bootstrap, t by Student's t. With {FEWEST_SEEDS} seeds a bootstrap is too narrow (it "
+        "covers the mean 68 times in 100), so verdicts use Student's t: a claim holds, or does "
+        "not hold, if the whole interval says so. A single seed gives no verdict, except on errors "
+        f"after {LAST_EPOCH} epochs: their t borrows the spread between seeds from the last epoch "
+        f"that {FEWEST_SEEDS} seeds have reached.\n\n"
         "Made by `python training/reproduce.py`, from "
         f"{grid.provenance()}\n"
     )
@@ -195,9 +195,9 @@ def _table_ii(grid):
 def _table_iii(grid):
     rows = [(named(arm), TABLE_III.get(arm, "-"), epochs_text(grid, arm)) for arm in TABLE_III_ARMS]
     return (
-        "The first epoch at or under 30 %; in brackets from which one on every epoch stays there "
-        "to the end of the run; > where a run ended before.\n\n"
-        + files.table(("1-bit", "paper", "ours, a seed each"), rows)
+        "The first epoch with an error of 30 % or less; in brackets the epoch from which on the "
+        "error stays there to the end of the run; > if the run ended before that.\n\n"
+        + files.table(("1-bit", "paper", "ours, one per seed"), rows)
     )
 
 
@@ -211,9 +211,9 @@ def _annealed(grid):
         found = difference(grid, *pair, epochs).text(points, student=True)
         rows.append((named(arm), errors[0], named(against), errors[1], found))
     return (
-        "A second reading, beside the literal one: the same arms, networks and rate, but the rate "
-        f"rises and then falls to 0 within {epochs} epochs, so that the error after the last of "
-        "them is not that of one jump. Verdicts above do not take it into account.\n\n"
+        "A second reading, beside the literal one: the same arms and networks, but the rate rises "
+        f"and then falls to 0 within {epochs} epochs, so that the error after the last one does "
+        "not depend on a jump. The verdicts above do not take it into account.\n\n"
         + files.table(("", f"error after {epochs} epochs", "against", "", "points of error"), rows)
     )
 
@@ -230,7 +230,7 @@ def _explanations(grid):
         for question, arm, other in QUESTIONS
     ]
     return (
-        "Points of error, seeds paired; below 0 the first of the two is better.\n\n"
+        "Differences in points of error, paired by seed; below 0 the first arm is better.\n\n"
         + files.table(("question", "arms", "after epoch 10", "mean of epochs 1 to 10"), rows)
     )
 
@@ -260,13 +260,13 @@ def _modules(grid, blocks):
         return "No run has recorded its gates yet.\n"
     modules = grid.modules(arms[0], GATES_EPOCH)[0].values()
     return (
-        f"After epoch {GATES_EPOCH}, means over n seeds: of the attention values M_c of "
-        f"{GATE_IMAGES} test images those within 1 % of an end of their range, and those on or "
-        "above the threshold of FMB (open; for tanh + FMB the others are -1 and invert their "
-        f"channel); channels that are never and always so, of "
-        f"{sum(module['channels'] for module in modules)} in {len(modules)} modules; and the root "
-        "mean square gradient in W0 and W1, divided by the median of those in the residual "
-        "convolutions, before the first epoch and after the run's last one.\n\n"
+        f"After epoch {GATES_EPOCH}, means over n seeds, for {GATE_IMAGES} test images. Saturated: "
+        "the share of attention values M_c within 1 % of an end of their range. Open: the share at "
+        "or above FMB's threshold (for tanh + FMB the others are -1 and invert their channels). "
+        "Never and always open: how many channels are so for all images, of "
+        f"{sum(module['channels'] for module in modules)} in {len(modules)} modules. Gradient: "
+        "root mean square in W0 and W1, divided by the median of the residual convolutions', "
+        "before the first epoch and after the run's last one.\n\n"
         + files.table(header, [_module_row(grid, arm) for arm in arms])
         + (_DEPTH if by_depth(grid)[1] else "")
     )
@@ -275,9 +275,9 @@ def _modules(grid, blocks):
 _DEPTH = f"""
 ![Gates by depth]({DEPTH_FIGURE}.png)
 
-The same module by module. Left: of the variance of the attention values the share that is between
-images; the rest is between channels, and a gate of which that is all computes nothing. Second: of
-all gates of all images those that stand as after the first epoch. Right: the gradient, as above.
+The same for each module. Left: the share of the attention values' variance that is between images;
+the rest is between channels, and without the former a gate is a constant. Second: the share of
+gates, over all images, in the same state as after the first epoch. Right: the gradient, as above.
 """
 
 
@@ -384,8 +384,8 @@ def _tuning(logs):
     ]
     return (
         f"Error on held-out training images (`reproduce.py --profile tuning`), mean of the last "
-        f"{TUNING_EPOCHS} epochs of 5, in brackets that of the last one; one seed, the rate chosen "
-        f"in bold.\n\n" + files.table(("rate", *map(named, arms)), rows)
+        f"{TUNING_EPOCHS} of 5 epochs, with that of the last one in brackets; one seed. The chosen "
+        f"rate is in bold.\n\n" + files.table(("rate", *map(named, arms)), rows)
     )
 
 

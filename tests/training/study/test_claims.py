@@ -107,7 +107,7 @@ def test_gates_in_the_report(tmp_path):
     assert "95.0% [95.0%, 95.0%]" in saturated.ours
     assert "all modules: 35.0%" in saturated.ours  # (2 * 0.95 + 6 * 0.15) / 8
     assert (saturated.brief, saturated.why) == ("95.0%", "of all modules: 35.0%")
-    assert claims.claims(logged)[0].why.endswith("0 or 1 without FMB already: 35.0%")
+    assert claims.claims(logged)[0].why.endswith("0 or 1 even without FMB: 35.0%")
     assert prunable.verdict == "does not hold"
     assert "12.5%" in prunable.ours
     assert "closed, of the gates of one image: 20.0%" in prunable.ours

@@ -37,9 +37,9 @@ def test_what_is_open_is_told_block_by_block(tmp_path, write_log):
     text = (tmp_path / "README.md").read_text()
     for row in (
         "| no attention | 21.00% (20.0%, 22.0%, 21.0%) | - |",
-        "| of both, FMB | - | - |",
-        "| gates of positions with FMB | of positions, FMB less no attention | -1.00 [-2.00, ",
-        "| of positions, FMB | 6 | 1 | - | 50% 100% | 20.0% |",
+        "| both + FMB | - | - |",
+        "| spatial attention with FMB | spatial + FMB less no attention | -1.00 [-2.00, ",
+        "| spatial + FMB | 6 | 1 | - | 50% 100% | 20.0% |",
     ):
         assert row in text
     assert (tmp_path / "positions.png").read_bytes().startswith(b"\x89PNG")
