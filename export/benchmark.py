@@ -80,7 +80,11 @@ def main(argv=None):
         directory.mkdir(parents=True, exist_ok=True)  # before hours of measuring, not after
         calibration = preprocess_input(images.train[0])
         targets = [
-            *(each for label in models for each in all_targets(models[label], label, calibration)),
+            *(
+                target
+                for label, model in models.items()
+                for target in all_targets(model, label, calibration, arguments.runtime)
+            ),
             *peers,
         ]
         print(f"timing {len(targets)} files, {arguments.rounds} images each", flush=True)
@@ -143,6 +147,13 @@ def _parser():
         "they take pixels as uint8, as int8 (pixel - 128) or as float32 from 0 to 255",
     )
     parser.add_argument(
+        "--runtime",
+        nargs="+",
+        choices=list(convert.WEIGHTS),
+        default=list(convert.WEIGHTS),
+        help="whose files to measure, default all; TFLM's take the most time",
+    )
+    parser.add_argument(
         "--rounds", type=int, default=500, metavar="N", help="timings of each file (default: 500)"
     )
     parser.add_argument(
@@ -151,17 +162,20 @@ def _parser():
     return parser
 
 
-def all_targets(model, label, calibration):
+def all_targets(model, label, calibration, runtime_names=tuple(convert.WEIGHTS)):
     """A model stored in every way that the runtimes compute, and in full int8, all stripped.
 
     Args:
         model: From `SEResNet14`, float32.
         label: What to call it.
         calibration: Training images as the model takes them.
+        runtime_names: Which runtimes; TFLM is left out where it is not installed or not for the
+            model, and full int8 without LiteRT.
     """
     targets = []
-    runtime_names = [each for each in convert.WEIGHTS if each != "tflm" or pack_tflm.is_for(model)]
     for runtime in runtime_names:
+        if runtime == "tflm" and not pack_tflm.is_for(model):
+            continue
         exact = convert.convert(model, runtime, calibration)
         for way, memory in _ways(model, runtime):
             if way == pack_litert.HALF:
@@ -170,8 +184,10 @@ def all_targets(model, label, calibration):
                 converted = convert.store(exact, runtime, way, strip=True, memory=memory)[0]
             name = f"{way}, fewest bytes" if memory == "fewest-bytes" else way
             targets.append(Target(label, name, converted, _inputs_of(converted)))
-    quantized = flatbuffer.stripped(pack_litert.full_int8(model, calibration))
-    return [*targets, Target(label, FULL_INT8, runtimes.Converted(quantized, "litert"))]
+    if "litert" in runtime_names:
+        quantized = flatbuffer.stripped(pack_litert.full_int8(model, calibration))
+        targets.append(Target(label, FULL_INT8, runtimes.Converted(quantized, "litert")))
+    return targets
 
 
 def _ways(model, runtime):

@@ -123,6 +123,14 @@ def test_a_benchmark_holds_every_target_and_its_figures(folder):
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
+def test_a_benchmark_of_one_runtime_holds_its_files_alone(trained, tmp_path):
+    flags = f"--runtime lce --limit-test 5 --rounds 1 --out-dir {tmp_path}"
+    rows = benchmark.main([str(trained("w1")), *flags.split()])
+    assert {row["runtime"] for row in rows} == {"lce"}
+    assert {row["weights"] for row in rows} >= set(convert.WEIGHTS["lce"])
+
+
 def test_a_peer_must_be_of_the_same_images(trained, stored, tmp_path, capsys):
     for name, content, message in (
         ("half", stored("w1", "litert", "int4").tflite[:999], "half.tflite is no .tflite file"),
