@@ -114,7 +114,7 @@ def write_report(results):
         "# Shapes of one size\n\n"
         f"`python training/reproduce.py --profile frontier`: `w1`, sigmoid + FMB, {BUDGET} epochs "
         f"of recipe `fast`. {data.describe(*grid.data())} Mean and the seeds' values. File: LCE, "
-        "`1bit_half`; activations: those that live at once in LiteRT at most.\n\n"
+        "`1bit_half`. Activations: the most that LiteRT keeps at once.\n\n"
         + files.table(header, rows)
         + f"\n![error against memory](frontier.png)\n\nFrom {grid.provenance()}\n"
     )

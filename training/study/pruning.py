@@ -50,17 +50,17 @@ if FOUND:
     }
 LABELS = {
     "closed": "wide, closed by gates, pruned",
-    "found": "what was found, from scratch, no gates",
-    "found_gated": "what was found, from scratch, gates",
-    "by_hand": "widths by hand, no gates",
+    "found": "the widths found, from scratch, no gates",
+    "found_gated": "the widths found, from scratch, gates",
+    "by_hand": "hand-chosen widths, no gates",
     "random": "wide, as many weights removed at random",
     "whole": "wide, nothing removed",
     "closed_20kb": "20 kB: closed by gates, pruned",
-    "by_hand_20kb": "20 kB: widths by hand",
+    "by_hand_20kb": "20 kB: hand-chosen widths",
     "closed_70kb": "70 kB: closed by gates, pruned",
-    "by_hand_70kb": "70 kB: widths by hand",
+    "by_hand_70kb": "70 kB: hand-chosen widths",
     "float32": "(32, 64, 128), float32",
-    "hundredth": "the same, 1 bit, closed by gates, pruned",
+    "hundredth": "(32, 64, 128), 1-bit, closed by gates, pruned",
 }
 #: Arms and how many seeds, in the order of training.
 PLAN = (
@@ -71,13 +71,13 @@ PLAN = (
 )
 #: Pairs of which the first is compared with the second, and what that tells.
 COMPARED = (
-    ("closed", "by_hand", "Do gates, pruned away, find a better network than a hand does?"),
-    ("found", "by_hand", "Are the widths that they found better than those of a hand?"),
-    ("closed", "found", "Is it the widths, or the training of a wide network?"),
+    ("closed", "by_hand", "Do gates, pruned away, find a better network than hand-chosen widths?"),
+    ("found", "by_hand", "Are the widths that they find better than hand-chosen ones?"),
+    ("closed", "found", "Is it the widths, or training a wide network first?"),
     ("closed", "random", "Do gates choose better than chance?"),
-    ("found_gated", "found", "Do gates help once they have chosen?"),
-    ("closed", "whole", "What does it cost to remove the others?"),
-    ("hundredth", "float32", "And a file a hundredth of the float32 network's?"),
+    ("found_gated", "found", "Do gates help once the widths are chosen?"),
+    ("closed", "whole", "What does removing channels cost?"),
+    ("hundredth", "float32", "What does a file a hundredth of the float32 network's size cost?"),
 )
 
 
@@ -101,11 +101,11 @@ def write_report(results):
     text = (
         "# Do gates pay?\n\n"
         "`python training/reproduce.py --profile pruning`: test error after the last of "
-        f"{BUDGET} epochs of recipe `fast`. {data.describe(*grid.data())} `w1`, 8-bit ends; gates "
-        "(sigmoid, FMB, r = 4) stand between the two convolutions of a block. Closed: `--keep`, "
-        "by a term in the loss until half of the epochs are done, then without gates; random: "
-        "likewise, but which weights go is drawn. Bytes: LCE, `1bit_half`, of the pruned "
-        "network.\n\n"
+        f"{BUDGET} epochs of recipe `fast`. {data.describe(*grid.data())} All arms are `w1` with "
+        "8-bit ends; gates (sigmoid, FMB, r = 4) are applied between the two convolutions of a "
+        "block. Closed: `--keep` closes channels by a term in the loss during the first half of "
+        "the epochs, and the rest is trained without gates. Random: likewise, but the channels "
+        "are drawn at random. Bytes: the pruned network's LCE file, `1bit_half`.\n\n"
         + files.table(
             ("", "filters", "kept channels", "bytes", "test error"),
             [
@@ -119,7 +119,7 @@ def write_report(results):
                 for arm, found in errors.items()
             ],
         )
-        + "\nMean error, and in brackets that of each seed.\n\n"
+        + "\nMean error, with that of each seed in brackets.\n\n"
         + files.table(
             ("", "", "difference, points"),
             [
@@ -132,8 +132,8 @@ def write_report(results):
                 if arm in ARMS and other in ARMS
             ],
         )
-        + "\nBelow 0 the first is better; in brackets 95 % by paired bootstrap, of three "
-        "seeds or more; t: 95 % by Student's t, of two or more.\n\n"
+        + "\nBelow 0 the first is better. In brackets 95 % intervals by paired bootstrap, for "
+        "three seeds or more; t: by Student's t, for two or more.\n\n"
         + _goals(grid, sizes)
         + _occupancy(grid, results)
         + f"\n![error against bytes](pruning.png)\n\nFrom {grid.provenance()}\n"
@@ -191,7 +191,7 @@ def _goals(grid, sizes):
         cost = _difference(grid, "closed", "whole")
         rows.append(
             (
-                "half of the gated channels removed at 1 point or less",
+                "half of the gated channels removed for 1 point or less",
                 f"{percent(removed)} removed, {cost.text(points)}",
                 _verdict(cost, removed >= 0.5 and cost.value <= 0.01),
             )
@@ -201,7 +201,7 @@ def _goals(grid, sizes):
         ratio = sizes["float32"] / sizes["hundredth"]
         rows.append(
             (
-                "a file 100 times smaller than the float32 network's at 3 points or less",
+                "a file 100 times smaller than the float32 network's for 3 points or less",
                 f"{ratio:.0f} times, {cost.text(points)}",
                 _verdict(cost, ratio >= 100 and cost.value <= 0.03),
             )
@@ -211,7 +211,7 @@ def _goals(grid, sizes):
             gain = _difference(grid, arm, "by_hand")
             rows.append(
                 (
-                    f"{LABELS[arm]}: better than widths by hand, the whole 95 % interval (t)",
+                    f"{LABELS[arm]}: better than hand-chosen widths, the whole 95 % interval (t)",
                     gain.text(points, student=True),
                     _verdict(gain, gain.student[1] < 0, seeds=3),
                 )
@@ -235,7 +235,7 @@ def _occupancy(grid, results):
             if found:
                 figures.draw_occupancy(found, results / "occupancy")
                 return (
-                    f"![which channels open](occupancy.png)\n\nWhich channels open for all, some "
-                    f"or none of the training images: {LABELS[arm]}, no term in the loss.\n"
+                    f"![which channels open](occupancy.png)\n\nChannels that are open for all, "
+                    f"some or none of the training images: {LABELS[arm]}, no term in the loss.\n"
                 )
     return ""
