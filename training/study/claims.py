@@ -342,5 +342,5 @@ def _prunable(grid):
         ours=f"{found.text(student=True)}; gates closed for a given image: {closed.text()}",
         verdict=at_least(found, 0.5),
         brief=found.brief(),
-        why=f"{closed.brief()} of gates are closed for a given image, but not the same for all",
+        why=f"gates closed for a given image, but not for all: {closed.brief()}",
     )

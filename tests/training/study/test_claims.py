@@ -63,7 +63,7 @@ def test_tables_against_values_by_hand(tmp_path):
     text = tables.report(logged, paper.BLOCKS)
     summary, verdicts, *_ = text.split("\n## ")
     assert summary.count("\n| ") == 1 + 1 + len(found)
-    assert "**holds**; as large as the paper's: does not hold" in summary
+    assert "**holds**; an effect of the paper's size: does not hold" in summary
     assert verdicts.count("... by about what the paper says, or more") == 4
     reverses = next(each for each in claims.claims(logged) if "reverses" in each.claim)
     assert reverses.verdict == "does not hold"
@@ -106,11 +106,11 @@ def test_gates_in_the_report(tmp_path):
     assert saturated.verdict == "holds"
     assert "95.0% [95.0%, 95.0%]" in saturated.ours
     assert "all modules: 35.0%" in saturated.ours  # (2 * 0.95 + 6 * 0.15) / 8
-    assert (saturated.brief, saturated.why) == ("95.0%", "of all modules: 35.0%")
+    assert (saturated.brief, saturated.why) == ("95.0%", "all modules: 35.0%")
     assert claims.claims(logged)[0].why.endswith("0 or 1 even without FMB: 35.0%")
     assert prunable.verdict == "does not hold"
     assert "12.5%" in prunable.ours
-    assert "closed, of the gates of one image: 20.0%" in prunable.ours
+    assert "gates closed for a given image: 20.0%" in prunable.ours
     row = "| sigmoid | 3 | 35.0% | 80.0% | 1 | 3 | 1.5 | 1.5 |"
     assert row in tables.report(logged, paper.BLOCKS)
 

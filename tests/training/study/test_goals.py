@@ -59,7 +59,7 @@ def test_goals_are_read_from_the_logs(tmp_path, write_log):
         "| SE + FMB less no SE, 6 epochs | +0.00 | -2.00 | -3.00 [-3.60, -2.40], t [-3.88, -2.12] "
         "(n = 5) | **stretch reached** |",
         "| +0.30 | +0.00 | +1.00 [+0.25, +1.75], t [-0.30, +2.30] (n = 4) | cannot be told |",
-        "After 6 epochs 90% of the gates of SE + FMB are open, and 68 of 80 channels for every one",
+        "After 6 epochs 90% of the gates of SE + FMB are open; 68 of 80 channels are open for ",
         "| 6 | 19.00% (18.0%, 19.0%, 20.0%, 19.0%, 19.0%) | 18.00% (18.0%, 18.0%, 18.0%, 18.0%)",
     ):
         assert row in text
