@@ -144,13 +144,13 @@ def draw_error_by_bytes(rows, path):
         )
         sizes, errors = zip(*files_of_it, strict=True)
         colour = COLOURS[index % len(COLOURS)]
-        axes.plot(
-            sizes, errors, "o-" if len(sizes) > 1 else "D", color=colour, ms=5, lw=0.8, label=model
-        )
+        one = len(sizes) == 1  # named above its point, a curve at its left end
+        axes.plot(sizes, errors, "D" if one else "o-", color=colour, ms=5, lw=0.8, label=model)
         axes.annotate(
             f"{errors[0]:.1f} %, {sizes[0]:,} bytes",
             (sizes[0], errors[0]),
-            xytext=(0, 7),
+            xytext=(0, 7) if one else (-6, -3),
+            ha="left" if one else "right",
             textcoords="offset points",
             fontsize=8,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
@@ -159,7 +159,8 @@ def draw_error_by_bytes(rows, path):
         xlabel="bytes of the file", ylabel="error on test images, %", xscale="log", ylim=(0, None)
     )
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda size, _: f"{size:,.0f}"))
-    axes.margins(x=0.15)
+    sizes = [row["bytes"] for row in rows]
+    axes.set_xlim(min(sizes) / 5, max(sizes) * 1.5)  # room for names at the left
     axes.grid(alpha=0.3, which="both")
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     figure.savefig(path, dpi=150)
