@@ -92,7 +92,7 @@ def save_weights(model, path, trained_on=None, class_names=None, packed=False):
             `larq_seresnet.weights.read` returns both.
         packed: Whether to store one bit per weight of 1-bit kernels, and one byte per weight of
             other `ends`, in NumPy's npz: about 34 kB instead of 0.9 MB. A model that loads it
-            computes the same; its latent weights are +-0.1.
+            computes the same; its latent weights lie within +-0.1.
 
     Raises:
         ValueError: If `model` does not come from `SEResNet14`, if a weight is NaN or infinite, if

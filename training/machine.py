@@ -24,12 +24,14 @@ def has_bfloat16():
 
 
 def convolve_in_float32(model):
-    """Lets convolutions in bfloat16 multiply in float32, which every processor does quickly.
+    """On a processor without bfloat16, lets a model's convolutions in it multiply in float32.
 
-    Inputs, kernels and results are rounded to bfloat16 as before, and products summed in float32
-    are what processors with bfloat16 compute too. So a run that such a processor or a GPU began
-    goes on here.
+    To emulate them takes ten times as long. Inputs, kernels and results are rounded to bfloat16 as
+    before, and products summed in float32 are what processors with bfloat16 compute, too. So a run
+    that one of these or a GPU began goes on here.
     """
+    if has_bfloat16():
+        return
     for layer in model.submodules:
         if isinstance(layer, tf.keras.layers.Conv2D) and layer.compute_dtype == "bfloat16":
             layer.convolution_op = functools.partial(_in_float32, layer.convolution_op)

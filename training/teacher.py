@@ -14,7 +14,7 @@ import numpy as np
 from larq_seresnet import SEResNet14, files
 from larq_seresnet.precision import layers_in
 from larq_seresnet.preprocessing import preprocess_input
-from larq_seresnet.training import callbacks, config, data
+from larq_seresnet.training import callbacks, config, data, machine
 
 import tensorflow as tf
 
@@ -97,6 +97,7 @@ def _ask(path, run_dir, settings, images, chosen, compute_dtype):
             weights=run_dir / config.WEIGHTS_FILE,
             **settings.model_arguments(),
         )
+    machine.convolve_in_float32(model)
     print(f"asking the teacher about {len(chosen)} views of every image", flush=True)
     files.replace(path, lambda part: _write(part, model, images.train[0], chosen))
 

@@ -103,8 +103,7 @@ def _distributed_model(settings, images, synchronized):
         sizes = len(images.train[0]), len(images.test[0])
         strategies.check(*sizes, settings.batch_size, alike)
     model = compiled_model(settings, images)
-    if not machine.has_bfloat16():
-        machine.convolve_in_float32(model)
+    machine.convolve_in_float32(model)
     strategies.normalise_in_parts(model, settings.batch_size, synchronized)
     return model
 

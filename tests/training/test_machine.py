@@ -26,7 +26,8 @@ def _step(model, images):
 
 
 @pytest.mark.parametrize("attention", ["se", "cbam"])
-def test_convolutions_in_float32_compute_what_those_in_bfloat16_do(attention):
+def test_convolutions_in_float32_compute_what_those_in_bfloat16_do(attention, monkeypatch):
+    monkeypatch.setattr(machine, "has_bfloat16", lambda: False)
     images = tf.random.stateless_uniform((4, 32, 32, 3), seed=(0, 0), minval=-2, maxval=2)
     with layers_in("bfloat16"):
         model = SEResNet14(filters=(8, 16, 16), attention=attention, weights=None)
@@ -48,7 +49,28 @@ def test_convolutions_in_float32_compute_what_those_in_bfloat16_do(attention):
     assert np.corrcoef(*flat)[0, 1] > 0.99
 
 
-def test_networks_in_float32_stay_as_they_are():
+def test_a_training_in_bfloat16_convolves_in_float32_where_there_is_no_bfloat16(
+    monkeypatch, tmp_path
+):
+    convolve, dtypes = machine._in_float32, []
+
+    def watched(convolution, inputs, kernel):
+        result = convolve(convolution, inputs, kernel)
+        dtypes.append((inputs.dtype.name, kernel.dtype.name, result.dtype.name))
+        return result
+
+    monkeypatch.setattr(machine, "_in_float32", watched)
+    flags = "--dataset digits --limit-train 32 --limit-test 8 --filters 8 8 8 --epochs 1"
+    for has_bfloat16 in (True, False):
+        monkeypatch.setattr(machine, "has_bfloat16", lambda answer=has_bfloat16: answer)
+        run_dir = tmp_path / str(has_bfloat16)
+        train.main([*flags.split(), "--compute-dtype", "bfloat16", "--run-dir", str(run_dir)])
+        assert bool(dtypes) != has_bfloat16
+    assert set(dtypes) == {("bfloat16", "bfloat16", "bfloat16")}
+
+
+def test_networks_in_float32_stay_as_they_are(monkeypatch):
+    monkeypatch.setattr(machine, "has_bfloat16", lambda: False)
     model = SEResNet14(filters=(8, 16, 16), weights=None)
     machine.convolve_in_float32(model)
     images = tf.zeros((1, 32, 32, 3))
