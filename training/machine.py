@@ -26,9 +26,9 @@ def has_bfloat16():
 def convolve_in_float32(model):
     """On a processor without bfloat16, lets a model's convolutions in it multiply in float32.
 
-    Emulated, a training takes 8.5 times as long (results/throughput.md). Inputs, kernels and results are rounded to bfloat16 as
-    before, and products summed in float32 are what processors with bfloat16 compute, too. So a run
-    that one of these or a GPU began goes on here.
+    Emulated, a training takes 8.5 times as long (results/throughput.md). Inputs, kernels and
+    results are rounded to bfloat16 as before, and products summed in float32 are what processors
+    with bfloat16 compute, too. So a run that one of these or a GPU began goes on here.
     """
     if has_bfloat16():
         return
