@@ -87,6 +87,11 @@ def main(argv=None):
             ),
             *peers,
         ]
+        if not targets:
+            raise ValueError(
+                f"--runtime must leave something to measure, received {arguments.runtime}: w1a1 "
+                "has no files for tflm, and no network has without the package tflite-micro."
+            )
         print(f"timing {len(targets)} files, {arguments.rounds} images each", flush=True)
         times = [
             latencies(targets, images.test[0], arguments.rounds, threads)
@@ -162,7 +167,7 @@ def _parser():
     return parser
 
 
-def all_targets(model, label, calibration, runtime_names=tuple(convert.WEIGHTS)):
+def all_targets(model, label, calibration, runtime_names):
     """A model stored in every way that the runtimes compute, and in full int8, all stripped.
 
     Args:

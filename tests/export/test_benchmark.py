@@ -172,6 +172,13 @@ def test_peers_get_the_pixels_that_they_take(monkeypatch, tmp_path, dtype, expec
     np.testing.assert_array_equal(np.ravel(received), expected)
 
 
+def test_a_benchmark_of_nothing_is_refused(trained, capsys):
+    with pytest.raises(SystemExit) as stop:
+        benchmark.main([str(trained("w1a1")), "--runtime", "tflm"])
+    assert stop.value.code == 2
+    assert "--runtime must leave something to measure" in capsys.readouterr().err
+
+
 def test_rounds_are_counted_from_one(trained, capsys):
     with pytest.raises(SystemExit) as stop:
         benchmark.main([str(trained("w1")), "--rounds", "0"])
