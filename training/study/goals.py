@@ -1,6 +1,7 @@
 """What recipe `fast` reaches: errors at budgets, and what SE and FMB are worth in them."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from larq_seresnet import files
 from larq_seresnet.arguments import SIZES
 from larq_seresnet.training import data
 from larq_seresnet.training.callbacks import GATE_IMAGES
-from larq_seresnet.training.study import document, figures
+from larq_seresnet.training.study import document, figures, time_to_error
 from larq_seresnet.training.study.claims import STATED
 from larq_seresnet.training.study.grid import (
     Estimate,
@@ -167,6 +168,7 @@ def write_report(results):
         found = goal.found(grid)
         limits = ("-" if limit is None else goal.form(limit) for limit in (goal.goal, goal.stretch))
         rows.append((goal.what, *limits, found.text(goal.form, student=True), goal.verdict(found)))
+    rows.append(_sooner(results / time_to_error.FILE))
     text = (
         "# What recipe `fast` reaches\n\n"
         "`python training/reproduce.py --profile goals`: test error after the last epoch of a "
@@ -194,6 +196,7 @@ def write_report(results):
         )
         + f"\nMean error, with that of each seed in brackets. {_gates(grid)}From "
         f"{grid.provenance()}\n\n![errors](budgets.png)\n"
+        + _time_to_error(results / time_to_error.FILE)
     )
     document.write(results / "README.md", text)
     drawn = {
@@ -205,6 +208,39 @@ def write_report(results):
         for arm, label in LABELS.items()
     }
     figures.draw_budgets(drawn, STATED["sigmoid_fmb"], results / "budgets")
+
+
+def _time_to_error(path):
+    """A section on it, if it was measured."""
+    if not path.exists():
+        return ""
+    return (
+        "\n## Time to an error\n\n"
+        "`python training/study/time_to_error.py --out-dir results/goals`: seconds of training "
+        "until 1-bit weights have an error. Plain Keras is what one writes first: float32, "
+        "`Adam(1e-3)`, batches of 128, tf.data, the same network without SE; its error is that "
+        "after an epoch. "
+        "`fast` anneals its rate over a budget; the first of 1, 2, 3, ... epochs that suffices "
+        "counts. Both in one run on one machine; tests do not count.\n\n"
+        + time_to_error.markdown(json.loads(path.read_text()))
+    )
+
+
+#: How many times sooner than plain Keras recipe `fast` is to be at an error, goal and stretch.
+SOONER = 5, 8
+
+
+def _sooner(path):
+    """The row of what `time_to_error.py` measured."""
+    limits = [f"{times} times" for times in SOONER]
+    what = "time to an error, against plain Keras (see below)"
+    if not path.exists():
+        return (what, *limits, "not run", "not run")
+    found = json.loads(path.read_text())
+    times, _ = time_to_error.times_sooner(found) or (0, False)
+    goal, stretch = (times >= each for each in SOONER)
+    verdict = "**stretch reached**" if stretch else "**reached**" if goal else "**missed**"
+    return (what, *limits, time_to_error.told(found), verdict)
 
 
 def _gates(grid, budget=6):

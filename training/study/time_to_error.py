@@ -1,15 +1,17 @@
 """Seconds of training until the bits are at an error: recipe `fast` against plain Keras.
 
-    python training/study/time_to_error.py [--error 0.2] [--epochs 40]
+    python training/study/time_to_error.py [--error 0.2] [--epochs 40] [--out-dir results/goals]
 
 Plain is what one writes first: float32, Adam at 1e-3, batches of 128, crops and flips in tf.data;
 the `w1` network without SE. It trains until the test after an epoch is at or under the error.
 Recipe `fast`, SE + FMB, anneals its rate over a budget: it is tried with budgets of 1, 2, 3, ...
 epochs until one ends there, and the seconds are those of that one. Both in one run on one machine;
-tests do not count, the estimation of BatchNorm's statistics does.
+tests do not count, the estimation of BatchNorm's statistics does. Writes time_to_error.json, from
+which `reproduce.py --profile goals` tells what became of the goal.
 """
 
 import argparse
+import json
 import os
 import pathlib
 import tempfile
@@ -20,9 +22,15 @@ from larq_seresnet.training import callbacks, config, data, machine, throughput,
 
 import tensorflow as tf
 
+FILE = "time_to_error.json"
+
 
 def main(argv=None):
-    """Prints a table; returns (seconds, epochs, error) of both, None for what never got there."""
+    """Prints a table and writes `FILE`; returns what that holds, a dict for json.
+
+    "plain": seconds and error after each of its epochs; "fast": for each budget that was tried its
+    epochs, seconds and error. The last of either is at or under "error", unless it never got there.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -32,32 +40,37 @@ def main(argv=None):
     parser.add_argument("--filters", type=int, nargs=3, default=config.Config().filters)
     parser.add_argument("--limit-train", type=int, metavar="N", help="default all")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--out-dir", type=pathlib.Path, default=".", help="default: here")
     arguments = parser.parse_args(argv)
     with programs.refusing_bad_input(parser):
         if not 0 < arguments.error < 1:
             raise ValueError(f"--error must be between 0 and 1, received {arguments.error}.")
         images = data.load(arguments.dataset, limit_train=arguments.limit_train)
-    found = {"plain Keras, no SE": plain(images, arguments), "fast, SE + FMB": fast(arguments)}
-    rows = [
-        (name, f"{each[0]:.0f}", each[1], f"{each[2]:.2%}") if each else (name, "-", "-", "never")
-        for name, each in found.items()
-    ]
-    print(files.table(("", f"seconds to {arguments.error:.0%} error", "epochs", "error"), rows))
-    if all(found.values()):
-        seconds = [each[0] for each in found.values()]
-        print(f"{seconds[0] / seconds[1]:.1f} times sooner")
-    print(f"on {os.cpu_count()} cores, {machine.processor()}")
+        arguments.out_dir.mkdir(parents=True, exist_ok=True)  # before an hour of training
+    found = {
+        "error": arguments.error,
+        "dataset": images.name,
+        "training_images": len(images.train[0]),
+        "seed": arguments.seed,
+        "processor": machine.processor(),
+        "cores": os.cpu_count(),
+        "plain": plain(images, arguments),
+        "fast": fast(images, arguments),
+    }
+    text = json.dumps(found, indent=1) + "\n"
+    files.replace(arguments.out_dir / FILE, lambda part: part.write_text(text))
+    print(markdown(found))
     return found
 
 
 def plain(images, arguments):
-    """What plain `model.fit` takes: (seconds, epochs, error), or None."""
+    """Epochs, seconds and error after each epoch of plain `model.fit`, until it is there."""
     tf.keras.utils.set_random_seed(arguments.seed)
     classes = len(images.class_names)
     model = SEResNet14(attention=None, filters=arguments.filters, num_classes=classes, weights=None)
     optimizer = tf.keras.optimizers.Adam(1e-3)
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
-    batches, seconds = throughput.plain_batches(images), 0.0
+    batches, seconds, found = throughput.plain_batches(images), 0.0, []
     inputs = preprocess_input(images.test[0])
     for epoch in range(1, arguments.epochs + 1):
         started = time.perf_counter()
@@ -65,13 +78,18 @@ def plain(images, arguments):
         seconds += time.perf_counter() - started
         error = 1 - model.evaluate(inputs, images.test[1], batch_size=500, verbose=0)[1]
         print(f"plain, epoch {epoch}: {seconds:.0f} s, error {error:.2%}", flush=True)
+        found.append({"epochs": epoch, "seconds": seconds, "error": error})
         if error <= arguments.error:
-            return seconds, epoch, error
-    return None
+            break
+    return found
 
 
-def fast(arguments):
-    """What the first budget of recipe `fast` that gets there takes, likewise."""
+def fast(images, arguments):
+    """Epochs, seconds and error of one budget of recipe `fast` after another, until one is there.
+
+    What BatchNorm's statistics take is measured once, at the end.
+    """
+    found = []
     for epochs in range(1, arguments.epochs + 1):
         flags = {
             "dataset": arguments.dataset,
@@ -85,14 +103,48 @@ def fast(arguments):
             run_dir = train.main([*words, "--run-dir", str(pathlib.Path(folder) / "run")])
             log = callbacks.read_log(run_dir / callbacks.LOG_FILE)
             settings, _ = config.load(run_dir)
-        if log[-1]["test_error"] <= arguments.error:
-            images = data.load(arguments.dataset, limit_train=arguments.limit_train, limit_test=1)
-            estimation = throughput.statistics_seconds(
-                train.compiled_model(settings, images), images
-            )
-            seconds = sum(row["seconds"] for row in log) + epochs * estimation
-            return seconds, epochs, log[-1]["test_error"]
-    return None
+        seconds, error = sum(row["seconds"] for row in log), log[-1]["test_error"]
+        found.append({"epochs": epochs, "seconds": seconds, "error": error})
+        if error <= arguments.error:
+            break
+    estimation = throughput.statistics_seconds(train.compiled_model(settings, images), images)
+    return [each | {"seconds": each["seconds"] + each["epochs"] * estimation} for each in found]
+
+
+def times_sooner(found):
+    """How many times as long plain Keras takes, and whether it is more than that.
+
+    None if `fast` never got there; more if plain Keras did not in all of its epochs.
+    """
+    of_plain, of_fast = (found[way][-1] for way in ("plain", "fast"))
+    if of_fast["error"] > found["error"]:
+        return None
+    return of_plain["seconds"] / of_fast["seconds"], of_plain["error"] > found["error"]
+
+
+def markdown(found):
+    """What was found for people."""
+    rows = []
+    for name, way in (("plain Keras, no SE", "plain"), ("fast, SE + FMB", "fast")):
+        last = found[way][-1]
+        is_there = last["error"] <= found["error"]
+        cells = f"{last['seconds']:,.0f}", last["epochs"], f"{last['error']:.2%}"
+        rows.append((name, *cells, "yes" if is_there else "never"))
+    header = ("", "seconds", "epochs", "error", f"at {found['error']:.0%} or less")
+    return (
+        files.table(header, rows)
+        + f"\n{told(found)}; seed {found['seed']}, {found['training_images']:,} training images of "
+        f"{found['dataset']}, {found['cores']} cores, {found['processor']}\n"
+    )
+
+
+def told(found):
+    """How many times sooner, in words."""
+    sooner = times_sooner(found)
+    if sooner is None:
+        return "fast never got there"
+    times, is_more = sooner
+    return f"{'more than ' * is_more}{times:.1f} times sooner"
 
 
 if __name__ == "__main__":

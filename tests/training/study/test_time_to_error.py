@@ -1,31 +1,78 @@
+import json
+
 import pytest
 
 from larq_seresnet.training import throughput
-from larq_seresnet.training.study import time_to_error
+from larq_seresnet.training.study import goals, time_to_error
 
 TINY = "--dataset digits --filters 4 4 4 --limit-train 1024"
 
 
 @pytest.mark.slow
-def test_both_are_trained_until_they_are_there(capsys, monkeypatch):
+def test_both_are_trained_until_they_are_there(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(throughput.batch_norm, "IMAGES", 100)
     monkeypatch.setattr(throughput, "REPEATS", 2)
-    found = time_to_error.main([*TINY.split(), "--error", "0.85", "--epochs", "20"])
+    out_dir = tmp_path / "made"
+    found = time_to_error.main(
+        [*TINY.split(), "--error", "0.85", "--epochs", "20", "--out-dir", str(out_dir)]
+    )
     printed = capsys.readouterr().out
-    for seconds, epochs, error in found.values():
-        assert seconds > 0
-        assert 1 <= epochs <= 20
-        assert error <= 0.85
+    for way in ("plain", "fast"):
+        assert [each["epochs"] for each in found[way]] == list(range(1, len(found[way]) + 1))
+        assert [each["error"] <= 0.85 for each in found[way]] == [False] * (len(found[way]) - 1) + [
+            True
+        ]
+        assert all(each["seconds"] > 0 for each in found[way])
     assert "times sooner" in printed
-    assert printed.count("plain, epoch") == found["plain Keras, no SE"][1]
+    assert printed.count("plain, epoch") == len(found["plain"])
+    assert json.loads((out_dir / time_to_error.FILE).read_text()) == found
 
 
-@pytest.mark.slow
-def test_who_never_gets_there_has_no_figure(capsys, monkeypatch):
-    monkeypatch.setattr(time_to_error, "fast", lambda arguments: None)
-    found = time_to_error.main([*TINY.split(), "--error", "0.001", "--epochs", "1"])
-    assert set(found.values()) == {None}
-    assert capsys.readouterr().out.count("| never |") == 2
+def _found(plain, fast):
+    return {
+        "error": 0.2,
+        "dataset": "cifar10",
+        "training_images": 50000,
+        "seed": 0,
+        "processor": "a processor",
+        "cores": 2,
+        "plain": [{"epochs": 9, "seconds": 900.0, "error": plain}],
+        "fast": [
+            {"epochs": 1, "seconds": 60.0, "error": 0.3},
+            {"epochs": 2, "seconds": 120.0, "error": fast},
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("plain", "fast", "told", "rows"),
+    [
+        (0.2, 0.2, "7.5 times sooner;", ("| 900 | 9 | 20.00% | yes |", "| 120 | 2 | 20.00% | yes")),
+        (0.21, 0.2, "more than 7.5 times sooner;", ("| 900 | 9 | 21.00% | never |",)),
+        (0.2, 0.21, "fast never got there;", ("| 120 | 2 | 21.00% | never |",)),
+    ],
+)
+def test_who_is_not_there_at_the_end_never_was(plain, fast, told, rows):
+    text = time_to_error.markdown(_found(plain, fast))
+    for part in (*rows, told):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "verdict"),
+    [(239.0, "**reached**"), (241.0, "**missed**"), (150.0, "**stretch reached**")],
+)
+def test_the_goals_tell_what_became_of_it(seconds, verdict, tmp_path):
+    goals.write_report(tmp_path)
+    assert "| 5 times | 8 times | not run | not run |" in (tmp_path / "README.md").read_text()
+    found = _found(0.2, 0.2)
+    found["plain"][0]["seconds"] = 1200.0
+    found["fast"][1]["seconds"] = seconds
+    (tmp_path / time_to_error.FILE).write_text(json.dumps(found))
+    goals.write_report(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert f"| {1200 / seconds:.1f} times sooner | {verdict} |" in text
+    assert "## Time to an error" in text
 
 
 def test_an_error_that_is_no_share_is_refused(capsys):
