@@ -62,7 +62,9 @@ def test_who_is_not_there_at_the_end_never_was(plain, fast, told, rows):
     ("seconds", "verdict"),
     [(239.0, "**reached**"), (241.0, "**missed**"), (150.0, "**stretch reached**")],
 )
-def test_the_goals_tell_what_became_of_it(seconds, verdict, tmp_path):
+def test_the_goals_tell_what_became_of_it(seconds, verdict, tmp_path, write_log):
+    run = goals.runs()[0]
+    write_log(tmp_path / "logs", run, run.arguments["epochs"])
     goals.write_report(tmp_path)
     assert "| 5 times | 8 times | not run | not run |" in (tmp_path / "README.md").read_text()
     found = _found(0.2, 0.2)
