@@ -260,3 +260,23 @@ def test_logs_that_are_not_of_the_grid_are_refused(tmp_path):
     settings.unlink()
     with pytest.raises(FileNotFoundError):
         grid.Grid(tmp_path, paper.ARMS)
+
+
+def test_long_runs_are_told_at_their_end_and_where_all_are(tmp_path):
+    """Of each arm the longest run; what is shorter than a mean of epochs is left out."""
+    logged = _grid(
+        tmp_path,
+        {
+            ("sigmoid", 0): [0.5] * 10 + [0.3] * 9 + [0.2],
+            ("sigmoid", 1): [0.9] * 12,
+            ("no_se", 0): [0.6] * 5 + [0.4] * 10,
+            ("tanh", 0): [0.7] * 9,
+        },
+        epochs=100,
+    )
+    text = tables.report(logged, paper.BLOCKS)
+    assert "| mean of the last 10 | mean of epochs 6 to 15 |" in text
+    assert "| sigmoid | 20 | 20.0% | 29.0% | 40.0% |" in text
+    assert "| no SE | 15 | 40.0% | 40.0% | 40.0% |" in text
+    told = text.split("## Up to 100 epochs")[1].split("##")[0]
+    assert "tanh" not in told
