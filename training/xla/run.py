@@ -72,9 +72,20 @@ def main():
             _wait_for_compiled(workers[0], pathlib.Path(output.name), before)
     while None in [worker.poll() for worker in workers]:  # or those that were killed seem to live
         time.sleep(0.5)
-    failed = sorted(path.stem for path in given.trained.glob("*.failed"))
+    failed = _failed(given.trained, workers)
     if failed or any(worker.returncode for worker in workers):
         sys.exit(f"failed: {failed or 'processes'}; why stands in {given.trained}/process*.txt")
+
+
+def _failed(trained, workers):
+    """The runs that say so, and those in whose training a process was killed."""
+    killed = {str(worker.pid) for worker in workers if worker.returncode}
+    cut_off = {
+        claim.stem
+        for claim in trained.glob("*.claim")
+        if claim.read_text() in killed and not claim.with_suffix(".npz").exists()
+    }
+    return sorted(cut_off | {path.stem for path in trained.glob("*.failed")})
 
 
 def _environment(autotune, graphs):

@@ -293,6 +293,16 @@ def test_what_failed_is_named_at_the_end(tmp_path):
     assert "a failed: FileNotFoundError" in said
 
 
+def test_what_a_killed_process_trained_has_failed(run, tmp_path):
+    for name, process in (("finished", 1), ("cut_off", 1), ("in_time", 2)):
+        (tmp_path / f"{name}.claim").write_text(str(process))
+    (tmp_path / "finished.npz").touch()
+    (tmp_path / "refused.failed").touch()
+    workers = [types.SimpleNamespace(pid=1, returncode=-9)]
+    workers += [types.SimpleNamespace(pid=2, returncode=0)]
+    assert run._failed(tmp_path, workers) == ["cut_off", "refused"]
+
+
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
