@@ -130,7 +130,7 @@ def _parser():
         choices=ALL_WEIGHTS,
         default="1bit",
         help="how 1-bit filters are stored: 1bit is small and exact, 1bit_half the smallest, its "
-        "scales rounded to float16, int8 the fastest (litert); "
+        "scales rounded to float16, int8 the fastest where processors multiply bytes (litert); "
         "float32: as the converters leave them (default: 1bit)",
     )
     parser.add_argument(

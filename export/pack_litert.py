@@ -9,7 +9,7 @@ weights    in the file, and how the graph reads them
 1bit_half  as 1bit, scales and biases in float16: see `half`
 int2       INT2 with scales, and DEQUANTIZE before the layer
 int4       INT4, likewise
-int8       INT8 with scales, read by the layer itself: the fastest. LiteRT then rounds the
+int8       INT8 with scales, read by the layer itself: mostly the fastest. LiteRT rounds the
            layer's input to 8 bits ("hybrid" kernels), which is not exact. Signs are, so for
            "w1a1" the residual convolutions are stored so, all other layers as int2
 float32    as the converter leaves them

@@ -49,8 +49,8 @@ evenly over the classes, as the matrices show. Not for decisions on which anyone
 
 ## How they were trained
 
-Each command is for the code of the commit beside it: what recipe `fast` does has changed since
-where that is an older one.
+Each command is for the code of the commit beside it: recipe `fast` has changed since the older
+ones.
 
 {training}
 ## Confusion

@@ -9,8 +9,18 @@ from matplotlib.figure import Figure
 from larq_seresnet.training.study.grid import FEWEST_SEEDS, student
 
 #: Told apart by the colour-blind, and by their dashes in print.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
-STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (6, 2)))
+COLOURS = "#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #7F7F7F #000000 #882255".split()
+STYLES = (
+    "-",
+    "--",
+    "-.",
+    ":",
+    (0, (5, 1, 1, 1, 1, 1)),
+    (0, (1, 3)),
+    (0, (6, 2)),
+    (0, (3, 1)),
+    (0, (2, 4)),
+)
 
 
 def draw_errors(grid, labels, title, path, epochs, stated, threshold=None):

@@ -18,10 +18,10 @@ from larq_seresnet.training.study.grid import (
     Grid,
     difference,
     each_seed,
+    exact_percent,
     hundredths,
     mean_error,
     mean_share,
-    percent,
 )
 from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_errors, budget_run
 
@@ -89,7 +89,7 @@ class Goal:
     found: Callable[[Grid], Estimate]
     goal: float | None
     stretch: float | None
-    form: Callable[[float], str] = percent
+    form: Callable[[float], str] = exact_percent
     excludes: bool = False
     seeds: int = 1
 
@@ -178,6 +178,8 @@ def write_report(results):
         "- Means over n seeds, with 95 % intervals: in brackets by paired bootstrap, t by "
         "Student's t. SE + FMB beats no SE at 6 epochs only if all of the latter lies below 0. "
         'With fewer seeds than planned the verdict is "cannot be told".\n'
+        "- Errors are those of the logs, most of them in bfloat16; in float32 the same weights err "
+        "a few hundredths of a point more or less.\n"
         "- Differences are in points of error; below 0 SE + FMB is better. The recipe was "
         "developed with SE + FMB, so if it favours an arm, it is this one.\n"
         '- XS, S and M are SEResNet14XS, S and M; "one bit everywhere" is S without 8-bit ends. '
@@ -216,12 +218,13 @@ def _time_to_error(path):
         return ""
     return (
         "\n## Time to an error\n\n"
-        "`python training/study/time_to_error.py --out-dir results/goals`: seconds of training "
-        "until 1-bit weights have an error. Plain Keras is what one writes first: float32, "
-        "`Adam(1e-3)`, batches of 128, tf.data, the same network without SE; its error is that "
-        "after an epoch. "
-        "`fast` anneals its rate over a budget; the first of 1, 2, 3, ... epochs that suffices "
-        "counts. Both in one run on one machine; tests do not count.\n\n"
+        "`python training/study/time_to_error.py --out-dir results/goals`: how long a network of "
+        "1-bit weights trains until its test error is at or below a given one. Plain Keras is what "
+        "one writes first: `Adam(1e-3)` in float32, batches of 128, tf.data, the same network "
+        "without SE; it trains until the test after an epoch is there. Recipe `fast`, with SE and "
+        "FMB, anneals its rate over a number of epochs that is set beforehand: it is trained anew "
+        "for 1, 2, 3, ... epochs, and the time is that of the first training that ends there, "
+        "without those before it. Both in one run on one machine; testing is not timed.\n\n"
         + time_to_error.markdown(json.loads(path.read_text()))
     )
 

@@ -52,10 +52,10 @@ def test_goals_are_read_from_the_logs(tmp_path, write_log):
     goals.write_report(tmp_path)
     text = (tmp_path / "README.md").read_text()
     for row in (
-        "| 16.0% | 15.0% | 19.0% [18.4%, 19.6%], t [18.1%, 19.9%] (n = 5) | **missed** |",
-        "| S: error, 100 epochs | 9.5% | 8.7% | 9.0% (n = 1) | **reached** |",
-        "| M: error, 100 epochs | 8.5% | 7.5% | not run | not run |",
-        "| error, 1 epoch | 28.0% | 26.0% | 27.0% (n = 1) | cannot be told |",
+        "| 16.00% | 15.00% | 19.00% [18.40%, 19.60%], t [18.12%, 19.88%] (n = 5) | **missed** |",
+        "| S: error, 100 epochs | 9.50% | 8.70% | 9.00% (n = 1) | **reached** |",
+        "| M: error, 100 epochs | 8.50% | 7.50% | not run | not run |",
+        "| error, 1 epoch | 28.00% | 26.00% | 27.00% (n = 1) | cannot be told |",
         "| SE + FMB less no SE, 6 epochs | +0.00 | -2.00 | -3.00 [-3.60, -2.40], t [-3.88, -2.12] "
         "(n = 5) | **stretch reached** |",
         "| +0.30 | +0.00 | +1.00 [+0.25, +1.75], t [-0.30, +2.30] (n = 4) | cannot be told |",
@@ -64,6 +64,20 @@ def test_goals_are_read_from_the_logs(tmp_path, write_log):
     ):
         assert row in text
     assert (tmp_path / "budgets.svg").exists()
+
+
+def test_code_and_machine_of_what_was_resumed_are_told(tmp_path, write_log):
+    names = [f"fmb_budget6_seed{seed}" for seed in range(3)]
+    began = {"commit": "aaa", "processor": "a GPU"}
+    resumed = ({}, {"commit": "bbb", "processor": "a GPU"}, {"commit": "ccc", "processor": "a CPU"})
+    for name, part in zip(names, resumed, strict=True):
+        write_log(tmp_path, _fast_run(name), 6)
+        path = tmp_path / f"{name}.json"
+        facts = began | ({"resumed": [part]} if part else {})
+        path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+    told = grid.Grid(tmp_path, runs.arms_of(goals.runs())).provenance()
+    assert "with the code of aaa, bbb, ccc, layers" in told
+    assert told.endswith("Begun on one machine and finished on another: 1 of 3.")
 
 
 def test_a_run_of_another_budget_is_refused(tmp_path, write_log):
