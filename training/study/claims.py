@@ -33,6 +33,8 @@ TABLE_III = {"sigmoid_fmb": 9, "sigmoid": 23}
 TABLE_III_ARMS = (*TABLE_III, "no_se")
 #: Figures 8 and 10.
 ALL_FOUR = ("sigmoid", "tanh", "sigmoid_fmb", "tanh_fmb")
+#: What is trained for as long as figure 10 is drawn: its arms, and what they are compared with.
+TO_THE_END = (*ALL_FOUR, "float32_sigmoid", "no_se")
 TABLE_I_EPOCH, TABLE_II_EPOCH, GATES_EPOCH, LAST_EPOCH = 9, 6, 10, 100
 AT_LAST, ALIKE = 0.12, 0.01
 #: Errors that the paper states, by arm and epoch.

@@ -155,14 +155,14 @@ class Grid:
     def provenance(self):
         """Which code the runs are of and what layers computed in, as the end of a sentence.
 
-        What was resumed is of more than one; how often another machine did so is told, too.
+        What was resumed is of more than one; how often another processor did so is told, too.
         """
         dtypes = collections.Counter(settings.compute_dtype for settings, _ in self.runs.values())
         counts = " and ".join(f"{dtype} ({count})" for dtype, count in sorted(dtypes.items()))
         parts = [[facts, *facts.get("resumed", [])] for _, facts in self.runs.values()]
         commits = {str(part["commit"]) for each in parts for part in each if "commit" in part}
         moved = sum(len({part.get("processor") for part in each}) > 1 for each in parts)
-        elsewhere = f" Begun on one machine and finished on another: {moved} of {len(parts)}."
+        elsewhere = f" Begun on one processor and finished on another: {moved} of {len(parts)}."
         return (
             f"runs with the code of {', '.join(sorted(commits))}, layers computed in {counts}."
             + elsewhere * bool(moved)

@@ -8,7 +8,6 @@ from larq_seresnet import files
 from larq_seresnet.training import callbacks, config, data
 from larq_seresnet.training.callbacks import GATE_IMAGES
 from larq_seresnet.training.study.claims import (
-    ALL_FOUR,
     GATES_EPOCH,
     LAST_EPOCH,
     TABLE_I,
@@ -17,6 +16,7 @@ from larq_seresnet.training.study.claims import (
     TABLE_II_EPOCH,
     TABLE_III,
     TABLE_III_ARMS,
+    TO_THE_END,
     around,
     claims,
     epochs_text,
@@ -33,8 +33,6 @@ from larq_seresnet.training.study.grid import (
 )
 
 TUNING_EPOCHS = 3
-#: What is trained for as long as figure 10 is drawn: its arms, and what they are compared with.
-TO_THE_END = (*ALL_FOUR, "float32_sigmoid", "no_se")
 #: At a constant rate the error of one epoch jumps: the mean of so many tells where a run is.
 STEADY_EPOCHS = 10
 #: The question that a control answers, its arm, and the one it is compared with.
@@ -243,9 +241,7 @@ def _explanations(grid):
 
 def _to_the_end(grid):
     """Where the longest run of each arm of figure 10 is at its end, and where all are at once."""
-    longest = {
-        arm: max(grid.errors[arm].values(), key=len) for arm in TO_THE_END if grid.errors.get(arm)
-    }
+    longest = {arm: max(grid.errors[arm].values(), key=len, default=[]) for arm in TO_THE_END}
     longest = {arm: errors for arm, errors in longest.items() if len(errors) >= STEADY_EPOCHS}
     if not longest:
         return "No run is as long yet.\n"

@@ -12,6 +12,7 @@ which `reproduce.py --profile goals` tells what became of the goal.
 
 import argparse
 import json
+import math
 import os
 import pathlib
 import tempfile
@@ -111,15 +112,20 @@ def fast(images, arguments):
     return [each | {"seconds": each["seconds"] + each["epochs"] * estimation} for each in found]
 
 
-def times_sooner(found):
-    """How many times as long plain Keras takes, and whether it is more than that.
+def read(folder):
+    """What `main` wrote into a folder; None if it did not."""
+    path = folder / FILE
+    return json.loads(path.read_text()) if path.exists() else None
 
-    None if `fast` never got there; more if plain Keras did not in all of its epochs.
+
+def share_of_plain(found):
+    """The time that `fast` takes, of plain Keras's; infinite if it never got there.
+
+    If plain Keras never did, its time is that of all its epochs, and the share is smaller yet.
     """
     of_plain, of_fast = (found[way][-1] for way in ("plain", "fast"))
-    if of_fast["error"] > found["error"]:
-        return None
-    return of_plain["seconds"] / of_fast["seconds"], of_plain["error"] > found["error"]
+    there = of_fast["error"] <= found["error"]
+    return of_fast["seconds"] / of_plain["seconds"] if there else math.inf
 
 
 def markdown(found):
@@ -133,18 +139,22 @@ def markdown(found):
     header = ("", "seconds", "epochs", "error", f"at {found['error']:.0%} or less")
     return (
         files.table(header, rows)
-        + f"\n{told(found)}; seed {found['seed']}, {found['training_images']:,} training images of "
-        f"{found['dataset']}, {found['cores']} cores, {found['processor']}\n"
+        + f"\n{_told(found)}; seed {found['seed']}, {found['training_images']:,} training images "
+        f"of {found['dataset']}, {found['cores']} cores, {found['processor']}\n"
     )
 
 
-def told(found):
-    """How many times sooner, in words."""
-    sooner = times_sooner(found)
-    if sooner is None:
+def _told(found):
+    share = share_of_plain(found)
+    if share == math.inf:
         return "fast never got there"
-    times, is_more = sooner
-    return f"{'more than ' * is_more}{times:.1f} times sooner"
+    is_more = found["plain"][-1]["error"] > found["error"]
+    return f"{'more than ' * is_more}{times_sooner(share)} sooner"
+
+
+def times_sooner(share):
+    """A share of plain Keras's time in words."""
+    return f"{1 / share:.1f} times"
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def test_code_and_machine_of_what_was_resumed_are_told(tmp_path, write_log):
         path.write_text(json.dumps(json.loads(path.read_text()) | facts))
     told = grid.Grid(tmp_path, runs.arms_of(goals.runs())).provenance()
     assert "with the code of aaa, bbb, ccc, layers" in told
-    assert told.endswith("Begun on one machine and finished on another: 1 of 3.")
+    assert told.endswith("Begun on one processor and finished on another: 1 of 3.")
 
 
 def test_a_run_of_another_budget_is_refused(tmp_path, write_log):
