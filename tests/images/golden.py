@@ -23,6 +23,7 @@ def _blocks(values):
 
 RGB, GREY, A = _blocks(COLOURS), _blocks(GREYS), _blocks(ALPHA)
 GREY_RGB = np.stack([GREY] * 3, axis=-1)
+WIDE = GREY.astype(np.int64) * 256 + 200  # the lower eight bits of 16 do not count
 
 
 def _on_white(rgb):
@@ -81,19 +82,21 @@ def _stored(upright, orientation):
 
 def images():
     """By file name: kind, content, the pixels that it means, uint8 (16, 24, 3), and a tolerance."""
+    return _pngs() | _others() | _turned()
+
+
+def _pngs():
     palette, index = np.unique(COLOURS.reshape(-1, 3), axis=0, return_inverse=True)
     index = _blocks(index.reshape(2, 3))
     plte = (b"PLTE", palette.astype(np.uint8).tobytes())
     transparent = _on_white_where(index == 2)
-    wide = GREY.astype(np.int64) * 256 + 200  # the lower eight bits of 16 do not count
     rgb16 = RGB.astype(np.int64) * 256 + 77
-    frames = [Image.fromarray(RGB), Image.fromarray(255 - RGB)]
-    found = {
+    return {
         "grey1.png": ("PNG, 1 bit", png(GREY > 100, 1, 0), _black_or_white(GREY > 100), 0),
         "grey2.png": ("PNG, 2 bits", png(GREY // 85, 2, 0), GREY_RGB, 0),
         "grey4.png": ("PNG, 4 bits", png(GREY // 17, 4, 0), GREY_RGB, 0),
         "grey8.png": ("PNG, grey", png(GREY, 8, 0), GREY_RGB, 0),
-        "grey16.png": ("PNG, 16 bits, grey", png(wide, 16, 0), GREY_RGB, 0),
+        "grey16.png": ("PNG, 16 bits, grey", png(WIDE, 16, 0), GREY_RGB, 0),
         "rgb8.png": ("PNG", png(RGB, 8, 2), RGB, 0),
         "rgb16.png": ("PNG, 16 bits", png(rgb16, 16, 2), RGB, 0),
         "interlaced.png": ("PNG, interlaced", png(RGB, 8, 2, interlaced=True), RGB, 0),
@@ -122,6 +125,12 @@ def images():
             np.where(GREY_RGB == 85, 255, GREY_RGB).astype(np.uint8),
             0,
         ),
+    }
+
+
+def _others():
+    frames = [Image.fromarray(RGB), Image.fromarray(255 - RGB)]
+    return {
         "photograph.jpg": ("JPEG", by_pillow(RGB, "JPEG", quality=98, subsampling=0), RGB, LOSSY),
         "grey.jpeg": ("JPEG, grey", by_pillow(GREY, "JPEG", quality=98), GREY_RGB, LOSSY),
         "cmyk.jpg": (
@@ -139,16 +148,20 @@ def images():
         "image.bmp": ("BMP", by_pillow(RGB, "BMP"), RGB, 0),
         "image.webp": ("WebP", by_pillow(RGB, "WEBP", lossless=True), RGB, 0),
         "image.tif": ("TIFF", by_pillow(RGB, "TIFF", compression="tiff_lzw"), RGB, 0),
-        "grey16.tiff": ("TIFF, 16 bits, grey", by_pillow(wide.astype("<u2"), "TIFF"), GREY_RGB, 0),
+        "grey16.tiff": ("TIFF, 16 bits, grey", by_pillow(WIDE.astype("<u2"), "TIFF"), GREY_RGB, 0),
         "image.ppm": ("PPM", by_pillow(RGB, "PPM"), RGB, 0),
         "image.pgm": ("PGM", by_pillow(GREY, "PPM"), GREY_RGB, 0),
         "grey16.pgm": (
             "PGM, 16 bits",
-            b"P5 24 16 65535\n" + wide.astype(">u2").tobytes(),
+            b"P5 24 16 65535\n" + WIDE.astype(">u2").tobytes(),
             GREY_RGB,
             0,
         ),
     }
+
+
+def _turned():
+    found = {}
     for number in range(1, 9):
         for ending, format, tolerance in (("png", "PNG", 0), ("jpg", "JPEG", LOSSY)):
             options = {} if ending == "png" else {"quality": 98, "subsampling": 0}
