@@ -273,7 +273,9 @@ class SqueezeExcite(tf.keras.layers.Layer):
         return tf.TensorShape([input_shape[0], 1, 1, input_shape[-1]])
 
     def get_config(self):
-        parts = (self.reduce, self.expand) if self.built else ()
+        frozen = list(self._frozen)
+        if self.built:
+            frozen = [part.name for part in (self.reduce, self.expand) if not part.trainable]
         return {
             **super().get_config(),
             "activation": self.activation,
@@ -283,7 +285,7 @@ class SqueezeExcite(tf.keras.layers.Layer):
             "gate_bias": self.gate_bias,
             "squeezed": self.squeezed,
             # Keras's HDF5 goes by position, in an order that depends on it
-            "frozen": [part.name for part in parts if not part.trainable] or list(self._frozen),
+            "frozen": frozen,
         }
 
 

@@ -459,6 +459,24 @@ def test_keras_own_copies_do_not_depend_on_what_is_frozen(inputs, tmp_path):
     assert loaded.get_layer("stage1_block1_se").expand.trainable
 
 
+@pytest.mark.parametrize("part", ["all", "reduce"])
+@pytest.mark.parametrize("attention", ["se", "se_paper"])
+@pytest.mark.parametrize("ending", ["h5", "keras"])
+def test_what_is_trainable_again_stays_so(inputs, tmp_path, ending, attention, part):
+    """Save frozen, load, unfreeze, save, load: how a network is fine-tuned in Keras."""
+    model = SEResNet14(**SMALL, attention=attention, weights=None)
+    count, expected = len(model.trainable_weights), model(inputs)
+    for trainable in (False, True):
+        if part == "all":
+            model.trainable = trainable
+        else:
+            model.get_layer("stage1_block1_se").reduce.trainable = trainable
+        model.save(tmp_path / f"model.{ending}")
+        model = tf.keras.models.load_model(tmp_path / f"model.{ending}")
+        np.testing.assert_array_equal(model(inputs), expected)
+    assert len(model.trainable_weights) == count
+
+
 def test_only_our_models_are_saved(tmp_path):
     model = tf.keras.Sequential([tf.keras.layers.Dense(1, input_shape=(1,))])
     with pytest.raises(ValueError, match="`model` must be what SEResNet14 returned"):
