@@ -113,16 +113,25 @@ def _check_names(names):
 
 def _load(arguments):
     """The models by what to call them, their one data set, and where to write."""
-    models, names = {}, set()
+    loaded, kinds = {}, {}
     for each in arguments.source:
+        if each in loaded:
+            raise ValueError(f"each model must be given once, received {each} twice.")
         model, images, directory = source.load(arguments, each, pack_tflm.CALIBRATION_IMAGES)
         if images.test[1] is None:
             raise ValueError(f"--dataset must be of the classes of {each}, to tell its error.")
-        names.add(images.name)
-        if len(names) > 1:
-            raise ValueError(f"all models must be of one data set, received {sorted(names)}.")
-        label = f"{model.name} ({each.resolve().name})" if model.name in models else model.name
-        models[label] = model
+        kinds[each] = f"{images.name} {model.input_shape[1:]}"
+        if len(set(kinds.values())) > 1:
+            received = ", ".join(f"{each}: {kind}" for each, kind in kinds.items())
+            raise ValueError(
+                f"all models must be of one data set and input shape, received {received}."
+            )
+        loaded[each] = model
+    count = collections.Counter(model.name for model in loaded.values())
+    models = {
+        f"{model.name} ({each})" if count[model.name] > 1 else model.name: model
+        for each, model in loaded.items()
+    }
     return models, images, arguments.out_dir or directory
 
 

@@ -15,7 +15,7 @@ from larq_seresnet.layers import GATE_ACTIVATIONS
 from larq_seresnet.precision import PRECISIONS
 from larq_seresnet.training import config
 from larq_seresnet.training.study import occupancy
-from larq_seresnet.weights import named_weights
+from larq_seresnet.weights import named_weights, read
 
 #: Probabilities that differ by more are said to differ.
 TOLERANCE = 1e-4
@@ -36,7 +36,7 @@ def main(argv=None):
         directory.mkdir(parents=True, exist_ok=True)
         smaller, proof = proved(model, images, arguments.share)
         weights = directory / config.WEIGHTS_FILE
-        save_weights(smaller, weights, images.name, images.class_names or None)
+        save_weights(smaller, weights, _trained_on(arguments, images), images.class_names or None)
         occupancy.write(proof["occupancy"], directory, f"# {model.name}: all training images\n\n")
         text = markdown(proof)
         for name, content in (
@@ -47,6 +47,13 @@ def main(argv=None):
     print(text)
     print(f"wrote {weights}; prune.md, prune.json and occupancy.* beside it")
     return weights
+
+
+def _trained_on(arguments, images):
+    """The data set of the weights: that of the images, unless these are of other classes."""
+    if images.test[1] is not None:
+        return images.name
+    return read(source.locate(arguments.source)[0]).trained_on
 
 
 def proved(model, images, share=0.0):

@@ -50,7 +50,7 @@ def load(arguments, source=None, limit_train=1):
         ValueError, OSError: If there are no weights, none of a classifier, or
             no data that fit them.
     """
-    weights, directory, data_dir = _weights(source or arguments.source)
+    weights, directory, data_dir = locate(source or arguments.source)
     contents = read(weights)
     configuration, trained_on = contents.configuration, contents.trained_on
     arguments_now = inspect.signature(SEResNet14).parameters.keys()
@@ -93,8 +93,13 @@ def load(arguments, source=None, limit_train=1):
     return model, images, directory
 
 
-def _weights(source):
-    """The weight file, the directory for what is made of it, and where its run found its data."""
+def locate(source):
+    """The weight file, the directory for what is made of it, and where its run found its data.
+
+    Args:
+        source: The name of weights that ship, a weight file, or a directory that holds one: a
+            run's, or what prune.py wrote.
+    """
     if str(source) in shipped_files():
         return shipped_files()[str(source)], source, None
     if not source.exists():
@@ -110,4 +115,5 @@ def _weights(source):
             f"{source} is no finished run: it holds no {config.WEIGHTS_FILE}. "
             f"train.py --resume --run-dir {source} finishes one."
         )
-    return weights, source, config.load(source)[0].data_dir
+    is_run = (source / config.CONFIG_FILE).exists()
+    return weights, source, config.load(source)[0].data_dir if is_run else None

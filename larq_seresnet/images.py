@@ -275,10 +275,20 @@ def _repeated(grey):
 def image_files(folder):
     """The files in a folder and in those below it: those with the ending of an image, and others.
 
-    Hidden files, which systems leave behind, are in neither.
+    What is hidden, file or folder, is in neither, for systems leave it behind; a folder that links
+    lead to more than once counts once.
     """
+    found, seen = [], set()
+    for path, folders, names in os.walk(folder, followlinks=True):
+        place = os.path.realpath(path)
+        if place in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found.append((path, names))
     images, others = [], []
-    for path, _, names in sorted(os.walk(folder, followlinks=True)):
+    for path, names in sorted(found):
         for name in sorted(names):
             if not name.startswith("."):
                 ours = images if name.lower().endswith(ENDINGS) else others

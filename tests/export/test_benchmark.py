@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 
+from larq_seresnet import save_weights
 from larq_seresnet.export import anatomy, benchmark, convert, flatbuffer, pack_tflm
 from larq_seresnet.training import data
 
@@ -170,6 +171,33 @@ def test_peers_get_the_pixels_that_they_take(monkeypatch, tmp_path, dtype, expec
     received = benchmark.peer(tmp_path / "other.tflite", images).inputs(pixels)
     assert received.dtype == dtype
     np.testing.assert_array_equal(np.ravel(received), expected)
+
+
+def _loaded(arguments):
+    parser = benchmark._parser()
+    return benchmark._load(parser.parse_args([*map(str, arguments), "--limit-test", "1"]))
+
+
+def test_models_of_one_name_are_told_apart(small_model, tmp_path):
+    paths = [tmp_path / folder / "weights.h5" for folder in "abc"]
+    for path in paths:
+        path.parent.mkdir()
+        save_weights(small_model(), path, "digits")
+    models, images, directory = _loaded(paths)
+    name = small_model().name
+    assert [*models] == [f"{name} ({path})" for path in paths]
+    assert (images.name, directory) == ("digits", paths[-1].parent)
+    save_weights(small_model(attention=None), paths[0], "digits")
+    assert [*_loaded(paths[:2])[0]] == [small_model(attention=None).name, name]
+
+
+def test_models_must_be_of_one_kind_of_images_and_given_once(small_model, tmp_path):
+    for name, height in (("one.h5", 32), ("two.h5", 48)):
+        save_weights(small_model(input_shape=(height, 32, 3)), tmp_path / name, "digits")
+    with pytest.raises(ValueError, match=r"one data set and input shape, .*\(48, 32, 3\)"):
+        _loaded([tmp_path / "one.h5", tmp_path / "two.h5"])
+    with pytest.raises(ValueError, match=r"given once, received .*one.h5 twice"):
+        _loaded([tmp_path / "one.h5", tmp_path / "one.h5"])
 
 
 def test_a_benchmark_of_nothing_is_refused(trained, capsys):

@@ -163,7 +163,7 @@ def test_from_a_run_to_a_smaller_file_that_goes_on_training(shared, tmp_path, ca
     configuration = read(weights).configuration
     assert configuration["attention"] is None and max(configuration["inner"]) <= 16
     assert "| all | 64 |" in (weights.parent / "prune.md").read_text()
-    convert.main([str(weights), "--strip"])
+    convert.main([str(weights.parent), "--strip"])
     assert (weights.parent / "lce_1bit.tflite").stat().st_size < sizes["before"]["bytes"] + 3000
     flags = "--dataset digits --limit-train 128 --limit-test 50 --epochs 1".split()
     flags += ["--weights", str(weights), "--run-dir", str(tmp_path / "on")]
@@ -187,6 +187,14 @@ def test_from_a_run_to_a_smaller_file_that_goes_on_training(shared, tmp_path, ca
 def test_what_cannot_be_pruned_is_refused(arguments, message, small_model):
     with pytest.raises(ValueError, match=message):
         prune.check_prunable(small_model(**arguments))
+
+
+def test_pruned_weights_know_what_they_were_trained_on(small_model, tmp_path):
+    """On images of other classes, which tell nothing of an error."""
+    save_weights(small_model(), tmp_path / "own.h5", "cifar10", tuple("abcdefghij"))
+    flags = ["--dataset", "digits", "--limit-test", "5"]
+    contents = read(prune.main([str(tmp_path / "own.h5"), *flags]))
+    assert (contents.trained_on, tuple(contents.class_names)) == ("cifar10", tuple("abcdefghij"))
 
 
 @pytest.mark.parametrize("share", ["-0.1", "1", "nan"])

@@ -148,3 +148,20 @@ def test_files_of_images_are_told_from_others(tmp_path):
     found, others = image_files(tmp_path)
     assert [path.name for path in found] == ["b.JPG", "a.webp"]
     assert [path.name for path in others] == ["c.heic", "notes.txt"]
+
+
+def test_hidden_folders_do_not_count(tmp_path):
+    """A notebook's copy of an image would be trained on and tested on."""
+    for folder in ("", ".ipynb_checkpoints", "deeper", "deeper/.thumbnails"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "a.png").touch()
+    assert image_files(tmp_path) == ([tmp_path / "a.png", tmp_path / "deeper" / "a.png"], [])
+
+
+def test_a_folder_counts_once_whatever_links_lead_to_it(tmp_path):
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "a.png").touch()
+    (tmp_path / "cats" / "loop").symlink_to(tmp_path / "cats")
+    (tmp_path / "others").symlink_to(tmp_path / "cats")
+    assert image_files(tmp_path) == ([tmp_path / "cats" / "a.png"], [])
+    assert image_files(tmp_path / "others") == ([tmp_path / "others" / "a.png"], [])
