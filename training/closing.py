@@ -1,7 +1,5 @@
 """Gates with a reason to close: whole channels, as many as a share of the weights allows."""
 
-import math
-
 import numpy as np
 
 from larq_seresnet.layers import FMB
@@ -46,7 +44,7 @@ class Closing(tf.keras.callbacks.Callback):
         super().__init__()
         self.settings = settings
         self.images = images.train[0]
-        self.epoch_of_settling = math.ceil(settings.epochs / 2)
+        self.epoch_of_settling = settings.epoch_of_settling()
         self.steps = steps * self.epoch_of_settling
         self.modules = modules(model)
         self.costs = [

@@ -402,6 +402,14 @@ class Config:
         """Whether a run of fewer epochs is the beginning of one of more."""
         return self.schedule == "constant" and not self.relaxation and self.keep == 1
 
+    def recorded_epochs(self) -> set[int]:
+        """After which epochs, counted from 1, gates are recorded."""
+        return {1, 10, self.epochs, *self.gate_epochs}
+
+    def epoch_of_settling(self) -> int:
+        """How many epochs gates learn before those that `keep` allows are chosen for good."""
+        return math.ceil(self.epochs / 2)
+
     def changed(self) -> dict[str, Any]:
         """What to give `train.py` for the same run: nothing that is usual."""
         usual = vars(Config(recipe=self.recipe, precision=self.precision)) | {

@@ -18,7 +18,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 
 from larq_seresnet import SEResNet14, files, preprocess_input, programs, save_weights
-from larq_seresnet.training import callbacks, config, data, flags, pictures
+from larq_seresnet.training import callbacks, config, data, fitting, flags, pictures
 from larq_seresnet.training.facts import check_data
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -82,11 +82,7 @@ def ship(run_dir):
     _check(run_dir, settings, facts)
     images = data.load(settings.dataset, settings.data_dir, settings.input_shape[:2], limit_train=1)
     check_data(facts, images, ("class_names", "test_images", "test_images_sha256"))
-    model = SEResNet14(
-        num_classes=len(images.class_names),
-        weights=run_dir / config.WEIGHTS_FILE,
-        **settings.model_arguments(),
-    )
+    model = fitting.trained(run_dir, settings, len(images.class_names))
     stem = f"{model.name}_{settings.dataset}"
     target = PACKAGE / f"{stem}.npz"
     for folder in (PACKAGE, LOGS):

@@ -11,10 +11,10 @@ import pathlib
 
 import numpy as np
 
-from larq_seresnet import SEResNet14, files
+from larq_seresnet import files
 from larq_seresnet.precision import layers_in
 from larq_seresnet.preprocessing import preprocess_input
-from larq_seresnet.training import callbacks, config, data, machine
+from larq_seresnet.training import callbacks, config, data, fitting, machine
 
 import tensorflow as tf
 
@@ -92,11 +92,7 @@ def ask(run_dir, images, flip, crop, compute_dtype):
 
 def _ask(path, run_dir, settings, images, chosen, compute_dtype):
     with layers_in(compute_dtype):
-        model = SEResNet14(
-            num_classes=len(images.class_names),
-            weights=run_dir / config.WEIGHTS_FILE,
-            **settings.model_arguments(),
-        )
+        model = fitting.trained(run_dir, settings, len(images.class_names))
     machine.convolve_in_float32(model)
     print(f"asking the teacher about {len(chosen)} views of every image", flush=True)
     files.replace(path, lambda part: _write(part, model, images.train[0], chosen))

@@ -22,7 +22,15 @@ import numpy as np
 
 from larq_seresnet import SEResNet14, programs
 from larq_seresnet.preprocessing import MEAN, STD
-from larq_seresnet.training import batch_norm, callbacks, config, data, machine, train
+from larq_seresnet.training import (
+    batch_norm,
+    callbacks,
+    config,
+    data,
+    fitting,
+    machine,
+    train,
+)
 
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
@@ -58,7 +66,7 @@ def main(argv=None):
             f"{name}: median {statistics.median(found):.0f} images/s, {min(found):.0f} to "
             f"{max(found):.0f} in {len(found)}; {statistics.median(found) / base:.2f} times plain"
         )
-    model = train.compiled_model(settings, images)
+    model = fitting.compiled_model(settings, images)
     seconds = statistics_seconds(model, images)
     epoch = CIFAR10_IMAGES / statistics.median(rates["train.py"])
     print(
@@ -231,7 +239,7 @@ def profile(model, settings, images):
     Returns:
         A Counter: by type of operator, milliseconds a step, those of all threads added.
     """
-    train.hardening(model, settings, images)
+    fitting.hardening(model, settings, images)
     batches = data.training_batches(
         images, settings.batch_size, 0, epochs=1000, flip=settings.flip, crop=settings.crop
     )

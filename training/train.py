@@ -3,29 +3,24 @@
 import argparse
 import contextlib
 import dataclasses
-import math
 import pathlib
 import shlex
 import shutil
 import sys
 import tempfile
-import zlib
 
-from larq_seresnet import SEResNet14, files, programs, save_weights
-from larq_seresnet.precision import layers_in
+from larq_seresnet import files, programs, save_weights
 from larq_seresnet.preprocessing import preprocess_input
 from larq_seresnet.training import (
     batch_norm,
     callbacks,
-    closing,
     config,
     data,
     facts,
+    fitting,
     flags,
     machine,
-    optimizers,
     pictures,
-    relaxation,
     strategies,
     teacher,
 )
@@ -56,7 +51,7 @@ def main(argv=None):
             settings, known = config.Config(**(_of_weights(given.get("weights")) | given)), {}
         last = _last_epoch(settings, stop_after)
         images = data.of_run(settings)
-        settings = _resolved(settings, images)
+        settings = fitting.resolved(settings, images)
         model = _distributed_model(settings, images, synchronized)
         run_dir = run_dir or _default_run_dir(model, settings)
         if resume:
@@ -97,12 +92,12 @@ def parsed(words):
 
 
 def _distributed_model(settings, images, synchronized):
-    """What `compiled_model` makes, for the current strategy."""
+    """What `fitting.compiled_model` makes, for the current strategy."""
     if strategies.count() > 1:
         alike = _alike(settings) | facts.of_data(images)
         sizes = len(images.train[0]), len(images.test[0])
         strategies.check(*sizes, settings.batch_size, alike)
-    model = compiled_model(settings, images)
+    model = fitting.compiled_model(settings, images)
     machine.convolve_in_float32(model)
     strategies.normalise_in_parts(model, settings.batch_size, synchronized)
     return model
@@ -133,7 +128,7 @@ def _train(model, settings, images, run_dir, epochs, written, said):
     # after the log, whose clock stops before it; the checkpoint last: an epoch is done when
     # all else of it is written
     run_callbacks = [log, statistics, gates, board, checkpoint]
-    _fit(model, settings, images, epochs, run_callbacks, said)
+    fitting.fit(model, settings, images, epochs, run_callbacks, said)
     save_weights(model, run_dir / config.WEIGHTS_FILE, images.name, images.class_names)
     pictures.draw_curves(
         callbacks.read_log(run_dir / callbacks.LOG_FILE),
@@ -243,7 +238,7 @@ def _of_weights(path):
 def _as_saved(name, value):
     """An argument as config.json has it."""
     if name == "compute_dtype":
-        return _compute_dtype(value)
+        return fitting.compute_dtype(value)
     if name == "dataset" and pathlib.Path(value).is_dir():
         return str(pathlib.Path(value).resolve())
     return tuple(value) if isinstance(value, list) else value
@@ -303,127 +298,13 @@ def _empty(run_dir):
             path.unlink()
 
 
-def _resolved(settings, images):
-    """The settings with nothing left to this machine or these data to decide."""
-    dtype = _compute_dtype(settings.compute_dtype)
-    flip = images.mirror if settings.flip is None else settings.flip
-    return dataclasses.replace(settings, dataset=images.name, compute_dtype=dtype, flip=flip)
-
-
-def compiled_model(settings, images):
-    """The model in the compute dtype of the settings, with its optimizer, everything seeded."""
-    tf.keras.utils.set_random_seed(settings.seed)
-    if settings.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    dtype = settings.compute_dtype
-    with layers_in(dtype):
-        model = SEResNet14(
-            num_classes=len(images.class_names), weights=None, **settings.model_arguments()
-        )
-    initialise(model, settings.seed)
-    model.compile(
-        optimizers.build(settings, steps_of(settings, images) * settings.epochs),
-        "categorical_crossentropy",
-        metrics=[callbacks.error],
-    )
-    # with their variables there already, `fit` traces a step once and not twice
-    probabilities = tf.zeros((1, len(images.class_names)))
-    model.compiled_loss.build(probabilities)
-    model.compiled_metrics.build(probabilities, probabilities)
-    print(f"{model.name}: {model.count_params():,} parameters, computing in {dtype}")
-    return model
-
-
-def initialise(model, seed):
-    """Draws every kernel anew, by the seed and its own name alone.
-
-    So models that differ in a layer begin with the same weights everywhere else.
-    """
-    for weight in model.trainable_weights:
-        if weight.shape.rank > 1:
-            own_seed = zlib.crc32(f"{seed} {weight.name}".encode())
-            weight.assign(tf.keras.initializers.GlorotUniform(own_seed)(weight.shape))
-
-
-def _compute_dtype(asked):
-    if asked != "auto":
-        return asked
-    return "bfloat16" if machine.has_bfloat16() else "float32"
-
-
-def steps_of(settings, images):
-    """How many steps an epoch has."""
-    return math.ceil(len(images.train[0]) / settings.batch_size)
-
-
-def hardening(model, settings, images):
-    """What lets a compiled model harden as the settings say: callbacks, or none."""
-    if not settings.relaxation:
-        return []
-    steps = settings.relaxation * steps_of(settings, images) * settings.epochs
-    return [relaxation.Relaxation(model, steps, settings.relaxed_inputs)]
-
-
-def closing_of(model, settings, images):
-    """What closes gates as the settings say: callbacks, or none."""
-    if settings.keep == 1:
-        return []
-    return [closing.Closing(model, settings, images, steps_of(settings, images))]
-
-
 def _gate_recorder(settings, images, run_dir):
     return callbacks.GateRecorder(
         run_dir / callbacks.GATES_FILE,
         preprocess_input(images.test[0][: callbacks.GATE_IMAGES]),
-        {1, 10, settings.epochs, *settings.gate_epochs},
+        settings.recorded_epochs(),
         images.name,
     )
-
-
-def _fit(model, settings, images, epochs, run_callbacks, said):
-    """Trains the epochs of a range, counted from 0; `said` is what a teacher says, or None.
-
-    Raises:
-        SystemExit: If the loss became NaN or infinite; the last good checkpoint stays.
-    """
-    classes = len(images.class_names)
-
-    def training(part):
-        batches = data.training_batches(
-            images,
-            settings.batch_size,
-            settings.seed,
-            epochs.stop,
-            epochs.start,
-            flip=settings.flip,
-            crop=settings.crop,
-            said=said,
-            part=part,
-        )
-        return data.with_targets(
-            batches, classes, settings.teacher_share, settings.teacher_temperature
-        )
-
-    def test(part):
-        return data.with_targets(data.test_batches(images, part=part), classes)
-
-    history = model.fit(
-        strategies.distribute(training),
-        initial_epoch=epochs.start,
-        epochs=epochs.stop,
-        steps_per_epoch=steps_of(settings, images),
-        validation_data=strategies.distribute(test),
-        validation_steps=math.ceil(len(images.test[0]) / data.TEST_BATCH_SIZE),
-        verbose=1 if sys.stdout.isatty() else 2,
-        callbacks=[
-            tf.keras.callbacks.TerminateOnNaN(),
-            *hardening(model, settings, images),
-            *closing_of(model, settings, images),
-            *run_callbacks,
-        ],
-    ).history
-    if history and not callbacks.is_finite({name: values[-1] for name, values in history.items()}):
-        sys.exit("training diverged: the loss is no number. A lower --learning-rate may help.")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14, preprocess_input
-from larq_seresnet.training import batch_norm, callbacks, data, train
+from larq_seresnet.training import batch_norm, callbacks, config, data, fitting, train
 
 import tensorflow as tf
 
@@ -93,7 +93,7 @@ def test_training_goes_on_as_if_nothing_had_been_estimated(tmp_path, monkeypatch
         flags = ["--precision", "w1a1", "--attention", "none", "--run-dir", str(tmp_path / name)]
         run_dir = train.main([*TINY, *flags])
         images = data.load("digits", limit_train=256, limit_test=50)
-        model = train.compiled_model(train.config.load(run_dir)[0], images)
+        model = fitting.compiled_model(config.load(run_dir)[0], images)
         callbacks.Checkpoint(run_dir / "checkpoint", model).restore()
         return callbacks.read_log(run_dir / "log.csv"), model
 

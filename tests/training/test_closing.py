@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14
-from larq_seresnet.training import callbacks, channels, closing, config, data, train
+from larq_seresnet.training import (
+    callbacks,
+    channels,
+    closing,
+    config,
+    data,
+    fitting,
+    train,
+)
 from larq_seresnet.weights import read
 
 import tensorflow as tf
@@ -24,7 +32,7 @@ def _closing(keep=0.5, gate_at="middle", **arguments):
         keep=keep, gate_at=gate_at, filters=(4, 4, 8), epochs=4, dataset="digits", **arguments
     )
     images = data.load("digits", limit_train=64, limit_test=10)
-    model = train.compiled_model(train._resolved(settings, images), images)
+    model = fitting.compiled_model(fitting.resolved(settings, images), images)
     each = closing.Closing(model, settings, images, steps=10)
     each.set_model(model)
     return each

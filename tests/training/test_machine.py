@@ -5,7 +5,7 @@ import pytest
 
 from larq_seresnet import SEResNet14
 from larq_seresnet.precision import layers_in
-from larq_seresnet.training import machine, train
+from larq_seresnet.training import fitting, machine, train
 
 import tensorflow as tf
 
@@ -31,7 +31,7 @@ def test_convolutions_in_float32_compute_what_those_in_bfloat16_do(attention, mo
     images = tf.random.stateless_uniform((4, 32, 32, 3), seed=(0, 0), minval=-2, maxval=2)
     with layers_in("bfloat16"):
         model = SEResNet14(filters=(8, 16, 16), attention=attention, weights=None)
-    train.initialise(model, 0)
+    fitting.initialise(model, 0)
     before = model.get_weights()
     (expected, expected_gradients), dtypes = _step(model, images)
     assert "bfloat16" in dtypes

@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14, files
-from larq_seresnet.training import batch_norm, callbacks, config, data, machine, optimizers, train
+from larq_seresnet.training import (
+    batch_norm,
+    callbacks,
+    config,
+    data,
+    fitting,
+    machine,
+    optimizers,
+    train,
+)
 
 import tensorflow as tf
 
@@ -407,7 +416,7 @@ def test_models_that_differ_in_a_layer_begin_with_the_same_weights_elsewhere():
     images = data.load("digits", limit_train=8, limit_test=8)
 
     def initial(**arguments):
-        model = train.compiled_model(dataclasses.replace(settings, **arguments), images)
+        model = fitting.compiled_model(dataclasses.replace(settings, **arguments), images)
         return {weight.name: weight.numpy() for weight in model.trainable_weights}
 
     whole, control = initial(), initial(attention=None)

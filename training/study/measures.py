@@ -8,7 +8,7 @@ import numpy as np
 from larq_seresnet import SEResNet14, files, preprocess_input
 from larq_seresnet.export import prune
 from larq_seresnet.layers import GATE_ACTIVATIONS, SpatialAttention
-from larq_seresnet.training import callbacks, config, data, train
+from larq_seresnet.training import callbacks, config, data, fitting
 from larq_seresnet.training.study import occupancy
 
 import tensorflow as tf
@@ -45,11 +45,10 @@ def measure(run_dir):
     run_dir = pathlib.Path(run_dir)
     settings, facts = config.load(run_dir)
     images = _images(settings)
-    arguments = {"num_classes": len(facts["class_names"]), **settings.model_arguments()}
-    trained = SEResNet14(**arguments, weights=run_dir / config.WEIGHTS_FILE)
+    trained = fitting.trained(run_dir, settings, len(facts["class_names"]))
     return _of_all_images(trained, settings) | {
         "gates": _gates(run_dir, settings),
-        "gradients": _gradients(arguments, settings.seed, trained, images.train),
+        "gradients": _gradients(settings, trained, images.train),
         "open": _open(trained, settings.activation, preprocess_input(images.test[0])),
     }
 
@@ -95,8 +94,7 @@ def positions(run_dir):
     if settings.attention not in ("spatial", "cbam"):
         return {}
     images = _images(settings).test[0][:PICTURED]
-    arguments = {"num_classes": len(facts["class_names"]), **settings.model_arguments()}
-    trained = SEResNet14(**arguments, weights=run_dir / config.WEIGHTS_FILE)
+    trained = fitting.trained(run_dir, settings, len(facts["class_names"]))
     found = _opened(trained, settings.activation, preprocess_input(images), "_spatial")
     return {
         "images": images,
@@ -147,9 +145,10 @@ def _gates(run_dir, settings):
     return found
 
 
-def _gradients(arguments, seed, trained, images):
-    model = SEResNet14(**arguments, weights=None)
-    train.initialise(model, seed)
+def _gradients(settings, trained, images):
+    classes = trained.output_shape[-1]
+    model = SEResNet14(num_classes=classes, weights=None, **settings.model_arguments())
+    fitting.initialise(model, settings.seed)
     inputs = preprocess_input(images[0])
     return {
         "initial": _rms_gradients(model, inputs, images[1]),

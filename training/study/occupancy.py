@@ -7,10 +7,10 @@ import pathlib
 
 import numpy as np
 
-from larq_seresnet import SEResNet14, files, programs
+from larq_seresnet import files, programs
 from larq_seresnet.layers import GATE_ACTIVATIONS
 from larq_seresnet.preprocessing import preprocess_input
-from larq_seresnet.training import config, data
+from larq_seresnet.training import config, data, fitting
 from larq_seresnet.training.study import document, figures
 
 import tensorflow as tf
@@ -112,11 +112,7 @@ def main(argv=None):
 def of_run(run_dir):
     """What `shares` says of a finished run and all its training images; {} without such gates."""
     settings, facts = config.load(run_dir)
-    model = SEResNet14(
-        num_classes=len(facts["class_names"]),
-        weights=run_dir / config.WEIGHTS_FILE,
-        **settings.model_arguments(),
-    )
+    model = fitting.trained(run_dir, settings, len(facts["class_names"]))
     return shares(see(model, data.of_run(settings).train[0]).open)
 
 

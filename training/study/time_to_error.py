@@ -19,7 +19,15 @@ import tempfile
 import time
 
 from larq_seresnet import SEResNet14, files, preprocess_input, programs
-from larq_seresnet.training import callbacks, config, data, machine, throughput, train
+from larq_seresnet.training import (
+    callbacks,
+    config,
+    data,
+    fitting,
+    machine,
+    throughput,
+    train,
+)
 
 import tensorflow as tf
 
@@ -108,7 +116,7 @@ def fast(images, arguments):
         found.append({"epochs": epochs, "seconds": seconds, "error": error})
         if error <= arguments.error:
             break
-    estimation = throughput.statistics_seconds(train.compiled_model(settings, images), images)
+    estimation = throughput.statistics_seconds(fitting.compiled_model(settings, images), images)
     return [each | {"seconds": each["seconds"] + each["epochs"] * estimation} for each in found]
 
 

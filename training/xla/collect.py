@@ -14,7 +14,7 @@ import numpy as np
 
 from larq_seresnet import SEResNet14, files, programs, save_weights
 from larq_seresnet.layers import GATE_ACTIVATIONS
-from larq_seresnet.training import callbacks, config, data, facts, train
+from larq_seresnet.training import callbacks, config, data, facts, fitting
 from larq_seresnet.training.xla.export import RUNS_FILE
 from larq_seresnet.weights import LATENT
 
@@ -81,7 +81,7 @@ def _write(run_dir, settings, images, state, arrays, known):
 
 
 def _write_checkpoint(run_dir, settings, images, state, arrays):
-    model = train.compiled_model(settings, images)
+    model = fitting.compiled_model(settings, images)
     checkpoint = callbacks.Checkpoint(run_dir / "checkpoint", model)
     variables = {each.name: each for each in (*model.weights, *model.optimizer.variables)}
     for number, variable in enumerate(state):

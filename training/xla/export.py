@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import math
 import pathlib
 import shlex
 import shutil
@@ -21,7 +20,7 @@ import sys
 import zlib
 
 from larq_seresnet import files, programs
-from larq_seresnet.training import batch_norm, data, facts, train
+from larq_seresnet.training import batch_norm, data, facts, fitting, train
 from larq_seresnet.training.xla import lowering
 
 #: What a program does not depend on, and what stands for it; of a crop it is whether there is one.
@@ -132,13 +131,13 @@ def _key(settings, taught):
 
 def _entry(run_dir, settings, images, taught):
     """What a run is, but for its program."""
-    steps = train.steps_of(settings, images)
-    settles = math.ceil(settings.epochs / 2) if settings.keep < 1 else None
+    steps = fitting.steps_of(settings, images)
+    settles = settings.epoch_of_settling() if settings.keep < 1 else None
     lengths = {}
     if settings.schedule == "one_cycle":
         lengths["schedule"] = steps * settings.epochs
     if settings.relaxation:
-        lengths["Relaxation"] = settings.relaxation * steps * settings.epochs
+        lengths["Relaxation"] = fitting.hardening_steps(settings, images)
     if settles:
         lengths["Closing"] = steps * settles
     return {
@@ -147,7 +146,7 @@ def _entry(run_dir, settings, images, taught):
         "commit": facts.commit(*facts.CODE, without=facts.NOT_CODE),
         "arguments": dataclasses.asdict(settings),
         "lengths": lengths,
-        "gate_epochs": sorted({1, 10, settings.epochs, *settings.gate_epochs}),
+        "gate_epochs": sorted(settings.recorded_epochs()),
         "extendable": settings.extendable,
         "estimated": batch_norm.IMAGES,
         "settles": settles,

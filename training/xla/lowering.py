@@ -6,7 +6,14 @@ of `train.py`, traced an epoch at a time.
 
 from larq_seresnet.layers import GATE_ACTIVATIONS
 from larq_seresnet.preprocessing import preprocess_input
-from larq_seresnet.training import batch_norm, callbacks, closing, data, teacher, train
+from larq_seresnet.training import (
+    batch_norm,
+    callbacks,
+    closing,
+    data,
+    fitting,
+    teacher,
+)
 from larq_seresnet.weights import is_one_bit
 
 import tensorflow as tf
@@ -22,10 +29,10 @@ class Lowering:
 
     def __init__(self, settings, images):
         self.settings, self.images = settings, images
-        self.model = model = train.compiled_model(settings, images)
+        self.model = model = fitting.compiled_model(settings, images)
         model.optimizer.build(model.trainable_variables)
-        self.closing = train.closing_of(model, settings, images)
-        self.stepping = [*train.hardening(model, settings, images), *self.closing]
+        self.closing = fitting.closing_of(model, settings, images)
+        self.stepping = [*fitting.hardening(model, settings, images), *self.closing]
         self.statistics = batch_norm.BatchNormEstimator(images)
         self.statistics.set_model(model)
         self.gates = callbacks.GateRecorder("", None, (), "")
