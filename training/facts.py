@@ -16,13 +16,13 @@ CODE = (pathlib.Path(larq_seresnet.__path__[0]), pathlib.Path(__file__).parent)
 NOT_CODE = pathlib.Path(__file__).with_name("study")
 
 
-def of_run(settings, images, first, earlier, synchronized):
+def of_run(settings, images, epochs, earlier, synchronized):
     """The facts of a run; those of before stay, if it goes on.
 
     Args:
         settings: Its `Config`.
         images: Its `data.ImageSet`.
-        first: How many epochs are done.
+        epochs: Those that follow, a range counted from 0; where there are none, nothing is noted.
         earlier: Its facts of before, or none.
         synchronized: Whether BatchNorm is synchronised over replicas.
 
@@ -45,9 +45,14 @@ def of_run(settings, images, first, earlier, synchronized):
     if not earlier:
         return {**of_data(images), **taught, **code}
     check_data(earlier, images)
+    if bool(taught) != ("teacher_sha256" in earlier):
+        began = "with" if "teacher_sha256" in earlier else "without"
+        raise ValueError(f"the run began {began} a teacher, received `teacher` {settings.teacher}.")
     if earlier.get("teacher_sha256") != taught.get("teacher_sha256"):
         raise ValueError(f"`teacher` {settings.teacher} has other weights than the run began with.")
-    resumed = [*earlier.get("resumed", []), {"after_epoch": first, **code}]
+    if not epochs:
+        return earlier
+    resumed = [*earlier.get("resumed", []), {"after_epoch": epochs.start, **code}]
     return {**earlier, "resumed": resumed}
 
 
@@ -80,16 +85,20 @@ def commit(*folders, without=None):
         without: A folder in them whose changes do not count.
 
     Returns:
-        None outside of a checkout: where it was installed from a wheel.
+        None outside of a checkout: where it was installed from a wheel, be it into a folder of
+        another repository.
     """
     paths = [*folders, *([f":(exclude){without}"] if without else [])]
+
+    def git(*words):
+        return subprocess.run(
+            ["git", *words], cwd=folders[0], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
     try:
-        name, changes = (
-            subprocess.run(
-                ["git", *words], cwd=folders[0], capture_output=True, text=True, check=True
-            ).stdout.strip()
-            for words in (["describe", "--always"], ["status", "--porcelain", "--", *paths])
-        )
+        if not all(git("ls-files", "--", folder) for folder in folders):
+            return None
+        name, changes = git("describe", "--always"), git("status", "--porcelain", "--", *paths)
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{name}-dirty" if changes else name

@@ -62,7 +62,8 @@ def main(argv=None):
         first = _epochs_done(checkpoint, last, run_dir) if resume else 0
         if not first and settings.weights is not None:
             load_weights(model, settings.weights)
-        known = facts.of_run(settings, images, first, known, synchronized)
+        epochs = range(first, last)
+        known = facts.of_run(settings, images, epochs, known, synchronized)
         said = strategies.alone(_said, settings, images)
         if not resume:
             run_dir.mkdir(parents=True, exist_ok=True)
@@ -75,7 +76,8 @@ def main(argv=None):
             settings.save(run_dir, **known)
         lock = held.pop_all()
     with programs.failing(parser), lock:
-        _train(model, settings, images, run_dir, range(first, last), (log, checkpoint), said)
+        if epochs or not _is_finished(run_dir):
+            _train(model, settings, images, run_dir, epochs, (log, checkpoint), said)
     command = [sys.executable, "-m", "larq_seresnet.export.convert", str(run_dir)]
     if strategies.is_chief():
         print(f"wrote {run_dir}; to convert it: {shlex.join(command)}")
@@ -254,11 +256,29 @@ def _last_epoch(settings, stop_after):
 
 def _epochs_done(checkpoint, last, run_dir):
     done = checkpoint.restore()
+    logged, finished = _epochs_logged(run_dir), _is_finished(run_dir)
+    if not done and (finished or logged > 1):  # a first row may be of an epoch that was cut off
+        if not finished or logged < last:
+            raise ValueError(
+                f"{run_dir} has no checkpoint of its {logged} epochs to go on from. --overwrite "
+                "begins anew, another --run-dir leaves it alone."
+            )
+        done = logged
     if done > last:
         raise ValueError(
             f"the run has {done} epochs already, it cannot be resumed to end at {last}."
         )
     return done
+
+
+def _epochs_logged(run_dir):
+    """How many rows a log has, the last of which may have been cut off."""
+    log = run_dir / callbacks.LOG_FILE
+    return max(0, len(log.read_bytes().splitlines()) - 1) if log.exists() else 0
+
+
+def _is_finished(run_dir):
+    return (run_dir / config.WEIGHTS_FILE).exists()
 
 
 def _default_run_dir(model, settings):

@@ -28,3 +28,8 @@ def test_only_changed_code_makes_a_commit_dirty(tmp_path):
     assert facts.commit(code.parent) == f"{clean}-dirty"
     (code.parent / "new.py").write_text("1")
     assert facts.commit(code.parent, without=study) == f"{clean}-dirty"
+    installed = tmp_path / ".venv" / "larq_seresnet"
+    installed.mkdir(parents=True)
+    (installed / "__init__.py").write_text("1")
+    (tmp_path / ".gitignore").write_text(".venv")
+    assert facts.commit(installed) is None  # this repository is another project's

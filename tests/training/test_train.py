@@ -216,6 +216,26 @@ def test_resume_begins_where_nothing_is(tmp_path, capsys):
     assert not list(run_dir.glob("*.part"))
 
 
+def test_without_a_checkpoint_nothing_that_was_trained_is_lost(trained, tmp_path, capsys):
+    """A run of `collect.py` that is finished has none, and some delete it to save space."""
+    run_dir = shutil.copytree(trained("w1"), tmp_path / "run")
+    shutil.rmtree(run_dir / "checkpoint")
+    resume = ("--resume", "--run-dir", run_dir)
+    kept = {name: (run_dir / name).read_bytes() for name in ("weights.h5", "log.csv")}
+    epochs = len(_curve(run_dir))
+    train.main([*map(str, resume)])
+    assert "resumed" not in config.load(run_dir)[1]
+    settings = json.loads((run_dir / "config.json").read_text())
+    settings["arguments"] |= {"schedule": "constant", "relaxation": 0.0}
+    (run_dir / "config.json").write_text(json.dumps(settings))
+    message = _fails(capsys, *resume, "--epochs", epochs + 1)
+    assert f"has no checkpoint of its {epochs} epochs to go on from" in message
+    assert {name: (run_dir / name).read_bytes() for name in kept} == kept
+    (run_dir / "weights.h5").unlink()
+    (run_dir / "log.csv").write_bytes(kept["log.csv"] + kept["log.csv"].splitlines(True)[-1])
+    assert "has no checkpoint of its" in _fails(capsys, *resume)
+
+
 def test_a_run_that_another_process_writes_is_left_alone(trained, tmp_path, capsys):
     run_dir = tmp_path / "run"
     shutil.copytree(trained("w1"), run_dir)

@@ -159,7 +159,7 @@ class Grid:
         """
         dtypes = collections.Counter(settings.compute_dtype for settings, _ in self.runs.values())
         counts = " and ".join(f"{dtype} ({count})" for dtype, count in sorted(dtypes.items()))
-        parts = [[facts, *facts.get("resumed", [])] for _, facts in self.runs.values()]
+        parts = [_parts(facts, len(_errors(path))) for path, (_, facts) in self.runs.items()]
         commits = {str(part["commit"]) for each in parts for part in each if "commit" in part}
         moved = sum(len({part.get("processor") for part in each}) > 1 for each in parts)
         elsewhere = f" Begun on one processor and finished on another: {moved} of {len(parts)}."
@@ -202,6 +202,13 @@ class Grid:
         """What the SE modules did after an epoch: for each seed that has it, a dict by module."""
         found = (measured["gates"].get(str(epoch)) for measured in self.measures[arm].values())
         return [modules for modules in found if modules]
+
+
+def _parts(facts, epochs):
+    """The facts of each process that trained a run, without those that ended no epoch."""
+    parts = [facts, *facts.get("resumed", [])]
+    begun = [0, *(part["after_epoch"] for part in parts[1:]), epochs]
+    return [part for part, first, last in zip(parts, begun, begun[1:]) if first < last]
 
 
 def _errors(path):

@@ -101,7 +101,7 @@ def _value(kept, variable):
 
 def _facts(settings, images, known):
     """What `facts.of_run` says, of the machine that trained."""
-    found = facts.of_run(settings, images, 0, {}, False)
+    found = facts.of_run(settings, images, range(settings.epochs), {}, False)
     return found | {
         "commit": known["commit"],  # which lowered it, not which collects it
         "versions": found["versions"] | {"jax": known["jax"]},
