@@ -33,7 +33,6 @@ from larq_seresnet.training import (
 )
 
 import tensorflow as tf
-from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 PLAIN_BATCH_SIZE = 128
 REPEATS = 5
@@ -249,6 +248,9 @@ def profile(model, settings, images):
         with tf.profiler.experimental.Profile(folder):
             for _ in range(PROFILED_STEPS):
                 model.train_on_batch(*next(batches))
+        # it moves from one TensorFlow to the next, so nothing else here should need it
+        from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
         (path,) = pathlib.Path(folder).rglob("*.xplane.pb")
         space = xplane_pb2.XSpace.FromString(path.read_bytes())
     found: collections.Counter[str] = collections.Counter()

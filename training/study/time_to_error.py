@@ -1,4 +1,4 @@
-"""Seconds of training until the bits are at an error: recipe `fast` against plain Keras.
+"""Seconds of training until a 1-bit network is at an error: recipe `fast` against plain Keras.
 
     python training/study/time_to_error.py [--error 0.2] [--epochs 40] [--out-dir results/goals]
 
@@ -20,6 +20,7 @@ import time
 
 from larq_seresnet import SEResNet14, files, preprocess_input, programs
 from larq_seresnet.training import (
+    batch_norm,
     callbacks,
     config,
     data,
@@ -54,6 +55,8 @@ def main(argv=None):
     with programs.refusing_bad_input(parser):
         if not 0 < arguments.error < 1:
             raise ValueError(f"--error must be between 0 and 1, received {arguments.error}.")
+        if arguments.epochs < 1:
+            raise ValueError(f"--epochs must be at least 1, received {arguments.epochs}.")
         images = data.load(arguments.dataset, limit_train=arguments.limit_train)
         arguments.out_dir.mkdir(parents=True, exist_ok=True)  # before an hour of training
     found = {
@@ -117,7 +120,16 @@ def fast(images, arguments):
         if error <= arguments.error:
             break
     estimation = throughput.statistics_seconds(fitting.compiled_model(settings, images), images)
-    return [each | {"seconds": each["seconds"] + each["epochs"] * estimation} for each in found]
+    for each in found:
+        chosen = estimated(each["epochs"], len(images.train[0]))
+        each["seconds"] += estimation * chosen / batch_norm.IMAGES
+    return found
+
+
+def estimated(epochs, count):
+    """From how many of so many images statistics are estimated in a training: more at its end."""
+    before, last = (min(each, count) for each in (batch_norm.IMAGES, batch_norm.LAST_IMAGES))
+    return (epochs - 1) * before + last
 
 
 def read(folder):
@@ -162,7 +174,7 @@ def _told(found):
 
 def times_sooner(share):
     """A share of plain Keras's time in words."""
-    return f"{1 / share:.1f} times"
+    return "never" if share == math.inf else f"{1 / share:.1f} times"
 
 
 if __name__ == "__main__":

@@ -77,11 +77,23 @@ def test_the_goals_tell_what_became_of_it(seconds, verdict, tmp_path, write_log)
     found["fast"][1]["error"] = 0.21
     (tmp_path / time_to_error.FILE).write_text(json.dumps(found))
     goals.write_report(tmp_path)
-    assert "| 0.0 times (n = 1) | **missed** |" in (tmp_path / "README.md").read_text()
+    assert "| never (n = 1) | **missed** |" in (tmp_path / "README.md").read_text()
 
 
-def test_an_error_that_is_no_share_is_refused(capsys):
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--error 20", "--error must be between 0 and 1, received 20.0"),
+        ("--epochs 0", "--epochs must be at least 1, received 0"),
+    ],
+)
+def test_bad_input_is_refused(flags, message, capsys):
     with pytest.raises(SystemExit) as stop:
-        time_to_error.main(["--error", "20"])
+        time_to_error.main(flags.split())
     assert stop.value.code == 2
-    assert "--error must be between 0 and 1, received 20.0" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
+
+
+def test_statistics_are_of_more_images_at_the_end():
+    assert time_to_error.estimated(3, 50_000) == 4_000 + 4_000 + 20_000
+    assert time_to_error.estimated(2, 5_000) == 4_000 + 5_000
