@@ -115,9 +115,13 @@ def count_operators(model):
     return dict(collections.Counter(operator_name(model, each) for each in operators).most_common())
 
 
+#: Built-in operators of this project's files that multiply by a filter.
+WITH_FILTERS = ("CONV_2D", "FULLY_CONNECTED")
+
+
 def convolutions(model):
     """The operators that have filters: convolutions, binary ones too, and fully connected ones."""
-    names = ("CONV_2D", "FULLY_CONNECTED", "LceBconv2d")
+    names = (*WITH_FILTERS, "LceBconv2d")
     return [each for each in model.subgraphs[0].operators if operator_name(model, each) in names]
 
 
@@ -163,7 +167,7 @@ def bytes_by_part(model, size):
     biases, quantization.
 
     Args:
-        model: From `read`.
+        model: From `flatbuffer.read`.
         size: Of the file.
     """
     tensors = model.subgraphs[0].tensors
@@ -229,6 +233,11 @@ def tensor_bytes(model, index):
     return int(np.prod(tensor.shape)) * np.dtype(_SIZES[tensor.type]).itemsize
 
 
+def channels_in(operator):
+    """The input channels of a binary convolution, which its packed filter does not tell."""
+    return flexbuffers.Loads(bytes(operator.customOptions))["channels_in"]
+
+
 def macs(model):
     """Multiply-accumulates of one image: a dict from `MAC_KINDS`, what is multiplied."""
     tensors = model.subgraphs[0].tensors
@@ -238,7 +247,7 @@ def macs(model):
         positions = int(np.prod(tensors[operator.outputs[0]].shape[:-1]))
         size = int(np.prod(kernel.shape))
         if operator_name(model, operator) == "LceBconv2d":
-            channels = flexbuffers.Loads(bytes(operator.customOptions))["channels_in"]
+            channels = channels_in(operator)
             size = int(np.prod(kernel.shape[:-1])) * channels
             kind = "binary"
         else:
@@ -292,7 +301,7 @@ def bytes_by_layer(model, layer_names):
     layer reads of them.
 
     Args:
-        model: From `read`.
+        model: From `flatbuffer.read`.
         layer_names: Of the Keras model, in order; the last one owns the output, which the converter
             names after nothing.
 

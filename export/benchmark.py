@@ -41,7 +41,7 @@ COLUMNS = (
     ("filters", "filters", "{:,}"),
     ("scales", "scales", "{:,}"),
     ("metadata", "metadata", "{:,}"),
-    ("arena", "arena", "{:,}"),
+    ("memory", "memory", "{:,}"),
     ("resident", "process grows by", "{:,}"),
     ("error", "error", "{:.2%}"),
     ("argmax_agreement", "as Keras", "{:.2%}"),
@@ -137,9 +137,9 @@ def _load(arguments):
 
 def _write(directory, result, rows):
     content = json.dumps({**result, "rows": rows}, indent=2) + "\n"
-    files.replace(directory / "benchmark.json", lambda part: part.write_text(content))
+    files.write_text(directory / "benchmark.json", content)
     text = markdown(result, rows)
-    files.replace(directory / "benchmark.md", lambda part: part.write_text(text))
+    files.write_text(directory / "benchmark.md", text)
     report.draw_trade_offs(rows, directory / "benchmark.png")
     report.draw_error_by_bytes(rows, directory / "error_by_bytes.png")
 
@@ -271,7 +271,7 @@ def measure(models, targets, images, times):
                 "runtime": target.converted.runtime,
                 "weights": target.weights,
                 **anatomy.bytes_by_part(content, len(target.converted.tflite)),
-                "arena": _memory(target.converted, content),
+                "memory": _memory(target.converted, content),
                 "resident": _resident(target.converted),
                 "error": float((chosen != labels).mean()),
                 "argmax_agreement": None if same is None else float(same.mean()),
@@ -366,7 +366,7 @@ def markdown(result, rows):
         f"{computer['threads']}; load average after the timings {computer['load']}. All files "
         f"took turns in one run; a latency is that of one image in the runtime's invoke(), in "
         f"milliseconds.\n\n{warning}"
-        f"Error on {result['images']:,} test images of {result['dataset']}. Arena: bytes of "
+        f"Error on {result['images']:,} test images of {result['dataset']}. Memory: bytes of "
         "activations and unpacked filters that live at once at most, without what kernels take; of "
         "TFLM what its interpreter needs in all, on this machine. Process grows by: bytes resident "
         "in memory, from the runtime's library loaded to one image classified, with what its "

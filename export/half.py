@@ -149,7 +149,7 @@ def _readers(model):
     found = []
     for operator in model.subgraphs[0].operators:
         name = flatbuffer.operator_name(model, operator)
-        if name in ("CONV_2D", "FULLY_CONNECTED"):
+        if name in anatomy.WITH_FILTERS:
             candidates = operator.inputs[2:]
         else:
             candidates = operator.inputs if name == "MUL" and id(operator) in of_filters else []

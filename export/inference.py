@@ -110,9 +110,7 @@ def eight_bit_form(model):
     def rewrite(layer):
         if isinstance(layer, _Constant):
             two_valued = all(np.ptp(np.abs(kernel)) == 0 for kernel in layer.kernels)
-            return type(layer)(
-                layer.kernels, layer.bias, layer.activation, eight_bit=two_valued, name=layer.name
-            )
+            return type(layer).from_config(layer.get_config() | {"eight_bit": two_valued})
         if isinstance(getattr(layer, "kernel_quantizer", None), lq.quantizers.SteSign):
             return _EightBitInput(type(layer).from_config(layer.get_config()), name=layer.name)
         return type(layer).from_config(layer.get_config())
@@ -128,9 +126,14 @@ def round_to_eight_bits(x):
     axes = list(range(1, x.shape.rank))
     least = tf.minimum(tf.reduce_min(x, axes, keepdims=True), 0.0)
     greatest = tf.maximum(tf.reduce_max(x, axes, keepdims=True), 0.0)
-    step = (greatest - least) / 255.0
+    return round_within(x, least, greatest)
+
+
+def round_within(x, low, high):
+    """Rounds to 256 steps from `low` to `high`, with 0 a step; both 0 leave 0."""
+    step = (high - low) / 255.0
     step = tf.where(step == 0.0, 1.0, step)
-    zero = tf.round(-128.0 - least / step)
+    zero = tf.round(-128.0 - low / step)
     return (tf.clip_by_value(tf.round(x / step) + zero, -128.0, 127.0) - zero) * step
 
 
@@ -189,9 +192,13 @@ class _Constant(tf.keras.layers.Layer):
 
     def __init__(self, kernels, bias, activation, eight_bit=False, **kwargs):
         super().__init__(**kwargs)
-        self.kernels, self.bias = list(kernels), bias
+        self.kernels, self.bias, self.eight_bit = list(kernels), bias, eight_bit
         self.rounded = round_to_eight_bits if eight_bit else tf.identity
         self.activation = tf.keras.activations.get(activation)
+
+    def get_config(self):
+        names = ("name", "kernels", "bias", "activation", "eight_bit")
+        return {name: getattr(self, name) for name in names}
 
     def call(self, inputs):
         argument = self.argument(inputs)

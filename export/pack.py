@@ -17,7 +17,6 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from flatbuffers import flexbuffers
 
 from larq_seresnet.export import anatomy, flatbuffer
 from larq_seresnet.precision import EightBit, SumOfSigns
@@ -101,7 +100,7 @@ def filters_of(model):
     graph = model.subgraphs[0]
     filters, ends, left_alone = [], [], []
     for operator in graph.operators:
-        if flatbuffer.operator_name(model, operator) not in ("CONV_2D", "FULLY_CONNECTED"):
+        if flatbuffer.operator_name(model, operator) not in anatomy.WITH_FILTERS:
             continue
         values = flatbuffer.constant(model, operator.inputs[1])
         if values is None:
@@ -151,7 +150,7 @@ def _half_empty_filters(model):
     for operator in model.subgraphs[0].operators:
         if flatbuffer.operator_name(model, operator) != "LceBconv2d":
             continue
-        channels = flexbuffers.Loads(bytes(operator.customOptions))["channels_in"]
+        channels = anatomy.channels_in(operator)
         if channels % WORD:
             words = flatbuffer.constant(model, operator.inputs[1])
             stored = np.unpackbits(words.view(np.uint8), axis=-1, bitorder="little")

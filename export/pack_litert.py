@@ -5,7 +5,7 @@ Filters of 1-bit layers, +-s with one s an output channel, are stored as
 =========  ==================================================================================
 weights    in the file, and how the graph reads them
 =========  ==================================================================================
-1bit       one bit a weight, all in one constant, shifted and taken modulo 2 for all layers
+1bit       one bit a weight, in constants of a few layers each, shifted and taken modulo 2
 1bit_half  as 1bit, scales and biases in float16: see `half`
 int2       INT2 with scales, and DEQUANTIZE before the layer
 int4       INT4, likewise
@@ -66,8 +66,12 @@ def full_int8(model, images, integer_ends=False):
 
 @contextlib.contextmanager
 def _converter(model):
+    """TensorFlow's converter of a model, whose own exceptions become RuntimeError."""
     with saved(inference_form(model, binary_operators=False)) as folder:
-        yield tf.lite.TFLiteConverter.from_saved_model(folder)
+        try:
+            yield tf.lite.TFLiteConverter.from_saved_model(folder)
+        except Exception as error:
+            raise RuntimeError(f"TensorFlow's converter failed: {error}") from error
 
 
 def store(tflite, weights, memory="least"):
@@ -75,7 +79,7 @@ def store(tflite, weights, memory="least"):
 
     Args:
         tflite: Bytes from `convert`.
-        weights: One of `WEIGHTS`.
+        weights: One of `WEIGHTS` but "float32"; "1bit_half" as "1bit".
         memory: Of filters in bits: "least" unpacks those of a few layers just before they are
             read, "fewest-bytes" all at once.
 

@@ -43,7 +43,7 @@ def main(argv=None):
             ("prune.json", json.dumps(proof, indent=1) + "\n"),
             ("prune.md", text),
         ):
-            files.replace(directory / name, lambda part, text=content: part.write_text(text))
+            files.write_text(directory / name, content)
     print(text)
     print(f"wrote {weights}; prune.md, prune.json and occupancy.* beside it")
     return weights

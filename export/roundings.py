@@ -14,7 +14,7 @@ import numpy as np
 
 from larq_seresnet import files, programs
 from larq_seresnet.export import convert, pack_tflm, source, tflm, verify
-from larq_seresnet.export.inference import inference_form
+from larq_seresnet.export.inference import inference_form, round_within
 from larq_seresnet.preprocessing import preprocess_input
 from larq_seresnet.weights import copy_weights
 
@@ -52,7 +52,7 @@ def main(argv=None):
         directory.mkdir(parents=True, exist_ok=True)
         rows = measure(model, images)
         text = markdown(model, images, rows)
-        files.replace(directory / "roundings.md", lambda part: part.write_text(text))
+        files.write_text(directory / "roundings.md", text)
     print(text)
     return rows
 
@@ -127,19 +127,10 @@ def least_squares(values):
     some = np.random.default_rng(0).choice(values.reshape(-1), 100_000)
 
     def error(share):
-        return np.mean((round_within(some, share * low, share * high) - some) ** 2)
+        return np.mean((round_within(some, share * low, share * high).numpy() - some) ** 2)
 
     best = min(SHARES, key=error)
     return best * low, best * high
-
-
-def round_within(values, low, high):
-    """Rounds to 256 steps from `low` to `high`, with 0 a step; NumPy or TensorFlow."""
-    step = np.maximum((np.float32(high) - np.float32(low)) / 255, np.float32(1e-9))
-    zero = np.round(-128 - low / step)
-    if isinstance(values, np.ndarray):
-        return (np.clip(np.round(values / step) + zero, -128, 127) - zero) * step
-    return (tf.clip_by_value(tf.round(values / step) + zero, -128.0, 127.0) - zero) * step
 
 
 class _Rounded(tf.keras.layers.Wrapper):
@@ -159,10 +150,7 @@ def _rounded(form, ranges):
     def rewrite(layer):
         if isinstance(layer, tf.keras.layers.InputLayer):
             return layer
-        if hasattr(layer, "kernels"):
-            copy = type(layer)(layer.kernels, layer.bias, layer.activation, name=layer.name)
-        else:
-            copy = type(layer).from_config(layer.get_config())
+        copy = type(layer).from_config(layer.get_config())
         return _Rounded(copy, ranges[layer.name]) if layer.name in ranges else copy
 
     rounded = tf.keras.models.clone_model(form, clone_function=rewrite)

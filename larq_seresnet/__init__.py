@@ -13,8 +13,13 @@ def _is_program():
     path = pathlib.Path((sys.argv or [""])[0])
     root = pathlib.Path(__file__).resolve().parents[1]
     folders = [root / name for name in ("training", "export", "examples")]
-    return path.name in ("-m", "larq-seresnet") or any(
-        path.resolve().is_relative_to(folder) for folder in folders
+    of_module = path.name == "-m" and any(
+        word.split(".")[0] in ("larq_seresnet", "-mlarq_seresnet") for word in sys.orig_argv
+    )
+    return (
+        of_module
+        or path.name == "larq-seresnet"
+        or any(path.resolve().is_relative_to(folder) for folder in folders)
     )
 
 

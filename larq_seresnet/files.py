@@ -29,6 +29,11 @@ def replace(path, write):
         raise
 
 
+def write_text(path, text):
+    """Writes a file of text in UTF-8, whatever the locale, likewise."""
+    replace(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
 #: In a folder that one process writes at a time.
 LOCK_FILE = ".lock"
 

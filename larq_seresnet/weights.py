@@ -10,6 +10,7 @@ import math
 import os
 import pathlib
 import re
+import sys
 import warnings
 
 import h5py
@@ -238,7 +239,7 @@ def load_weights(model, weights):
             warnings.warn(
                 f"`weights` {path} is for num_classes={classes}, received num_classes="
                 f"{asked['num_classes']}: the classifier keeps its initial weights.",
-                stacklevel=3,
+                stacklevel=_calls_in_package(),
             )
     unknown = set(layers) - {layer.name for layer in model.layers} - set(_TOP)
     if unknown:
@@ -248,6 +249,14 @@ def load_weights(model, weights):
     found = [_fitting_values(layer, layers[layer.name], path) for layer in fitting]
     for layer, values in zip(fitting, found, strict=True):
         layer.set_weights(values)
+
+
+def _calls_in_package():
+    """For `warnings.warn`: how far up the user's own line is, who may call SEResNet14 or us."""
+    frame, calls = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals["__name__"].startswith(f"{__package__}."):
+        frame, calls = frame.f_back, calls + 1
+    return calls
 
 
 def _check_arguments(stored, asked, path):

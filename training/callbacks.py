@@ -68,7 +68,7 @@ class ErrorLog(tf.keras.callbacks.Callback):
         lines = [",".join(LOG_COLUMNS) + "\n"]
         if initial_epoch:
             lines = self.path.read_text().splitlines(keepends=True)[: 1 + initial_epoch]
-        files.replace(self.path, lambda part: part.write_text("".join(lines)))
+        files.write_text(self.path, "".join(lines))
         if len(read_log(self.path)) < initial_epoch:
             raise ValueError(f"{path} must hold the {initial_epoch} epochs of the checkpoint.")
 
@@ -139,6 +139,9 @@ class GateRecorder(tf.keras.callbacks.Callback):
         images: What the model takes, (N, H, W, 3), normalised.
         epochs: After which epochs, counted from 1.
         dataset: Name of the data set the images are from, kept as ``dataset``.
+
+    Raises:
+        ValueError: If `path` is damaged.
     """
 
     def __init__(self, path, images, epochs, dataset):
@@ -146,7 +149,9 @@ class GateRecorder(tf.keras.callbacks.Callback):
         self.path = pathlib.Path(path)
         self.images = images
         self.epochs = set(epochs)
-        self.dataset = dataset
+        self.records = {"dataset": np.array(dataset)}
+        if self.path.exists():
+            self.records = files.load_arrays(self.path)
 
     def set_model(self, model):
         super().set_model(model)
@@ -162,12 +167,10 @@ class GateRecorder(tf.keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if not self.gates or epoch + 1 not in self.epochs:
             return
-        records = {"dataset": np.array(self.dataset)}
-        if self.path.exists():
-            records = files.load_arrays(self.path)
         for name, values in self.probe(self.images, training=False).items():
-            records[f"epoch{epoch + 1:03d}/{name}"] = tf.cast(values, tf.float32).numpy()[:, 0, 0]
-        files.replace(self.path, lambda part: files.save_arrays(part, records))
+            values = tf.cast(values, tf.float32).numpy()
+            self.records[f"epoch{epoch + 1:03d}/{name}"] = values[:, 0, 0]
+        files.replace(self.path, lambda part: files.save_arrays(part, self.records))
 
 
 def read_gates(path):

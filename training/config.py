@@ -283,8 +283,8 @@ class Config:
         "optimisation",
         1.0,
         "share of the weights behind FMB's channels that is kept: gates learn to close the others, "
-        "whole channels of them, and after half of the epochs stay as they are; 1: as training "
-        "has it",
+        "whole channels of them, and after half of the epochs stay as they are; 1: nothing is "
+        "made to close",
         before=1.0,
         type=float,
         metavar="SHARE",
@@ -428,7 +428,7 @@ class Config:
         """Writes config.json: every argument, and `facts` on the run beside them."""
         content = {"arguments": dataclasses.asdict(self), **facts}
         text = json.dumps(content, indent=2) + "\n"
-        files.replace(run_dir / CONFIG_FILE, lambda part: part.write_text(text))
+        files.write_text(run_dir / CONFIG_FILE, text)
 
 
 _BEFORE = {

@@ -40,7 +40,7 @@ def of_run(settings, images, epochs, earlier, synchronized):
         code["synchronize_batch_norm"] = synchronized
     taught = {}
     if settings.teacher is not None:
-        teacher.check(pathlib.Path(settings.teacher), images)
+        teacher.check(pathlib.Path(settings.teacher), images, settings.held_out)
         taught = {"teacher_sha256": teacher.digest(settings.teacher)}
     if not earlier:
         return {**of_data(images), **taught, **code}
@@ -75,6 +75,15 @@ def check_data(facts, images, names=None):
                 f"the data must be those that the run began with: `{name}` was {facts[name]}, "
                 f"is {value} now."
             )
+
+
+def digest_of_code():
+    """The SHA-256 of what decides on a run besides its arguments: tells changes between commits."""
+    found = hashlib.sha256()
+    for path in sorted(path for folder in CODE for path in folder.rglob("*.py")):
+        if NOT_CODE not in path.parents:
+            found.update(f"{path.name} {path.stat().st_size} ".encode() + path.read_bytes())
+    return found.hexdigest()
 
 
 def commit(*folders, without=None):

@@ -71,7 +71,7 @@ def main(argv=None):
         for run_dir in arguments.run_dir:
             ship(run_dir)
     described = [json.loads(path.read_text()) for path in sorted(LOGS.glob("*.json"))]
-    files.replace(PACKAGE / "README.md", lambda part: part.write_text(card(described)))
+    files.write_text(PACKAGE / "README.md", card(described))
     for each in described:
         print(f'        "{each["name"]}": (\n            "{each["sha256"]}"\n        ),')
 
@@ -118,7 +118,7 @@ def ship(run_dir):
         texts[f"{stem}.teacher.csv"] = (taught / callbacks.LOG_FILE).read_text()
     texts[f"{stem}.json"] = json.dumps(shipped, indent=1) + "\n"
     for name, content in texts.items():
-        files.replace(LOGS / name, lambda part, content=content: part.write_text(content))
+        files.write_text(LOGS / name, content)
 
 
 def _check(run_dir, settings, facts, limits=("limit_train", "limit_test", "held_out")):

@@ -89,6 +89,8 @@ def find(name, data_dir):
 
 def _as_bytes(images, size):
     """(N, H, W, 1, 3 or 4), 8 or 16 bits a channel, as `read_image` would: uint8, 1 or 3."""
+    if images.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"`dataset` must have images of 8 or 16 bits, received {images.dtype}.")
     if images.dtype == np.uint16:
         images = (images >> 8).astype(np.uint8)
     if images.shape[-1] == 4:

@@ -100,7 +100,7 @@ def check(images, test_images, batch_size, facts):
     of_chief = json.loads(_from_chief(json.dumps(own).encode()))
     different = [name for name in own if own[name] != of_chief.get(name)]
     if int(_sum(lambda _: np.int64(len(different)))):
-        which = "another one says which is not"
+        which = "see what another worker says"
         if different:
             name = different[0]
             which = f"`{name}` is {own[name]}, with the chief it is {of_chief.get(name)}"
@@ -171,7 +171,7 @@ def mean(values):
 
 
 def bounds(size, part):
-    """First and last but one of the places that a part, (index, count), has of so many."""
+    """First place of a part, (index, count), of so many, and the one after its last."""
     index, parts = part
     return index * size // parts, (index + 1) * size // parts
 

@@ -98,8 +98,15 @@ def _ask(path, run_dir, settings, images, chosen, compute_dtype):
     files.replace(path, lambda part: _write(part, model, images.train[0], chosen))
 
 
-def check(run_dir, images):
-    """The `Config` of a teacher that fits some images; raises ValueError for another."""
+def check(run_dir, images, held_out=None):
+    """The `Config` of a teacher that fits some images; raises ValueError for another.
+
+    Args:
+        run_dir: Of the teacher.
+        images: A `data.ImageSet`.
+        held_out: How many images those it teaches are tested on instead of the test set; it must
+            not have been trained on them.
+    """
     if not (run_dir / config.WEIGHTS_FILE).exists():
         raise ValueError(f"`teacher` must be the directory of a finished run, received {run_dir}.")
     settings, facts = config.load(run_dir)
@@ -117,6 +124,11 @@ def check(run_dir, images):
     if facts.get("class_names") != list(images.class_names):
         raise ValueError(
             f"`teacher` {run_dir} must know the same classes, it knows {facts.get('class_names')}."
+        )
+    if held_out and settings.dataset == images.name and (settings.held_out or 0) < held_out:
+        raise ValueError(
+            f"`teacher` {run_dir} must be trained without the images that are held out, so with "
+            f"`held_out` {held_out} or more, received {settings.held_out}."
         )
     return settings
 

@@ -71,13 +71,14 @@ def main(argv=None):
             _check_claim(run_dir, overwrite)  # another process may have been first
             _empty(run_dir)
             settings.save(run_dir, **known)  # first of all: what makes it a run directory
+        gates = _gate_recorder(settings, images, run_dir)
         log = callbacks.ErrorLog(run_dir / callbacks.LOG_FILE, images, first)
         if resume:
             settings.save(run_dir, **known)
         lock = held.pop_all()
     with programs.failing(parser), lock:
         if epochs or not _is_finished(run_dir):
-            _train(model, settings, images, run_dir, epochs, (log, checkpoint), said)
+            _train(model, settings, images, run_dir, epochs, (log, gates, checkpoint), said)
     command = [sys.executable, "-m", "larq_seresnet.export.convert", str(run_dir)]
     if strategies.is_chief():
         print(f"wrote {run_dir}; to convert it: {shlex.join(command)}")
@@ -118,12 +119,11 @@ def _train(model, settings, images, run_dir, epochs, written, said):
     """Trains the epochs of a range, counted from 0, and writes what a run directory holds.
 
     Args:
-        written: The run's `ErrorLog` and `Checkpoint`.
+        written: The run's `ErrorLog`, `GateRecorder` and `Checkpoint`.
         said: What a teacher says, or None.
     """
-    log, checkpoint = written
+    log, gates, checkpoint = written
     (run_dir / config.WEIGHTS_FILE).unlink(missing_ok=True)  # of before these epochs
-    gates = _gate_recorder(settings, images, run_dir)
     board = tf.keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False)
     last_of_all = None if settings.extendable else settings.epochs
     statistics = batch_norm.BatchNormEstimator(images, last_of_all)
@@ -212,7 +212,7 @@ def _resumed(given, run_dir):
     changed = {
         name: value
         for name, value in given.items()
-        if _as_saved(name, value) != getattr(settings, name)
+        if _as_saved(name, value, settings) != getattr(settings, name)
     }
     changeable = {*ELSEWHERE, *config.ASIDE, "teacher"}  # `facts` sees to it that it is the same
     if settings.extendable:
@@ -237,8 +237,10 @@ def _of_weights(path):
     return {name: configuration[name] for name in names}
 
 
-def _as_saved(name, value):
-    """An argument as config.json has it."""
+def _as_saved(name, value, settings):
+    """An argument as config.json has it of a run with such settings."""
+    if name == "relaxed_inputs":  # off where there are none
+        return dataclasses.replace(settings, relaxed_inputs=value).relaxed_inputs
     if name == "compute_dtype":
         return fitting.compute_dtype(value)
     if name == "dataset" and pathlib.Path(value).is_dir():

@@ -67,7 +67,7 @@ def main(argv=None):
             build.mkdir(parents=True, exist_ok=True)
             arena = tflm.arena(converted.tflite)
             header = c_array.header(converted.tflite, model.name, images.class_names, arena)
-            files.replace(build / "model.h", lambda part: part.write_text(header))
+            files.write_text(build / "model.h", header)
             (build / "images.bin").write_bytes(pixels.tobytes())
             for cpu in MACHINES:
                 for kernels in KERNELS:
@@ -87,7 +87,7 @@ def main(argv=None):
         text = markdown(result)
         for name, content in (("json", json.dumps(result, indent=2) + "\n"), ("md", text)):
             path = directory / f"microcontroller.{name}"
-            files.replace(path, lambda part, content=content: part.write_text(content))
+            files.write_text(path, content)
     print(text)
     if any(row["same_outputs"] != len(pixels) for row in rows if row["kernels"] == "reference"):
         sys.exit("not the same: the reference kernels give other outputs than in Python")

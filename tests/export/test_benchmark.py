@@ -100,7 +100,7 @@ def test_a_benchmark_holds_every_target_and_its_figures(folder):
     assert ways == of_w1 + of_w1a1
     for row in ours:
         assert 0 < row["p50_1"] <= row["p90_1"]
-        assert row["resident"] is None or row["arena"] / 2 < row["resident"] < 50e6
+        assert row["resident"] is None or row["memory"] / 2 < row["resident"] < 50e6
         assert 0 < row["p50_all"] <= row["p90_all"]
         assert (row["against_float32"] == 1) == (row["weights"] == "float32")
         least = 0.8 if row["runtime"] == "tflm" else 0.9

@@ -21,6 +21,7 @@ from larq_seresnet.seresnet import SEResNet
 from larq_seresnet.training import data
 
 import tensorflow as tf
+from tensorflow.lite.python import convert_phase, lite
 
 FLOAT_RUNTIMES = ("lce", "litert")  # `test_pack_tflm` is about the other one
 #: Of filters (4, 8, 16), what pruning may leave of each branch.
@@ -284,6 +285,17 @@ def test_lces_converter_is_given_no_second_way(monkeypatch, small_model):
     monkeypatch.setattr(converter, "convert_saved_model_to_tflite_flatbuffer", broken)
     with pytest.raises(RuntimeError, match="broken"):
         convert.convert(small_model())
+
+
+def test_what_tensorflows_converter_raises_is_a_runtime_error(monkeypatch, small_model):
+    """`ConverterError` of its own is none, and would end a program in a traceback."""
+
+    def broken(converter):
+        raise convert_phase.ConverterError("no such operator")
+
+    monkeypatch.setattr(lite.TFLiteSavedModelConverterV2, "convert", broken)
+    with pytest.raises(RuntimeError, match="converter failed: no such operator"):
+        convert.convert(small_model(), "litert")
 
 
 @pytest.mark.parametrize(

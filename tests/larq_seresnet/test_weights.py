@@ -116,8 +116,12 @@ def test_other_classes_take_all_but_the_classifier(saved, inputs):
     model, path = saved
     fewer = SEResNet14(**SMALL, num_classes=5, weights=None)
     before = fewer.get_layer("classifier").get_weights()
-    with pytest.warns(UserWarning, match="is for num_classes=10, received num_classes=5: the cla"):
+    with pytest.warns(
+        UserWarning, match="is for num_classes=10, received num_classes=5: the cla"
+    ) as said:
         load_weights(fewer, path)
+        SEResNet14(**SMALL, num_classes=5, weights=path)
+    assert {each.filename for each in said} == {__file__}  # the user's own lines
     np.testing.assert_array_equal(fewer.get_layer("classifier").get_weights(), before)
     features = (
         tf.keras.Model(each.input, each.get_layer("avg_pool").output) for each in (model, fewer)

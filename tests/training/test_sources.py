@@ -283,3 +283,13 @@ def test_tfds_images_become_what_files_of_them_would(monkeypatch, channels, dtyp
         )
         expected.append(sources.fit(rgb, (32, 32)))
     assert sorted(map(bytes, found)) == sorted(map(bytes, expected))
+
+
+def test_tfds_images_of_real_numbers_are_refused(monkeypatch):
+    """From 0 to 1, they would all become 0."""
+    images = [np.ones((32, 32, 1), np.float32)] * 6
+    builder = _Photographs(images, (32, 32, 1), np.float32)
+    monkeypatch.setattr(tfds, "builder", lambda name, data_dir: builder)
+    monkeypatch.setattr(sources, "_prepare", lambda builder: None)
+    with pytest.raises(ValueError, match="must have images of 8 or 16 bits, received float32"):
+        data.load("photographs")

@@ -10,8 +10,9 @@ import time
 import numpy as np
 import pytest
 
-from larq_seresnet.training import callbacks, data, strategies, train
-from larq_seresnet.weights import read
+from larq_seresnet import SEResNet14
+from larq_seresnet.training import callbacks, config, data, fitting, strategies, train
+from larq_seresnet.weights import named_weights, read
 
 ROOT = pathlib.Path(__file__).parents[2]
 #: Rates so low that rounding cannot turn a sign: at others a network of bits soon differs from
@@ -59,6 +60,19 @@ def _begin(run_dir, count, *flags):
     ]
 
 
+def _initial(run_dir):
+    """By layer the weights that a run began with."""
+    settings, facts = config.load(run_dir)
+    classes = len(facts["class_names"])
+    model = SEResNet14(num_classes=classes, weights=None, **settings.model_arguments())
+    fitting.initialise(model, settings.seed)
+    return {
+        layer.name: {name: each.numpy() for name, each in named_weights(layer).items()}
+        for layer in model.layers
+        if layer.weights
+    }
+
+
 def _check_is_as_of_one(run_dir, of_one):
     received, expected = (callbacks.read_log(path / "log.csv") for path in (run_dir, of_one))
     assert len(received) == len(expected) == 4
@@ -71,12 +85,20 @@ def _check_is_as_of_one(run_dir, of_one):
         (read(path / "weights.h5").layers, callbacks.read_gates(path / "gates.npz"))
         for path in (run_dir, of_one)
     )
+    initial = _initial(of_one)
     for layer, values in own.items():
         for name, value in values.items():
             tolerance = 3e-6 + 1e-3 * np.abs(value).max()  # the first is a tenth of all steps
             np.testing.assert_allclose(
                 weights[layer][name], value, atol=tolerance, err_msg=f"{layer} {name}"
             )
+            moved, expected = (
+                each - initial[layer][name] for each in (weights[layer][name], value)
+            )
+            apart = np.linalg.norm(moved - expected) / max(np.linalg.norm(expected), 1e-6)
+            assert apart < 0.2, f"{layer} {name}"  # Adam makes steps of gradients that are noise
+    kernel = own["stage2_block1_1_conv"]["kernel"] - initial["stage2_block1_1_conv"]["kernel"]
+    assert np.abs(kernel).max() > 1e-5  # Muon moved it
     assert gates.keys() == own_gates.keys() == {1, 2, 4}
     for epoch, modules in own_gates.items():
         for name, value in modules.items():

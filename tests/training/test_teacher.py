@@ -151,6 +151,20 @@ def test_a_teacher_that_cannot_be_asked_costs_no_earlier_run(taught_by, tmp_path
     assert (run_dir / "log.csv").exists()
 
 
+def test_a_teacher_that_has_seen_the_images_held_out_is_refused(taught_by, images, tmp_path):
+    assert teacher.check(taught_by, images).held_out is None
+    with pytest.raises(ValueError, match="`held_out` 10 or more, received None"):
+        teacher.check(taught_by, images, held_out=10)
+    other = shutil.copytree(taught_by, tmp_path / "other")
+    settings, known = config.load(other)
+    dataclasses.replace(settings, held_out=20).save(other, **known)
+    assert teacher.check(other, images, held_out=20).held_out == 20
+    with pytest.raises(ValueError, match="`held_out` 21 or more, received 20"):
+        teacher.check(other, images, held_out=21)
+    elsewhere = dataclasses.replace(images, name="other digits")
+    assert teacher.check(other, elsewhere, held_out=21)
+
+
 def test_a_teacher_of_other_images_is_refused(taught_by, images):
     for changed, message in (
         ({"class_names": ("a", "b")}, "must know the same classes"),

@@ -236,6 +236,21 @@ def test_without_a_checkpoint_nothing_that_was_trained_is_lost(trained, tmp_path
     assert "has no checkpoint of its" in _fails(capsys, *resume)
 
 
+def test_a_command_with_a_flag_that_means_nothing_resumes_its_run(trained, tmp_path):
+    """`w1` has no 1-bit inputs to relax."""
+    run_dir = shutil.copytree(trained("w1"), tmp_path / "run")
+    train.main(["--resume", "--run-dir", str(run_dir), "--relaxed-inputs"])
+    assert not config.load(run_dir)[0].relaxed_inputs
+
+
+def test_damaged_gate_records_are_refused_before_an_epoch_is_trained(trained, tmp_path, capsys):
+    run_dir = shutil.copytree(trained("w1"), tmp_path / "run")
+    (run_dir / "gates.npz").write_bytes(b"gates")
+    kept = (run_dir / "config.json").read_bytes()
+    assert "gates.npz is damaged" in _fails(capsys, "--resume", "--run-dir", run_dir)
+    assert (run_dir / "config.json").read_bytes() == kept
+
+
 def test_a_run_that_another_process_writes_is_left_alone(trained, tmp_path, capsys):
     run_dir = tmp_path / "run"
     shutil.copytree(trained("w1"), run_dir)

@@ -10,4 +10,4 @@ def write(path, text):
     """Writes a report; the `NOTICE` that lies beside it comes first."""
     notice = path.with_name(NOTICE)
     first = f"{notice.read_text().strip()}\n\n" if notice.exists() else ""
-    files.replace(path, lambda part: part.write_text(first + text))
+    files.write_text(path, first + text)

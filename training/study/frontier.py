@@ -44,13 +44,13 @@ class Cost:
     """What a network takes on a device.
 
     Attributes:
-        bits: Weights of kernels.
+        weights: Of kernels, how many.
         file: Bytes of LCE's file in its smallest form, for `w1` "1bit_half", without names.
         macs: Multiply-accumulates of one image.
         memory: Bytes of activations that live at once in LiteRT at most, filters not unpacked.
     """
 
-    bits: int
+    weights: int
     file: int
     macs: int
     memory: int
@@ -71,7 +71,7 @@ def cost(arguments):
     content = flatbuffer.read(plain)
     sizes = prune.sizes(model)
     return Cost(
-        bits=sizes["weights"],
+        weights=sizes["weights"],
         file=sizes["bytes"],
         macs=sum(anatomy.macs(content).values()),
         memory=anatomy.peak_activations(content),
@@ -96,7 +96,7 @@ def write_report(results):
         (
             f"`{name}`",
             _described(arguments),
-            *(f"{getattr(costs[name], part):,}" for part in ("bits", "file", "macs", "memory")),
+            *(f"{getattr(costs[name], part):,}" for part in ("weights", "file", "macs", "memory")),
             each_seed(found[name]),
         )
         for name, arguments in SHAPES.items()
@@ -137,7 +137,7 @@ def costs_of(shapes, path):
             kept[name] = {"arguments": wanted[name], **vars(cost(arguments))}
     kept = {name: kept[name] for name in shapes}
     text = json.dumps(kept, indent=1) + "\n"
-    files.replace(path, lambda part: part.write_text(text))
+    files.write_text(path, text)
     return {
         name: Cost(**{part: value for part, value in each.items() if part != "arguments"})
         for name, each in kept.items()

@@ -1,7 +1,8 @@
 """The logs of a grid of runs, and statistics on them: means, intervals, epochs to a threshold.
 
-Arms are compared seed by seed, where both computed in the same dtype, so that what rounding does is
-no part of a difference.
+Arms are compared seed by seed, where both computed in the same dtype. Pairs share their first
+weights and the order of their images; where one was trained on another processor, rounding is part
+of their difference.
 
 Every figure has two 95 % intervals over paired seeds: a percentile bootstrap (`scipy.stats`), which
 of a few seeds is too narrow (of three normal values it covers the mean 68 times in 100, of five
@@ -32,7 +33,7 @@ DECIDED = [
 ]
 #: What runs say of their data: the same for all of a grid.
 DATA_FACTS = ("train_images", "test_images", "test_images_sha256")
-#: As many as never, where a run ended before it reached the threshold.
+#: Stands for the epoch at which a run reached the threshold, where it ended before it did.
 NEVER = 10**6
 
 
@@ -208,7 +209,8 @@ def _parts(facts, epochs):
     """The facts of each process that trained a run, without those that ended no epoch."""
     parts = [facts, *facts.get("resumed", [])]
     begun = [0, *(part["after_epoch"] for part in parts[1:]), epochs]
-    return [part for part, first, last in zip(parts, begun, begun[1:]) if first < last]
+    ends = zip(parts, begun[:-1], begun[1:], strict=True)
+    return [part for part, first, last in ends if first < last]
 
 
 def _errors(path):

@@ -54,9 +54,15 @@ def measure(run_dir):
 
 
 def _images(settings):
+    """The first of those that it trained on, and of those that it was tested on."""
     count = callbacks.GATE_IMAGES
     return data.load(
-        settings.dataset, settings.data_dir, settings.input_shape[:2], count, limit_test=count
+        settings.dataset,
+        settings.data_dir,
+        settings.input_shape[:2],
+        limit_train=count,
+        limit_test=count,
+        held_out=settings.held_out,
     )
 
 
@@ -110,11 +116,11 @@ def collect(run_dir, logs):
     gates = first_gates(run_dir) | positions(run_dir)
     if gates:
         files.replace(logs / f"{name}.npz", lambda part: files.save_arrays(part, gates))
-    files.replace(logs / f"{name}.measures.json", lambda part: part.write_text(found))
+    files.write_text(logs / f"{name}.measures.json", found)
     for source in (config.CONFIG_FILE, callbacks.LOG_FILE):
         content = (run_dir / source).read_text()
         target = logs / f"{name}{pathlib.Path(source).suffix}"
-        files.replace(target, lambda part, content=content: part.write_text(content))
+        files.write_text(target, content)
 
 
 def _gates(run_dir, settings):

@@ -119,9 +119,7 @@ def of_run(run_dir):
 def write(found, folder, heading):
     """Writes what `shares` returns into a folder: as text, table and figure."""
     figures.draw_occupancy(found, folder / "occupancy")
-    files.replace(
-        folder / "occupancy.json", lambda part: part.write_text(json.dumps(found, indent=1) + "\n")
-    )
+    files.write_text(folder / "occupancy.json", json.dumps(found, indent=1) + "\n")
     document.write(
         folder / "occupancy.md", f"{heading}{table(found)}\n![by depth](occupancy.png)\n"
     )

@@ -149,7 +149,7 @@ def write_report(results):
     grid = Grid(results / "logs", ARMS)
     document.write(results / "report.md", tables.report(grid, BLOCKS))
     summary = tables.summary(grid)
-    files.replace(results / "summary.csv", lambda part: part.write_text(summary))
+    files.write_text(results / "summary.csv", summary)
     for number, (arms, last) in CURVES.items():
         figures.draw_errors(
             grid,

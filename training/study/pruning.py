@@ -12,8 +12,8 @@ from larq_seresnet.training.study.grid import Grid, difference, each_seed, perce
 from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_errors, budget_run
 
 BUDGET = 25
-#: What gates may close of a network half as wide again, for the bytes of the one it is half as wide
-#: again as: 1.5 ** -2.
+#: The share of weights to keep of a network that is 1.5 times as wide, for as many weights as the
+#: narrower one has: 1.5 ** -2.
 KEEP = 0.4444
 #: Inner channels of the six blocks that seed 0 of "closed" kept; None as long as it has not run.
 FOUND: tuple[int, ...] | None = None

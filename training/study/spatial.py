@@ -84,7 +84,9 @@ def write_report(results):
         "positions are closed. A gate counts as open at or above FMB's threshold. Without FMB, or "
         "with tanh, whose closed gates are -1, nothing is removed.\n\n"
         + _picture(grid, results)
-        + f"From {grid.provenance()}\n"
+        + "Without attention, with channel and with channel + FMB these are the trainings of "
+        "[the goals](../goals/README.md) within the same budgets, not a repetition of them.\n\n"
+        f"From {grid.provenance()}\n"
     )
     document.write(results / "README.md", text)
 

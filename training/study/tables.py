@@ -152,9 +152,10 @@ def _method(grid):
         "and used for all arms. For n seeds there are two 95 % intervals: in brackets by paired "
         f"bootstrap, t by Student's t. With {FEWEST_SEEDS} seeds a bootstrap is too narrow (it "
         "covers the mean 68 times in 100), so verdicts use Student's t: a claim holds, or does "
-        "not hold, if the whole interval says so. A single seed gives no verdict, except on errors "
-        f"after {LAST_EPOCH} epochs: their t borrows the spread between seeds from the last epoch "
-        f"that {FEWEST_SEEDS} seeds have reached.\n\n"
+        "not hold, if the whole interval says so. An effect of the paper's size holds if the "
+        "interval lies above 0 and reaches the paper's figure. A single seed gives no verdict, "
+        f"except on errors after {LAST_EPOCH} epochs: their t borrows the spread between seeds "
+        f"from the last epoch that {FEWEST_SEEDS} seeds have reached.\n\n"
         "Made by `python training/reproduce.py`, from "
         f"{grid.provenance()}\n"
     )

@@ -70,7 +70,7 @@ def main(argv=None):
         "fast": fast(images, arguments),
     }
     text = json.dumps(found, indent=1) + "\n"
-    files.replace(arguments.out_dir / FILE, lambda part: part.write_text(text))
+    files.write_text(arguments.out_dir / FILE, text)
     print(markdown(found))
     return found
 

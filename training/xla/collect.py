@@ -51,8 +51,25 @@ def _missing(entries, trained):
         for suffix in (".npz", ".part.npz"):
             found = trained / f"{entry['name']}{suffix}"
             for run_dir in map(pathlib.Path, entry["run_dirs"]):
-                if found.exists() and not (run_dir / config.CONFIG_FILE).exists():
+                if not found.exists():
+                    continue
+                if not (run_dir / config.CONFIG_FILE).exists():
                     yield entry, run_dir, found
+                else:
+                    _say_left_alone(run_dir, found)
+
+
+def _say_left_alone(run_dir, found):
+    """Tells of a run directory that has fewer epochs than were trained meanwhile."""
+    log = run_dir / callbacks.LOG_FILE
+    here = len(callbacks.read_log(log)) if log.exists() else 0
+    with np.load(found) as arrays:
+        there = len(arrays["log"])
+    if here < there:
+        print(
+            f"{run_dir} has {here} epochs and is left alone, {found} has {there}: move the "
+            "directory away to collect those"
+        )
 
 
 def _write(run_dir, settings, images, state, arrays, known):

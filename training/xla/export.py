@@ -64,21 +64,14 @@ def main(argv=None):
 
 def _entries(commands):
     """What runs.json holds; by the name of a program what it is made of; by name the data sets."""
-    asked = dict(map(_parsed, commands))
-    teachers = _check(asked)
-    sets, entries, wanted = {}, {}, {}
+    asked = dict(_parsed(line) for line in commands if line.strip())
+    _check(asked)
+    sets = _resolve(asked)
+    teachers = _taught(asked)
+    entries, wanted, code = {}, {}, facts.digest_of_code()
     for run_dir, settings in asked.items():
-        read = images_name(settings)
-        if read not in sets:
-            sets[read] = data.of_run(settings)
-        images = sets[read]
-        settings = dataclasses.replace(
-            settings,
-            flip=images.mirror if settings.flip is None else settings.flip,
-            compute_dtype=settings.compute_dtype.replace("auto", "bfloat16"),
-        )
-        taught = teachers.get(run_dir)
-        key = _key(settings, taught)
+        images, taught = sets[images_name(settings)], teachers.get(run_dir)
+        key = _key(settings, taught, code)
         wanted.setdefault(key, (settings, images, taught))
         entry = _entry(run_dir, settings, images, taught) | {"program": key}
         same = json.dumps(dataclasses.asdict(settings), sort_keys=True)
@@ -98,19 +91,48 @@ def _parsed(line):
     return str(run_dir), settings
 
 
+def _resolve(asked):
+    """Leaves nothing in the settings to the data or the machine; returns the data sets by name."""
+    loaded, sets = {}, {}
+    for run_dir, settings in asked.items():
+        read = images_name(settings)
+        images = loaded[read] = loaded.get(read) or data.of_run(settings)
+        dtype = settings.compute_dtype.replace("auto", "bfloat16")  # of the accelerator
+        settings = dataclasses.replace(settings, compute_dtype=dtype)
+        asked[run_dir] = settings = fitting.resolved(settings, images)
+        sets[images_name(settings)] = images
+    return sets
+
+
+def _views(settings):
+    """What a teacher is asked about for a run: which images, and which views of them."""
+    return {"images": images_name(settings), "crop": settings.crop, "flip": settings.flip}
+
+
 def _check(asked):
-    """By teacher, the settings of a run that it teaches; raises ValueError for what cannot be."""
-    teachers = {settings.teacher: settings for settings in asked.values() if settings.teacher}
-    for teacher_dir in teachers:
-        if teacher_dir not in asked:
+    """Raises ValueError for what cannot be trained there."""
+    for run_dir, settings in asked.items():
+        if settings.teacher is not None and settings.teacher not in asked:
             raise ValueError(
                 f"a teacher must be trained with those it teaches: no command has --run-dir "
-                f"{teacher_dir}."
+                f"{settings.teacher}."
             )
-    for run_dir, settings in asked.items():
         if settings.weights is not None:
             raise ValueError(f"{run_dir} must begin with new weights, not {settings.weights}.")
-    return teachers
+
+
+def _taught(asked):
+    """By teacher, the settings of a run that it teaches; all of them must need the same views."""
+    first = {}
+    for run_dir, settings in asked.items():
+        if settings.teacher:
+            other = first.setdefault(settings.teacher, settings)
+            if _views(settings) != _views(other):
+                raise ValueError(
+                    f"a teacher must be asked about the same views by all it teaches: {run_dir} "
+                    f"needs {_views(settings)}, another {_views(other)}."
+                )
+    return first
 
 
 def images_name(settings):
@@ -121,11 +143,13 @@ def images_name(settings):
     return "_".join(str(part).replace("/", "+") for part in (*read, *settings.input_shape[:2]))
 
 
-def _key(settings, taught):
-    """The name of the program of some settings, and of what it teaches, if that is anything."""
+def _key(settings, taught, code):
+    """The name of the program of some settings, of what it teaches, if that is anything, and of
+    the code that it is lowered from."""
     crop = min(settings.crop, 1)
     same = dataclasses.asdict(dataclasses.replace(settings, **ASIDE, crop=crop))
-    text = json.dumps([same, bool(settings.teacher), taught is not None], sort_keys=True)
+    asked_about = taught and images_name(taught)
+    text = json.dumps([same, bool(settings.teacher), asked_about, code], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -152,12 +176,7 @@ def _entry(run_dir, settings, images, taught):
         "settles": settles,
         "teacher": settings.teacher and _name(settings.teacher),
         "images": images_name(settings),
-        "said": taught
-        and {
-            "images": images_name(taught),
-            "crop": taught.crop,
-            "flip": images.mirror if taught.flip is None else taught.flip,
-        },
+        "said": taught and _views(taught),
     }
 
 

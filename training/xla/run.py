@@ -44,6 +44,8 @@ def main():
     )
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.processes < 1:
+        parser.error(f"--processes must be at least 1, received {given.processes}")
     given.trained.mkdir(parents=True, exist_ok=True)
     if given.until:
         _work(given.lowered, given.trained, given.until, given.graphs)

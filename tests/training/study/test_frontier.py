@@ -8,7 +8,7 @@ from larq_seresnet.training.study import frontier
 def test_cost_by_hand():
     """Of the narrowest network: 27 weights in the stem, 4 x 9 a stage, 2 x 2 in its SE, 10."""
     found = frontier.cost({"filters": (1, 1, 1)})
-    assert found.bits == 27 + 3 * 4 * 9 + 3 * 2 * 2 + 10
+    assert found.weights == 27 + 3 * 4 * 9 + 3 * 2 * 2 + 10
     convolutions = 1024 * (27 + 36) + 256 * 36 + 64 * 36
     assert found.macs == convolutions + 3 * 2 * 2 + 10
     one = 4 * 32 * 32  # bytes of a map; the input has three channels
@@ -24,7 +24,7 @@ def test_a_file_costs_what_that_of_trained_weights_does(stored):
 
 def test_the_report_has_a_row_a_shape_and_asks_for_costs_once(tmp_path, write_log, monkeypatch):
     asked = []
-    cost = frontier.Cost(bits=200_000, file=34_567, macs=12_345_678, memory=98_765)
+    cost = frontier.Cost(weights=200_000, file=34_567, macs=12_345_678, memory=98_765)
     monkeypatch.setattr(frontier, "cost", lambda arguments: asked.append(arguments) or cost)
     for run, error in zip(frontier.runs()[:2], (0.25, 0.125), strict=True):
         write_log(tmp_path / "logs", run, frontier.BUDGET, error)

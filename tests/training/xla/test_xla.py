@@ -16,8 +16,7 @@ import types
 import numpy as np
 import pytest
 
-from larq_seresnet import SEResNet14
-from larq_seresnet.training import callbacks, config, data, train
+from larq_seresnet.training import callbacks, config, data, fitting, train
 from larq_seresnet.training.xla import collect, export, lowering, philox
 from larq_seresnet.weights import read
 
@@ -134,14 +133,14 @@ def _assert_same_records(run_dir, expected_dir):
             np.testing.assert_allclose(gates[epoch][layer], values, atol=1e-2)
 
 
-def _shift_of_stem(run_dir):
+def _moved(run_dir, layer, weight):
+    """How far training moved a weight."""
     settings, facts = config.load(run_dir)
-    model = SEResNet14(
-        weights=run_dir / config.WEIGHTS_FILE,
-        num_classes=len(facts["class_names"]),
-        **settings.model_arguments(),
-    )
-    return model.get_layer("stem_bn").beta.numpy()
+    model = fitting.trained(run_dir, settings, len(facts["class_names"]))
+    values = getattr(model.get_layer(layer), weight).numpy()
+    fitting.initialise(model, settings.seed)
+    is_drawn = values.ndim > 1
+    return values - getattr(model.get_layer(layer), weight).numpy() if is_drawn else values
 
 
 @pytest.mark.slow
@@ -184,10 +183,16 @@ def test_trains_what_train_py_trains(lowered, tmp_path, monkeypatch):
         _assert_same_records(tmp_path / "runs" / name, tmp_path / "runs/expected")
     weights = read(tmp_path / "runs/taught/weights.h5"), read(tmp_path / "runs/expected/weights.h5")
     assert weights[0].configuration == weights[1].configuration
-    moved = _shift_of_stem(tmp_path / "runs/expected")
-    assert np.abs(moved).max() > 2e-5  # several steps of 1e-5
-    for name in ("taught", "halfway"):
-        np.testing.assert_allclose(_shift_of_stem(tmp_path / "runs" / name), moved, atol=5e-6)
+    of_adam, of_muon = ("stem_bn", "beta"), ("stage2_block2_1_conv", "kernel")
+    for names, weight in (
+        (("taught", "halfway"), of_adam),
+        (("halfway",), of_muon),  # a finished run keeps the signs alone
+    ):
+        moved = _moved(tmp_path / "runs/expected", *weight)
+        assert np.abs(moved).max() > 1e-5  # a step or more
+        for name in names:
+            found = _moved(tmp_path / "runs" / name, *weight)
+            np.testing.assert_allclose(found, moved, atol=5e-6)
     settings, known = config.load(tmp_path / "runs/taught")
     assert known["processor"].startswith("TensorFlow")
     assert settings.changed() == config.load(tmp_path / "runs/expected")[0].changed()
@@ -309,6 +314,17 @@ def test_what_a_killed_process_trained_has_failed(run, tmp_path):
         ("train.py --run-dir runs/a --teacher runs/b", "no command has --run-dir runs/b"),
         ("train.py --run-dir runs/a --weights cifar10", "runs/a must begin with new weights"),
         ("train.py --epochs 3", "each command must have its --run-dir"),
+        (
+            "\n".join(
+                f"train.py {COMMON} --run-dir runs/{name} {flags}"
+                for name, flags in (
+                    ("t", ""),
+                    ("a", "--teacher runs/t --crop 2"),
+                    ("b", "--teacher runs/t --crop 4"),
+                )
+            ),
+            "must be asked about the same views by all it teaches: runs/b needs",
+        ),
         ("make coffee", "each line must be a command of train.py, received 'make coffee'"),
     ],
 )
