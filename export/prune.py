@@ -13,8 +13,7 @@ from larq_seresnet.blocks import BLOCKS
 from larq_seresnet.export import convert, source
 from larq_seresnet.layers import GATE_ACTIVATIONS
 from larq_seresnet.precision import PRECISIONS
-from larq_seresnet.training import config
-from larq_seresnet.training.study import occupancy
+from larq_seresnet.training import config, gates
 from larq_seresnet.weights import named_weights, read
 
 #: Probabilities that differ by more are said to differ.
@@ -37,7 +36,7 @@ def main(argv=None):
         smaller, proof = proved(model, images, arguments.share)
         weights = directory / config.WEIGHTS_FILE
         save_weights(smaller, weights, _trained_on(arguments, images), images.class_names or None)
-        occupancy.write(proof["occupancy"], directory, f"# {model.name}: all training images\n\n")
+        gates.write(proof["occupancy"], directory, f"# {model.name}: all training images\n\n")
         text = markdown(proof)
         for name, content in (
             ("prune.json", json.dumps(proof, indent=1) + "\n"),
@@ -69,7 +68,7 @@ def proved(model, images, share=0.0):
         blocks whose gates are "settled", "sizes", "occupancy" and "agreement".
     """
     splits = {"training": images.train, "test": images.test}
-    before = {split: occupancy.see(model, each[0]) for split, each in splits.items()}
+    before = {split: gates.see(model, each[0]) for split, each in splits.items()}
     kept = kept_channels(before["training"].open, share)
     smaller = pruned(model, kept)
     proof = {
@@ -79,9 +78,9 @@ def proved(model, images, share=0.0):
         "kept": {block: each.places.tolist() for block, each in kept.items()},
         "settled": [block for block, each in kept.items() if each.settled],
         "sizes": {"before": sizes(model), "after": sizes(smaller)},
-        "occupancy": occupancy.shares(before["training"].open),
+        "occupancy": gates.shares(before["training"].open),
         "agreement": {
-            split: compared(before[split], occupancy.see(smaller, shown), kept, labels)
+            split: compared(before[split], gates.see(smaller, shown), kept, labels)
             for split, (shown, labels) in splits.items()
         },
     }
@@ -272,7 +271,7 @@ def compared(before, after, kept, labels):
     difference = np.abs(before.probabilities - after.probabilities).max(axis=1)
     classes, new = (each.probabilities.argmax(axis=1) for each in (before, after))
     removed = [np.delete(before.open[block], each.places, axis=1) for block, each in kept.items()]
-    gates = [
+    others = [
         before.open[block][:, each.places] != (True if each.settled else after.open[block])
         for block, each in kept.items()
     ]
@@ -282,7 +281,7 @@ def compared(before, after, kept, labels):
         "other": np.flatnonzero(difference > TOLERANCE).tolist(),
         "other_class": np.flatnonzero(classes != new).tolist(),
         "opened": np.flatnonzero(np.concatenate(removed, axis=1).any(axis=1)).tolist(),
-        "other_gates": np.flatnonzero(np.concatenate(gates, axis=1).any(axis=1)).tolist(),
+        "other_gates": np.flatnonzero(np.concatenate(others, axis=1).any(axis=1)).tolist(),
     }
     if labels is not None:
         found["error"] = [float((each != labels).mean()) for each in (classes, new)]
@@ -292,27 +291,16 @@ def compared(before, after, kept, labels):
 def markdown(proof):
     """A report: what was there, what stays, and how the two answer all images."""
     before, after = proof["sizes"]["before"], proof["sizes"]["after"]
-    keys = ("channels", "always", "sometimes", "never")
-    found, kept = proof["occupancy"], proof["kept"]
-    rows = [
-        (
-            block,
-            *(each[key] for key in keys),
-            len(kept[block]),
-            "no" if block in proof["settled"] else "yes",
-        )
-        for block, each in found.items()
-    ]
-    counts = [sum(each[key] for each in found.values()) for key in keys]
-    rows.append(("all", *counts, sum(map(len, kept.values())), ""))
-    header = ("block", "channels", "always open", "sometimes", "never", "kept", "gates stay")
+    kept = {block: len(places) for block, places in proof["kept"].items()}
+    stay = {block: "no" if block in proof["settled"] else "yes" for block in kept}
+    more = {"kept": (kept, sum(kept.values())), "gates stay": (stay, "")}
     size_rows = [
         ("weights of kernels", f"{before['weights']:,}", f"{after['weights']:,}"),
         (f"bytes of the file ({before['file']})", f"{before['bytes']:,}", f"{after['bytes']:,}"),
     ]
     return (
         f"# {proof['model']}, pruned\n\nIt is now {proof['pruned']}.\n\n"
-        + files.table(header, rows)
+        + gates.table(proof["occupancy"], **more)
         + "\nOpen: of the training images. "
         + (
             f"Removed: what opens for less than {proof['share']:.1%} of them.\n\n"

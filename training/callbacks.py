@@ -150,7 +150,7 @@ class GateRecorder(tf.keras.callbacks.Callback):
         self.images = images
         self.epochs = set(epochs)
         self.records = {"dataset": np.array(dataset)}
-        if self.path.exists():
+        if self.path.is_file():
             self.records = files.load_arrays(self.path)
 
     def set_model(self, model):

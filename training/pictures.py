@@ -1,5 +1,6 @@
-"""Pictures of one run: its learning curve, its confusion matrix."""
+"""Pictures of one run: its learning curve, its confusion matrix, its gates."""
 
+import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
 
@@ -39,3 +40,27 @@ def draw_confusion(matrix, class_names, title, path):
     )
     axes.set(title=title, xlabel="predicted", ylabel="true")
     figure.savefig(path, dpi=130)
+
+
+def draw_occupancy(found, path):
+    """Draws by depth which share of a block's channels is open for all images, some, or none.
+
+    Args:
+        found: What `gates.shares` returns.
+        path: Where to, without ending: written as .png and .svg.
+    """
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    below = np.zeros(len(found))
+    for key, colour in (("always", "C0"), ("sometimes", "C5"), ("never", "#DDDDDD")):
+        parts = np.array([each[key] / each["channels"] for each in found.values()])
+        axes.bar(list(found), parts, bottom=below, color=colour, label=key)
+        below += parts
+    axes.plot(
+        list(found), [each["open"] for each in found.values()], "k_", ms=24, label="open, mean"
+    )
+    axes.set(ylabel="share of the channels", ylim=(0, 1))
+    axes.tick_params("x", rotation=45, labelsize=7)
+    figure.legend(fontsize=8, ncols=4, loc="outside lower center")
+    for ending in (".png", ".svg"):
+        figure.savefig(path.with_suffix(ending), dpi=150)

@@ -6,8 +6,7 @@ import pytest
 from larq_seresnet import SEResNet14, preprocess_input, save_weights
 from larq_seresnet.blocks import BLOCKS
 from larq_seresnet.export import convert, prune
-from larq_seresnet.training import channels, closing, train
-from larq_seresnet.training.study import occupancy
+from larq_seresnet.training import channels, closing, gates, train
 from larq_seresnet.weights import read
 
 import tensorflow as tf
@@ -59,7 +58,7 @@ def _network(images, settled, **arguments):
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "paper"])
 def test_without_what_is_settled_a_network_computes_the_same(name, many):
     model = _network(many, BLOCKS, **NETWORKS[name])
-    seen = occupancy.see(model, many)
+    seen = gates.see(model, many)
     kept = prune.kept_channels(seen.open)
     smaller = prune.pruned(model, kept)
     assert all(each.settled for each in kept.values())
@@ -68,7 +67,7 @@ def test_without_what_is_settled_a_network_computes_the_same(name, many):
     )
     configuration = json.loads(smaller.configuration)
     assert configuration["attention"] is None
-    agreement = prune.compared(seen, occupancy.see(smaller, many), kept, None)
+    agreement = prune.compared(seen, gates.see(smaller, many), kept, None)
     assert agreement["largest_difference"] < 1e-5
     assert not agreement["opened"] and not agreement["other_gates"]
     assert smaller.count_params() < model.count_params()
@@ -84,14 +83,14 @@ def test_what_is_not_settled_keeps_its_gates(name, many):
         bias = attention.expand.bias.numpy()
         bias[1] = -channels.FOR_GOOD
         attention.expand.bias.assign(bias)
-    seen = occupancy.see(model, many)
+    seen = gates.see(model, many)
     kept = prune.kept_channels(seen.open)
     smaller = prune.pruned(model, kept)
     for block, each in kept.items():
         names = {layer.name for layer in smaller.layers}
         assert (f"{block}_se" in names) == (not each.settled)
     assert name == "paper" or 0 < sum(each.settled for each in kept.values()) < 6
-    agreement = prune.compared(seen, occupancy.see(smaller, many), kept, None)
+    agreement = prune.compared(seen, gates.see(smaller, many), kept, None)
     # where an image has the same gates, it has the same probabilities
     assert not agreement["opened"]
     assert set(agreement["other"]) <= set(agreement["other_gates"])
@@ -130,10 +129,8 @@ def test_which_channels_stay():
 
 def test_images_are_named(many):
     """One image opens a channel that is removed, and is of another class then."""
-    before = occupancy.Seen(np.eye(3, dtype=np.float32), {"b": np.eye(3, dtype=bool)})
-    after = occupancy.Seen(
-        np.eye(3, dtype=np.float32)[[0, 1, 1]], {"b": np.eye(3, dtype=bool)[:, :2]}
-    )
+    before = gates.Seen(np.eye(3, dtype=np.float32), {"b": np.eye(3, dtype=bool)})
+    after = gates.Seen(np.eye(3, dtype=np.float32)[[0, 1, 1]], {"b": np.eye(3, dtype=bool)[:, :2]})
     found = prune.compared(before, after, {"b": prune.Kept(np.array([0, 1]), False)}, np.arange(3))
     assert found["opened"] == found["other"] == found["other_class"] == [2]
     assert found["other_gates"] == []

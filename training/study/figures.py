@@ -216,29 +216,6 @@ def draw_depth(panels, modules, path):
     _save(figure, path)
 
 
-def draw_occupancy(found, path):
-    """Draws by depth which share of a block's channels is open for all images, some, or none.
-
-    Args:
-        found: What `occupancy.shares` returns.
-        path: Where to, without ending: written as .png and .svg.
-    """
-    figure = Figure(figsize=(5, 3.2), layout="constrained")
-    axes = figure.add_subplot()
-    below = np.zeros(len(found))
-    for key, colour in (("always", COLOURS[0]), ("sometimes", COLOURS[5]), ("never", "#DDDDDD")):
-        parts = np.array([each[key] / each["channels"] for each in found.values()])
-        axes.bar(list(found), parts, bottom=below, color=colour, label=key)
-        below += parts
-    axes.plot(
-        list(found), [each["open"] for each in found.values()], "k_", ms=24, label="open, mean"
-    )
-    axes.set(ylabel="share of the channels", ylim=(0, 1))
-    axes.tick_params("x", rotation=45, labelsize=7)
-    figure.legend(fontsize=8, ncols=4, loc="outside lower center")
-    _save(figure, path)
-
-
 def draw_positions(images, blocks, path):
     """Draws images, and beside each which of its positions are open, block by block.
 

@@ -8,8 +8,7 @@ import numpy as np
 from larq_seresnet import SEResNet14, files, preprocess_input
 from larq_seresnet.export import prune
 from larq_seresnet.layers import GATE_ACTIVATIONS, SpatialAttention
-from larq_seresnet.training import callbacks, config, data, fitting
-from larq_seresnet.training.study import occupancy
+from larq_seresnet.training import callbacks, config, data, fitting, gates
 
 import tensorflow as tf
 
@@ -39,7 +38,7 @@ def measure(run_dir):
         for each block of the trained network the share of "channels" and of "positions" that are
         open, and of "both" at once, on 256 test images; and of the network's
         multiply-accumulates the share that its last convolution takes, "work". "occupancy": what
-        `occupancy.shares` says of all training images, where there are gates of channels. "pruned":
+        `gates.shares` says of all training images, where there are gates of channels. "pruned":
         what `prune.proved` says, where gates were asked to close.
     """
     run_dir = pathlib.Path(run_dir)
@@ -71,7 +70,7 @@ def _of_all_images(trained, settings):
         return {}
     images = data.of_run(settings)
     if settings.keep == 1:
-        return {"occupancy": occupancy.shares(occupancy.see(trained, images.train[0]).open)}
+        return {"occupancy": gates.shares(gates.see(trained, images.train[0]).open)}
     proof = prune.proved(trained, images)[1]
     return {"occupancy": proof.pop("occupancy"), "pruned": proof}
 
@@ -113,9 +112,9 @@ def collect(run_dir, logs):
     logs.mkdir(parents=True, exist_ok=True)
     name = run_dir.name
     found = json.dumps(measure(run_dir), indent=1) + "\n"
-    gates = first_gates(run_dir) | positions(run_dir)
-    if gates:
-        files.replace(logs / f"{name}.npz", lambda part: files.save_arrays(part, gates))
+    kept = first_gates(run_dir) | positions(run_dir)
+    if kept:
+        files.replace(logs / f"{name}.npz", lambda part: files.save_arrays(part, kept))
     files.write_text(logs / f"{name}.measures.json", found)
     for source in (config.CONFIG_FILE, callbacks.LOG_FILE):
         content = (run_dir / source).read_text()

@@ -1,95 +1,10 @@
 """How much of each feature map is used in the channel direction: which gates open, how often."""
 
 import argparse
-import dataclasses
-import json
 import pathlib
 
-import numpy as np
-
-from larq_seresnet import files, programs
-from larq_seresnet.layers import GATE_ACTIVATIONS
-from larq_seresnet.preprocessing import preprocess_input
-from larq_seresnet.training import config, data, fitting
-from larq_seresnet.training.study import document, figures
-
-import tensorflow as tf
-
-BATCH_SIZE = 250
-
-
-@dataclasses.dataclass(frozen=True)
-class Seen:
-    """What a network says of images.
-
-    Attributes:
-        probabilities: float32, (N, classes).
-        open: By block, for each image which channels its gates let through: bool, (N, C).
-    """
-
-    probabilities: np.ndarray
-    open: dict[str, np.ndarray]
-
-
-def see(model, images):
-    """Shows a network all images, uint8 (N, H, W, 3): a `Seen`.
-
-    A channel is open where its attention value is on or above the threshold of Eq. 5 and 6, with
-    FMB or without.
-    """
-    modules = [layer for layer in model.layers if layer.name.endswith("_se")]
-    probe = tf.keras.Model(model.input, [model.output] + [layer.output for layer in modules])
-
-    @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.float32)])
-    def answer(batch):
-        probabilities, *values = tf.nest.flatten(probe(batch, training=False))
-        opened = [
-            value[:, 0, 0] >= GATE_ACTIVATIONS[layer.activation].threshold
-            for layer, value in zip(modules, values, strict=True)
-        ]
-        return [probabilities, *opened]
-
-    answers = [
-        [each.numpy() for each in answer(preprocess_input(images[start : start + BATCH_SIZE]))]
-        for start in range(0, len(images), BATCH_SIZE)
-    ]
-    probabilities, *opened = map(np.concatenate, zip(*answers, strict=True))
-    blocks = [layer.name.removesuffix("_se") for layer in modules]
-    return Seen(probabilities, dict(zip(blocks, opened, strict=True)))
-
-
-def shares(opened):
-    """Of how many images each channel is open, by block, as what `Seen.open` holds says.
-
-    Returns:
-        By block a dict for json: counts of its "channels", of those that are open "always",
-        "sometimes" and "never", and the mean share of images, "open".
-    """
-    found = {}
-    for block, each in opened.items():
-        share = each.mean(axis=0)
-        always, never = int((share == 1).sum()), int((share == 0).sum())
-        found[block] = {
-            "channels": len(share),
-            "always": always,
-            "sometimes": len(share) - always - never,
-            "never": never,
-            "open": float(share.mean()),
-        }
-    return found
-
-
-def table(found):
-    """What `shares` returns as a Markdown table, with all blocks in its last row."""
-    keys = ("channels", "always", "sometimes", "never")
-    rows = [
-        (block, *(each[key] for key in keys), f"{each['open']:.1%}")
-        for block, each in found.items()
-    ]
-    counts = [sum(each[key] for each in found.values()) for key in keys]
-    mean = sum(each["open"] * each["channels"] for each in found.values()) / counts[0]
-    rows.append(("all", *counts, f"{mean:.1%}"))
-    return files.table(("block", *keys, "open, mean over images"), rows)
+from larq_seresnet import programs
+from larq_seresnet.training import config, data, fitting, gates
 
 
 def main(argv=None):
@@ -105,24 +20,17 @@ def main(argv=None):
         found = of_run(run_dir)
         if not found:
             raise ValueError(f"{run_dir} has no gates of channels.")
-        write(found, run_dir, f"# Which channels open\n\n{run_dir.name}, all training images.\n\n")
-    print(table(found))
+        gates.write(
+            found, run_dir, f"# Which channels open\n\n{run_dir.name}, all training images.\n\n"
+        )
+    print(gates.table(found))
 
 
 def of_run(run_dir):
-    """What `shares` says of a finished run and all its training images; {} without such gates."""
+    """What `gates.shares` says of a finished run and its training images; {} without gates."""
     settings, facts = config.load(run_dir)
     model = fitting.trained(run_dir, settings, len(facts["class_names"]))
-    return shares(see(model, data.of_run(settings).train[0]).open)
-
-
-def write(found, folder, heading):
-    """Writes what `shares` returns into a folder: as text, table and figure."""
-    figures.draw_occupancy(found, folder / "occupancy")
-    files.write_text(folder / "occupancy.json", json.dumps(found, indent=1) + "\n")
-    document.write(
-        folder / "occupancy.md", f"{heading}{table(found)}\n![by depth](occupancy.png)\n"
-    )
+    return gates.shares(gates.see(model, data.of_run(settings).train[0]).open)
 
 
 if __name__ == "__main__":

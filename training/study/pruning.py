@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from larq_seresnet import files
-from larq_seresnet.training import data
+from larq_seresnet.training import data, pictures
 from larq_seresnet.training.config import FLAG_GROUPS
 from larq_seresnet.training.study import document, figures, frontier
 from larq_seresnet.training.study.grid import Grid, difference, each_seed, percent, points
@@ -233,7 +233,7 @@ def _occupancy(grid, results):
         for measured in grid.measures.get(budget_arm(arm, BUDGET), {}).values():
             found = measured.get("occupancy")
             if found:
-                figures.draw_occupancy(found, results / "occupancy")
+                pictures.draw_occupancy(found, results / "occupancy")
                 return (
                     f"![which channels open](occupancy.png)\n\nChannels that are open for all, "
                     f"some or none of the training images: {LABELS[arm]}, no term in the loss.\n"

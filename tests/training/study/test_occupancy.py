@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from larq_seresnet.layers import GATE_ACTIVATIONS
+from larq_seresnet.training import gates
 from larq_seresnet.training.study import occupancy
 
 import tensorflow as tf
@@ -11,11 +12,11 @@ import tensorflow as tf
 
 def test_shares_by_hand():
     opened = np.array([[1, 0, 1, 1], [1, 0, 0, 1]], bool)
-    assert occupancy.shares({"b": opened, "c": ~opened[:, :2]}) == {
+    assert gates.shares({"b": opened, "c": ~opened[:, :2]}) == {
         "b": {"channels": 4, "always": 2, "sometimes": 1, "never": 1, "open": 0.625},
         "c": {"channels": 2, "always": 1, "sometimes": 0, "never": 1, "open": 0.5},
     }
-    text = occupancy.table(occupancy.shares({"b": opened, "c": ~opened[:, :2]}))
+    text = gates.table(gates.shares({"b": opened, "c": ~opened[:, :2]}))
     assert "| b | 4 | 2 | 1 | 1 | 62.5% |" in text
     assert "| all | 6 | 3 | 1 | 2 | 58.3% |" in text
 
@@ -27,9 +28,9 @@ def test_a_network_says_of_each_image_what_its_layers_say(
     small_model, images, inputs, arguments, monkeypatch
 ):
     """In batches, whose last is smaller; with FMB and without."""
-    monkeypatch.setattr(occupancy, "BATCH_SIZE", 3)
+    monkeypatch.setattr(gates, "BATCH_SIZE", 3)
     model = small_model(**arguments)
-    seen = occupancy.see(model, images)
+    seen = gates.see(model, images)
     np.testing.assert_allclose(seen.probabilities, model(inputs), atol=1e-5)
     assert len(seen.open) == (6 if arguments.get("attention", "se") else 0)
     threshold = GATE_ACTIVATIONS[arguments.get("activation", "sigmoid")].threshold
