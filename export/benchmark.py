@@ -216,8 +216,8 @@ def _ways(model, runtime):
 
 def _inputs_of(converted):
     """From images to what a file of ours takes."""
-    taken = converted.interface()[0]
-    return lambda images: taken.stored(preprocess_input(images))
+    input_facts = converted.interface()[0]
+    return lambda images: input_facts.stored(preprocess_input(images))
 
 
 def peer(path, images):
@@ -227,20 +227,20 @@ def peer(path, images):
         ValueError: If it is none of these images, or takes them in another form.
     """
     converted = runtimes.load(path, "litert")
-    taken, given = converted.interface()
+    input_facts, output_facts = converted.interface()
     pixels, classes = images.test[0].shape[1:], len(images.class_names)
     forms = {
         "float32": lambda images: images.astype(np.float32),
         "uint8": lambda images: images,
         "int8": lambda images: (images.astype(np.int16) - 128).astype(np.int8),
     }
-    received = (taken.dtype.name, taken.shape, given.shape)
-    if taken.dtype.name not in forms or received[1:] != ((1, *pixels), (1, classes)):
+    received = (input_facts.dtype.name, input_facts.shape, output_facts.shape)
+    if input_facts.dtype.name not in forms or received[1:] != ((1, *pixels), (1, classes)):
         raise ValueError(
             f"--peer {path} must take {', '.join(forms)} of the shape {(1, *pixels)} and give "
             f"{(1, classes)}, received {' '.join(map(str, received))}."
         )
-    return Target(path.stem, AS_GIVEN, converted, forms[taken.dtype.name])
+    return Target(path.stem, AS_GIVEN, converted, forms[input_facts.dtype.name])
 
 
 def measure(models, targets, images, times):

@@ -85,11 +85,11 @@ def header(tflite, name, class_names, arena):
         C++17, which defines the namespace `model`.
     """
     content = flatbuffer.read(tflite)
-    taken, given = anatomy.interface(content)
-    _, height, width, channels = taken.shape
+    input_facts, output_facts = anatomy.interface(content)
+    _, height, width, channels = input_facts.shape
     levels = np.tile(np.arange(256, dtype=np.uint8).reshape(256, 1, 1), channels)
-    tables = taken.stored(preprocess_input(levels))[:, 0].T
-    labels = class_names or [str(number) for number in range(given.shape[-1])]
+    tables = input_facts.stored(preprocess_input(levels))[:, 0].T
+    labels = class_names or [str(number) for number in range(output_facts.shape[-1])]
     operators = sorted(anatomy.count_operators(content))
     calls = [f"resolver.{METHODS[each]}() == 0" for each in operators]
     return TEMPLATE.format(
@@ -97,10 +97,10 @@ def header(tflite, name, class_names, arena):
         height=height,
         width=width,
         channels=channels,
-        classes=given.shape[-1],
+        classes=output_facts.shape[-1],
         arena=arena,
-        zero_point=given.zero_point,
-        one=round(1 / given.scale),
+        zero_point=output_facts.zero_point,
+        one=round(1 / output_facts.scale),
         pixels=",\n".join(f"    {{\n{_rows(each, 8)}\n    }}" for each in tables),
         labels=",\n".join(f"    {_quoted(label)}" for label in labels),
         operators=len(operators),

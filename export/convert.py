@@ -301,7 +301,7 @@ def store(
             so, all filters were left alone, or `interface.check_bytes` says no.
     """
     check_weights(runtime, weights, memory)
-    taken, given = interface.types(runtime, input_type, output_type)
+    input_type, output_type = interface.types(runtime, input_type, output_type)
     filters = len(anatomy.convolutions(flatbuffer.read(tflite)))
     named, left_alone = _with_filters(tflite, runtime, weights, memory)
     any_values = WEIGHTS[runtime][-1]
@@ -311,7 +311,7 @@ def store(
             f"use --weights {any_values}."
         )
     if runtime != "tflm":
-        named = interface.with_types(named, taken, given)
+        named = interface.with_types(named, input_type, output_type)
     tflite = flatbuffer.stripped(named) if strip else named
     if runtime == "tflm":
         tflite = plan.planned(tflite)

@@ -47,11 +47,11 @@ def saved(form):
 
     `Model.save` would trace every layer of its own, too, which takes most of the time.
     """
-    (given,), (output,) = form.input_names, form.output_names
-    taken = tf.TensorSpec(form.input_shape, form.inputs[0].dtype, name=given)
+    (name,), (output,) = form.input_names, form.output_names
+    spec = tf.TensorSpec(form.input_shape, form.inputs[0].dtype, name=name)
     module = tf.Module()
     module.variables_of_form = form.variables
-    module.serve = tf.function(lambda images: {output: form(images, training=False)}, [taken])
+    module.serve = tf.function(lambda images: {output: form(images, training=False)}, [spec])
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures=module.serve)
         yield folder

@@ -46,10 +46,10 @@ def types(runtime, input_type=None, output_type=None):
     Raises:
         ValueError: If a file cannot be made to take or to give that.
     """
-    taken, given = INPUT_TYPES[runtime], OUTPUT_TYPES[runtime]
-    input_type, output_type = input_type or taken[0], output_type or given[0]
-    check_choice("input_type", input_type, taken)
-    check_choice("output_type", output_type, given)
+    input_types, output_types = INPUT_TYPES[runtime], OUTPUT_TYPES[runtime]
+    input_type, output_type = input_type or input_types[0], output_type or output_types[0]
+    check_choice("input_type", input_type, input_types)
+    check_choice("output_type", output_type, output_types)
     return input_type, output_type
 
 

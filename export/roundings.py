@@ -78,8 +78,8 @@ def measure(model, images):
     def row(title, chosen, ranges):
         limits = {name: ranges(seen[name]) for name in chosen}
         of_images = limits.get(form.input_names[0])
-        given = round_within(compared, *of_images) if of_images else compared
-        received = _rounded(form, limits).predict(given, batch_size=BATCH, verbose=0)
+        shown = round_within(compared, *of_images) if of_images else compared
+        received = _rounded(form, limits).predict(shown, batch_size=BATCH, verbose=0)
         return (title, *_difference(expected, received))
 
     rows = [
@@ -90,7 +90,7 @@ def measure(model, images):
     rows.append(row("all, ranges of least squared error", kinds, least_squares))
     rows.append(row("all, a range for each channel", kinds, lambda each: extremes(each, True)))
     converted = convert.to_tflite(model, "tflm", images=inputs[:calibrating])
-    received = converted.predict(verify.taken(converted, pixels[calibrating:]))
+    received = converted.predict(verify.as_input(converted, pixels[calibrating:]))
     return [*rows, ("TFLM's file", *_difference(expected, received))]
 
 

@@ -45,9 +45,9 @@ class Converted:
             (N, num_classes), float32 also where the file gives int8; a list of arrays if the file
             has several outputs.
         """
-        given = self.interface()[1]
+        output_facts = self.interface()[1]
         if self.runtime == "tflm":
-            return given.real(tflm.predict(self.tflite, images))
+            return output_facts.real(tflm.predict(self.tflite, images))
         session = self.session()
         outputs = []
         for image in images:
@@ -55,7 +55,7 @@ class Converted:
             session.invoke()
             outputs.append(session.outputs())
         probabilities, *others = (np.concatenate(each) for each in zip(*outputs, strict=True))
-        probabilities = given.real(probabilities)
+        probabilities = output_facts.real(probabilities)
         return [probabilities, *others] if others else probabilities
 
 

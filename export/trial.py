@@ -40,17 +40,17 @@ def main(tflite, runtime=None):
         return None  # by then the flatbuffer was proved whole
     if runtime is None:
         return None
-    (taken,) = interpreter.get_input_details()
-    image = np.zeros(taken["shape"], taken["dtype"])
+    (input_details,) = interpreter.get_input_details()
+    image = np.zeros(input_details["shape"], input_details["dtype"])
     if runtime == "lce":
         interpreter = _lce().Interpreter(tflite).interpreter
         interpreter.predict([image])
         return interpreter
     interpreter.allocate_tensors()
-    interpreter.set_tensor(taken["index"], image)
+    interpreter.set_tensor(input_details["index"], image)
     interpreter.invoke()
-    for given in interpreter.get_output_details():
-        interpreter.get_tensor(given["index"])
+    for output in interpreter.get_output_details():
+        interpreter.get_tensor(output["index"])
     return interpreter
 
 
@@ -92,8 +92,8 @@ def _tflm(tflite):
     from tflite_micro import runtime
 
     interpreter = runtime.Interpreter.from_bytes(tflite, arena_size=2**26)
-    taken = interpreter.get_input_details(0)
-    interpreter.set_input(np.zeros(taken["shape"], taken["dtype"]), 0)
+    input_details = interpreter.get_input_details(0)
+    interpreter.set_input(np.zeros(input_details["shape"], input_details["dtype"]), 0)
     interpreter.invoke()
     return interpreter
 

@@ -168,22 +168,22 @@ def _parser():
 
 def check_fits(model, converted, path, weights):
     """Raises ValueError, in one line, if a file is not of the model's architecture."""
-    taken, given = converted.interface()
+    input_facts, output_facts = converted.interface()
     types = interface.INPUT_TYPES[converted.runtime]
-    if taken.dtype.name not in types:
+    if input_facts.dtype.name not in types:
         raise ValueError(
             f"{path} must take {' or '.join(types)}, as convert.py writes files for "
-            f"{converted.runtime}, it takes {taken.dtype.name}."
+            f"{converted.runtime}, it takes {input_facts.dtype.name}."
         )
     remedy = f"give the weights it was made of, not {weights}"
     expected = (1, *model.input_shape[1:])
-    if taken.shape != expected:
+    if input_facts.shape != expected:
         raise ValueError(
-            f"{path} takes images of {taken.shape}, the weights are for {expected}: {remedy}."
+            f"{path} takes images of {input_facts.shape}, the weights are for {expected}: {remedy}."
         )
-    if given.shape != (1, *model.output_shape[1:]):
+    if output_facts.shape != (1, *model.output_shape[1:]):
         raise ValueError(
-            f"{path} gives {given.shape[-1]} classes, the weights {model.output_shape[1]}: "
+            f"{path} gives {output_facts.shape[-1]} classes, the weights {model.output_shape[1]}: "
             f"{remedy}."
         )
     content = flatbuffer.read(converted.tflite)
@@ -236,9 +236,9 @@ def compare(model, converted, images, labels):
         ValueError: If Keras gives NaN or infinity.
     """
     inputs = preprocess_input(images)
-    given, model = model, _reference(model, converted)
+    original, model = model, _reference(model, converted)
     expected = model.predict(inputs, batch_size=500, verbose=0)
-    received = converted.predict(taken(converted, images))
+    received = converted.predict(as_input(converted, images))
     if not np.isfinite(expected).all():
         raise ValueError("Keras gives NaN or infinity: the model diverged in training.")
     int8_output = converted.interface()[1].dtype == np.int8
@@ -276,7 +276,11 @@ def compare(model, converted, images, labels):
         ],
         **(_eight_bit_difference(model, inputs, received) if eight_bit else {}),
         **(_unpacked_difference(converted, images, received) if integers else {}),
-        **(_half_difference(given, inputs, converted_class, labels) if model is not given else {}),
+        **(
+            _half_difference(original, inputs, converted_class, labels)
+            if model is not original
+            else {}
+        ),
     )
 
 
@@ -297,10 +301,10 @@ def _error(classes, labels):
     return None if labels is None else float((classes != labels).mean())
 
 
-def taken(converted, images):
+def as_input(converted, images):
     """Image bytes, or what `preprocess_input` makes of them: what the file takes."""
-    taken = converted.interface()[0]
-    return images if taken.dtype == np.uint8 else taken.stored(preprocess_input(images))
+    input_facts = converted.interface()[0]
+    return images if input_facts.dtype == np.uint8 else input_facts.stored(preprocess_input(images))
 
 
 def _rounds_inputs(converted):
@@ -319,7 +323,7 @@ def _eight_bit_difference(model, inputs, received):
 
 def _unpacked_difference(converted, images, received):
     unpacked = dataclasses.replace(converted, tflite=pack_tflm.unpacked(converted.tflite))
-    same = (unpacked.predict(taken(unpacked, images)) == received).all(axis=1)
+    same = (unpacked.predict(as_input(unpacked, images)) == received).all(axis=1)
     return {"unpacked_same": int(same.sum())}
 
 
@@ -343,7 +347,7 @@ def first_tipped(model, converted, images, rounding=ROUNDING):
             [np.asarray(output).reshape(len(chunk), -1) for output in _as_list(outputs)]
             for outputs in (
                 probe(preprocess_input(chunk)),
-                exposed.predict(taken(converted, chunk)),
+                exposed.predict(as_input(converted, chunk)),
             )
         )
         found += [
@@ -425,7 +429,7 @@ def layer_table(model, converted, image):
     probe = tf.keras.Model(model.input, [layer.output for layer in layers])
     expected = probe(preprocess_input(image[np.newaxis]))
     tensors = _of(converted, anatomy.float_activations)
-    received = _exposed(converted, tensors).predict(taken(converted, image[np.newaxis]))
+    received = _exposed(converted, tensors).predict(as_input(converted, image[np.newaxis]))
     received = [np.ravel(each) for each in received]
     rows = []
     for layer, values in zip(layers, expected, strict=True):

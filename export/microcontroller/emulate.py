@@ -57,10 +57,10 @@ def main(argv=None):
         converted = convert.to_tflite(
             model, "tflm", arguments.weights, strip=True, images=calibration
         )
-        taken, given = anatomy.interface(flatbuffer.read(converted.tflite))
+        input_facts, output_facts = anatomy.interface(flatbuffer.read(converted.tflite))
         pixels = images.test[0]
-        expected = tflm.predict(converted.tflite, taken.stored(preprocess_input(pixels)))
-        expected = expected.astype(int) - given.zero_point  # as main.cc prints them
+        expected = tflm.predict(converted.tflite, input_facts.stored(preprocess_input(pixels)))
+        expected = expected.astype(int) - output_facts.zero_point  # as main.cc prints them
         rows = []
         with tempfile.TemporaryDirectory() as folder:
             build = arguments.build_dir or pathlib.Path(folder)

@@ -33,8 +33,8 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 interpreter = Interpreter(model_content=sys.stdin.buffer.read())
 interpreter.allocate_tensors()
-for taken in interpreter.get_input_details():
-    interpreter.set_tensor(taken["index"], np.zeros(taken["shape"], taken["dtype"]))
+for details in interpreter.get_input_details():
+    interpreter.set_tensor(details["index"], np.zeros(details["shape"], details["dtype"]))
 interpreter.invoke()
 """
 
@@ -144,15 +144,16 @@ def load_labels(path):
 
 def classify(interpreter, path):
     """Probabilities of one image file, and the seconds that the model took."""
-    taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    _, height, width, _ = taken["shape"].tolist()
-    interpreter.set_tensor(taken["index"], read_image(path, (height, width))[np.newaxis])
+    (input_details,) = interpreter.get_input_details()
+    (output_details,) = interpreter.get_output_details()
+    _, height, width, _ = input_details["shape"].tolist()
+    interpreter.set_tensor(input_details["index"], read_image(path, (height, width))[np.newaxis])
     started = time.perf_counter()
     interpreter.invoke()
     seconds = time.perf_counter() - started
-    output = interpreter.get_tensor(given["index"])[0]
+    output = interpreter.get_tensor(output_details["index"])[0]
     if output.dtype == np.int8:
-        scale, zero_point = given["quantization"]
+        scale, zero_point = output_details["quantization"]
         output = (output.astype(np.float32) - zero_point) * scale
     return output, seconds
 
