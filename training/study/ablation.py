@@ -101,7 +101,7 @@ def write_report(results):
             verdict = "kept, not measured yet" if step.kept else "not measured yet"
         cells = (f"`{step.name}`", step.what, step.after or "-", *map(each_seed, errors))
         rows.append((*cells, verdict))
-    header = ("step", "what changes", "after", *(f"{each} epochs" for each in BUDGETS), "")
+    header = ("step", "what changes", "after", *(f"{each} epochs" for each in BUDGETS), "verdict")
     text = (
         "# How recipe `fast` was found\n\n"
         "`python training/reproduce.py --profile ablation`: error after the last epoch of a "

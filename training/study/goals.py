@@ -178,12 +178,20 @@ def runs():
 def write_report(results):
     """Draws README.md and budgets.png of a folder from the logs it holds."""
     grid = Grid(results / "logs", arms_of(runs()))
-    rows = []
-    for goal in GOALS:
-        found = goal.found(grid)
-        limits = ("-" if limit is None else goal.form(limit) for limit in (goal.goal, goal.stretch))
-        rows.append((goal.what, *limits, found.text(goal.form, student=True), goal.verdict(found)))
     text = (
+        _introduction(grid)
+        + _table_of_goals(grid)
+        + "\n"
+        + _table_of_errors(grid)
+        + f"\nMean error, with that of each seed in brackets. {_gates(grid)}From "
+        f"{grid.provenance()}\n\n![errors](budgets.png)\n" + _time_to_error(results)
+    )
+    document.write(results / "README.md", text)
+    figures.draw_budgets(_drawn(grid), STATED["sigmoid_fmb"], results / "budgets")
+
+
+def _introduction(grid):
+    return (
         "# What recipe `fast` reaches\n\n"
         "`python training/reproduce.py --profile goals`: test error after the last epoch of a "
         "budget over which the learning rate is annealed to zero. Goals and stretch goals were set "
@@ -203,20 +211,29 @@ def write_report(results):
         f"(share {_LONG['teacher_share']}, temperature {_LONG['teacher_temperature']}) by a "
         "float32 network trained without 5,000 held-out training images:\n\n"
         f"      {TEACHER_COMMAND}\n\n"
-        + files.table(("", "goal", "stretch", "measured", ""), rows)
-        + "\n"
-        + files.table(
-            ("budget, epochs", *LABELS.values()),
-            [
-                (budget, *(each_seed(budget_errors(grid, arm, budget)) for arm in LABELS))
-                for budget in sorted({budget for _, budget, _ in PLAN})
-            ],
-        )
-        + f"\nMean error, with that of each seed in brackets. {_gates(grid)}From "
-        f"{grid.provenance()}\n\n![errors](budgets.png)\n" + _time_to_error(results)
     )
-    document.write(results / "README.md", text)
-    drawn = {
+
+
+def _table_of_goals(grid):
+    rows = []
+    for goal in GOALS:
+        found = goal.found(grid)
+        limits = ("-" if limit is None else goal.form(limit) for limit in (goal.goal, goal.stretch))
+        rows.append((goal.what, *limits, found.text(goal.form, student=True), goal.verdict(found)))
+    return files.table(("", "goal", "stretch", "measured", "verdict"), rows)
+
+
+def _table_of_errors(grid):
+    rows = [
+        (budget, *(each_seed(budget_errors(grid, arm, budget)) for arm in LABELS))
+        for budget in sorted({budget for _, budget, _ in PLAN})
+    ]
+    return files.table(("budget, epochs", *LABELS.values()), rows)
+
+
+def _drawn(grid):
+    """By label and budget the errors of the seeds there are."""
+    return {
         label: {
             budget: errors
             for names, budget, _ in PLAN
@@ -224,7 +241,6 @@ def write_report(results):
         }
         for arm, label in LABELS.items()
     }
-    figures.draw_budgets(drawn, STATED["sigmoid_fmb"], results / "budgets")
 
 
 def _time_to_error(results):

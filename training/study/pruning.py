@@ -106,32 +106,9 @@ def write_report(results):
         "block. Closed: `--keep` closes channels by a term in the loss during the first half of "
         "the epochs, and the rest is trained without gates. Random: likewise, but the channels "
         "are drawn at random. Bytes: the pruned network's LCE file, `1bit_half`.\n\n"
-        + files.table(
-            ("", "filters", "kept channels", "bytes", "test error"),
-            [
-                (
-                    LABELS[arm],
-                    "-".join(map(str, ARMS[arm].get("filters", ()))),
-                    _kept(grid, arm),
-                    f"{sizes[arm]:,}" if arm in sizes else "-",
-                    each_seed(found),
-                )
-                for arm, found in errors.items()
-            ],
-        )
+        + _table_of_errors(grid, errors, sizes)
         + "\nMean error, with that of each seed in brackets.\n\n"
-        + files.table(
-            ("", "", "difference, points"),
-            [
-                (
-                    what,
-                    f"{LABELS[arm]}, less {LABELS[other]}",
-                    _difference(grid, arm, other).text(points, student=True),
-                )
-                for arm, other, what in COMPARED
-                if arm in ARMS and other in ARMS
-            ],
-        )
+        + _table_of_differences(grid)
         + "\nBelow 0 the first is better. In brackets 95 % intervals by paired bootstrap, for "
         "three seeds or more; t: by Student's t, for two or more.\n\n"
         + _goals(grid, sizes)
@@ -141,6 +118,33 @@ def write_report(results):
     document.write(results / "README.md", text)
     drawn = {LABELS[arm]: (sizes[arm], found) for arm, found in errors.items() if found.size}
     figures.draw_bytes(drawn, results / "pruning")
+
+
+def _table_of_errors(grid, errors, sizes):
+    rows = [
+        (
+            LABELS[arm],
+            "-".join(map(str, ARMS[arm].get("filters", ()))),
+            _kept(grid, arm),
+            f"{sizes[arm]:,}" if arm in sizes else "-",
+            each_seed(found),
+        )
+        for arm, found in errors.items()
+    ]
+    return files.table(("", "filters", "kept channels", "bytes", "test error"), rows)
+
+
+def _table_of_differences(grid):
+    rows = [
+        (
+            what,
+            f"{LABELS[arm]}, less {LABELS[other]}",
+            _difference(grid, arm, other).text(points, student=True),
+        )
+        for arm, other, what in COMPARED
+        if arm in ARMS and other in ARMS
+    ]
+    return files.table(("", "", "difference, points"), rows)
 
 
 def _difference(grid, arm, other):
@@ -216,7 +220,7 @@ def _goals(grid, sizes):
                     _verdict(gain, gain.student[1] < 0, seeds=3),
                 )
             )
-    return files.table(("goal", "measured", ""), rows) + "\n"
+    return files.table(("goal", "measured", "verdict"), rows) + "\n"
 
 
 def _verdict(found, reached, seeds=1):
