@@ -319,6 +319,17 @@ class Config:
     )
 
     def __post_init__(self):
+        self._fill()
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_choice("compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
+        check_choice("keep_by", self.keep_by, KEEP_BY)
+        self._check_numbers()
+        self._check_shapes()
+        if self.keep < 1:
+            self._check_closing()
+
+    def _fill(self):
+        """Makes tuples of lists, and leaves nothing to the recipe or the precision to decide."""
         for name in ("filters", "input_shape", "gate_epochs", "inner", "outer", "squeezed"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _as_tuples(getattr(self, name)))
@@ -329,8 +340,9 @@ class Config:
         check_choice("precision", self.precision, PRECISIONS)
         if not (self.relaxation and PRECISIONS[self.precision].input_quantizer):
             object.__setattr__(self, "relaxed_inputs", False)
-        check_choice("schedule", self.schedule, SCHEDULES)
-        check_choice("compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
+
+    def _check_numbers(self):
+        """Raises ValueError for a number out of its range."""
         positive = ("epochs", "batch_size", "limit_train", "limit_test", "held_out")
         for name in (*positive, "learning_rate", "teacher_temperature"):
             value = getattr(self, name)
@@ -343,11 +355,8 @@ class Config:
                 raise ValueError(f"`{name}` must be 0 or more, received {getattr(self, name)}.")
         if not 0 <= self.relaxation <= 1:
             raise ValueError(f"`relaxation` must be from 0 to 1, received {self.relaxation}.")
-        check_choice("keep_by", self.keep_by, KEEP_BY)
         if not 0 < self.keep <= 1:
             raise ValueError(f"`keep` must be above 0 and at most 1, received {self.keep}.")
-        if self.keep < 1:
-            self._check_closing()
         if not 0 <= self.teacher_share < 0.5:  # so that errors in training are against the labels
             raise ValueError(
                 f"`teacher_share` must be from 0 to less than 0.5, received {self.teacher_share}."
@@ -359,6 +368,9 @@ class Config:
                 raise ValueError(
                     f"`gate_epochs` must be from 1 to `epochs`, {self.epochs}, received {epoch}."
                 )
+
+    def _check_shapes(self):
+        """Raises ValueError for images that are none, or smaller than their shifts."""
         if min(self.input_shape) < 1 or self.input_shape[-1] != 3:
             raise ValueError(
                 f"`input_shape` must be height, width and 3 (RGB), received {self.input_shape}."
