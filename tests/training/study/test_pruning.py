@@ -61,7 +61,7 @@ def test_what_was_found_is_what_the_log_says():
 
 def test_goals_are_told_from_the_logs(tmp_path, write_log, monkeypatch):
     """By hand: 0.2, 0.3 and 0.4 points better in pairs, half removed, 101 times smaller."""
-    cost = frontier.Cost(bits=1, file=2_525_000, macs=1, memory=1)
+    cost = frontier.Cost(weights=1, file=2_525_000, macs=1, memory=1)
     asked = []
     monkeypatch.setattr(frontier, "cost", lambda arguments: asked.append(arguments) or cost)
     logs = tmp_path / "logs"
