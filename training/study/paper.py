@@ -4,7 +4,7 @@ from typing import Any
 
 from larq_seresnet import files
 from larq_seresnet.training import callbacks
-from larq_seresnet.training.study import claims, document, figures, measures, tables
+from larq_seresnet.training.study import claims, document, figures, measures, modules, tables
 from larq_seresnet.training.study.grid import THRESHOLD, Grid
 from larq_seresnet.training.study.runs import Run
 
@@ -160,9 +160,9 @@ def write_report(results):
             claims.STATED,
             THRESHOLD if number == 9 else None,
         )
-    panels, modules = tables.by_depth(grid)
-    if modules:
-        figures.draw_depth(panels, modules, results / tables.DEPTH_FIGURE)
+    panels, names = modules.by_depth(grid)
+    if names:
+        figures.draw_depth(panels, names, results / modules.FIGURE)
     if tables.gates_log(grid).exists():
         _draw_gates(callbacks.read_gates(tables.gates_log(grid)), results)
 

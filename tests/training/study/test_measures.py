@@ -6,7 +6,7 @@ import pytest
 
 from larq_seresnet import SEResNet14, preprocess_input, save_weights
 from larq_seresnet.training import callbacks, data, reproduce
-from larq_seresnet.training.study import grid, measures, paper, tables
+from larq_seresnet.training.study import grid, measures, modules, paper
 
 import tensorflow as tf
 
@@ -89,8 +89,8 @@ def test_gates_are_drawn_by_depth(tmp_path, write_log):
     for number, each in enumerate(measured["gates"]["10"].values(), start=1):
         each |= {"by_image": 0.25 * number, "as_at_first": 1 - 0.25 * number}
     path.write_text(json.dumps(measured))
-    panels, modules = tables.by_depth(grid.Grid(tmp_path / "logs", paper.ARMS))
-    assert modules == ["stage1_block1", "stage1_block2"]
+    panels, names = modules.by_depth(grid.Grid(tmp_path / "logs", paper.ARMS))
+    assert names == ["stage1_block1", "stage1_block2"]
     values = [each["sigmoid"] for each in panels.values()]
     np.testing.assert_allclose(values, [[0.25, 0.5], [0.75, 0.5], [0.2, 0.4], [0.2, 0.4]])
     paper.write_report(tmp_path)
