@@ -1,4 +1,4 @@
-"""Gates with a reason to close: whole channels, as many as a share of the weights allows."""
+"""Channel pruning: a sparsity penalty closes gates, whole channels, to a share of the weights."""
 
 import numpy as np
 

@@ -234,7 +234,7 @@ class Config:
         "of Adam, for one_cycle its peak", type=float, metavar="RATE"
     )
     kernel_rate: float = _recipe_flag(
-        "of Muon for the convolutions' kernels, likewise; 0: Adam moves them too",
+        "learning rate of Muon for the convolutions' kernels, likewise; 0: Adam moves them too",
         type=float,
         metavar="RATE",
     )

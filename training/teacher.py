@@ -1,4 +1,4 @@
-"""What a trained network says of the training images, stored once for all runs that learn from it.
+"""Soft targets: what a trained network says of the training images, stored once for all runs.
 
 A run shifts and mirrors its images at random; asking the teacher about every image anew would cost
 a third of the training. It is asked about a few views of each instead, and a run takes what was
