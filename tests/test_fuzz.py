@@ -207,7 +207,7 @@ def programs(trained, stored, tmp_path_factory):
 def test_programs_end_in_a_line_whatever_a_file_holds(programs, tmp_path, capsys, monkeypatch):
     """A hundred damaged files: a result, or exit code 1 or 2, a line and nothing left behind."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "_fit", lambda *_: None)  # by then a file has been read
+    monkeypatch.setattr(train.fitting, "fit", lambda *_: None)  # by then a file has been read
     monkeypatch.setattr(train.pictures, "draw_curves", lambda *_: None)  # of no epochs
     assert sum(count for count, *_ in programs.values()) == 100
     for name, (count, content, program, words) in programs.items():
