@@ -236,8 +236,8 @@ def compare(model, converted, images, labels):
         ValueError: If Keras gives NaN or infinity.
     """
     inputs = preprocess_input(images)
-    original, model = model, _reference(model, converted)
-    expected = model.predict(inputs, batch_size=500, verbose=0)
+    reference = _reference(model, converted)
+    expected = reference.predict(inputs, batch_size=500, verbose=0)
     received = converted.predict(as_input(converted, images))
     if not np.isfinite(expected).all():
         raise ValueError("Keras gives NaN or infinity: the model diverged in training.")
@@ -245,15 +245,13 @@ def compare(model, converted, images, labels):
     rounding = ROUNDING + interface.SCALE * int8_output
     difference = np.where(np.isfinite(received), np.abs(expected - received), np.inf)
     keras_class, converted_class = expected.argmax(axis=1), received.argmax(axis=1)
-    eight_bit = _rounds_inputs(converted)
-    integers = converted.runtime == "tflm"
-    beyond = difference.max(axis=1) > rounding
-    chosen = np.flatnonzero(beyond | (keras_class != converted_class))
-    if eight_bit or integers:
-        tipped = [{"layer": None, "distance": None, "cause": None}] * len(chosen)
-    else:
-        tipped = first_tipped(model, converted, images[chosen], rounding)
-    second, first = np.sort(expected, axis=1)[:, -2:].T
+    beside = {}
+    if _rounds_inputs(converted):
+        beside |= _eight_bit_difference(reference, inputs, received)
+    if converted.runtime == "tflm":
+        beside |= _unpacked_difference(converted, images, received)
+    if reference is not model:
+        beside |= _half_difference(model, inputs, converted_class, labels)
     return Agreement(
         images=len(images),
         max_difference=float(difference.max()),
@@ -262,26 +260,41 @@ def compare(model, converted, images, labels):
         keras_error=_error(keras_class, labels),
         converted_error=_error(converted_class, labels),
         rounding=rounding,
-        listed=[
-            {
-                "image": int(index),
-                "keras": int(keras_class[index]),
-                "converted": int(converted_class[index]),
-                "margin": float(first[index] - second[index]),
-                "difference": float(difference[index].max()),
-                **cause,
-            }
-            for index, cause in zip(chosen, tipped, strict=True)
-            if not (eight_bit or integers) or keras_class[index] != converted_class[index]
-        ],
-        **(_eight_bit_difference(model, inputs, received) if eight_bit else {}),
-        **(_unpacked_difference(converted, images, received) if integers else {}),
-        **(
-            _half_difference(original, inputs, converted_class, labels)
-            if model is not original
-            else {}
+        listed=_listed(
+            reference,
+            converted,
+            images,
+            expected,
+            converted_class,
+            difference.max(axis=1),
+            rounding,
         ),
+        **beside,
     )
+
+
+def _listed(model, converted, images, expected, converted_class, difference, rounding):
+    """What `Agreement.listed` says; of a file that rounds images of another class alone."""
+    keras_class = expected.argmax(axis=1)
+    other_class = keras_class != converted_class
+    if _rounds_inputs(converted) or converted.runtime == "tflm":
+        chosen = np.flatnonzero(other_class)
+        causes = [{"layer": None, "distance": None, "cause": None}] * len(chosen)
+    else:
+        chosen = np.flatnonzero(other_class | (difference > rounding))
+        causes = first_tipped(model, converted, images[chosen], rounding)
+    second, first = np.sort(expected, axis=1)[:, -2:].T
+    return [
+        {
+            "image": int(index),
+            "keras": int(keras_class[index]),
+            "converted": int(converted_class[index]),
+            "margin": float(first[index] - second[index]),
+            "difference": float(difference[index]),
+            **cause,
+        }
+        for index, cause in zip(chosen, causes, strict=True)
+    ]
 
 
 def _reference(model, converted):

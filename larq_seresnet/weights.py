@@ -254,7 +254,7 @@ def load_weights(model, weights):
 def _calls_in_package():
     """For `warnings.warn`: how far up the user's own line is, who may call SEResNet14 or us."""
     frame, calls = sys._getframe(1), 1
-    while frame.f_back and frame.f_globals["__name__"].startswith(f"{__package__}."):
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(f"{__package__}."):
         frame, calls = frame.f_back, calls + 1
     return calls
 

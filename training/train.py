@@ -131,12 +131,13 @@ def _train(model, settings, images, run_dir, epochs, written, said):
     # all else of it is written
     run_callbacks = [log, statistics, gates, board, checkpoint]
     fitting.fit(model, settings, images, epochs, run_callbacks, said)
-    save_weights(model, run_dir / config.WEIGHTS_FILE, images.name, images.class_names)
     pictures.draw_curves(
         callbacks.read_log(run_dir / callbacks.LOG_FILE),
         f"{model.name}\n{_data_name(settings)}, {settings.recipe}, seed {settings.seed}",
         run_dir / "curves.png",
     )
+    # the last of all: a run that has weights is finished
+    save_weights(model, run_dir / config.WEIGHTS_FILE, images.name, images.class_names)
 
 
 def _parser():
