@@ -1,8 +1,19 @@
 """Pictures of one run: its learning curve, its confusion matrix, its gates."""
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
+
+#: Told apart by the colour-blind, and by their dashes in print.
+COLOURS = "#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #7F7F7F #000000 #882255".split()
+
+
+def save(figure, path):
+    """Writes a figure as .png and .svg."""
+    with matplotlib.rc_context({"svg.hashsalt": "larq_seresnet"}):  # the same logs, the same file
+        figure.savefig(f"{path}.png", dpi=150)
+        figure.savefig(f"{path}.svg", metadata={"Date": None})
 
 
 def draw_curves(rows, title, path):
@@ -52,7 +63,7 @@ def draw_occupancy(found, path):
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.add_subplot()
     below = np.zeros(len(found))
-    for key, colour in (("always", "C0"), ("sometimes", "C5"), ("never", "#DDDDDD")):
+    for key, colour in (("always", COLOURS[0]), ("sometimes", COLOURS[5]), ("never", "#DDDDDD")):
         parts = np.array([each[key] / each["channels"] for each in found.values()])
         axes.bar(list(found), parts, bottom=below, color=colour, label=key)
         below += parts
@@ -62,5 +73,4 @@ def draw_occupancy(found, path):
     axes.set(ylabel="share of the channels", ylim=(0, 1))
     axes.tick_params("x", rotation=45, labelsize=7)
     figure.legend(fontsize=8, ncols=4, loc="outside lower center")
-    for ending in (".png", ".svg"):
-        figure.savefig(path.with_suffix(ending), dpi=150)
+    save(figure, path)

@@ -2,14 +2,12 @@
 
 from itertools import cycle
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from larq_seresnet.training.pictures import COLOURS, save
 from larq_seresnet.training.study.grid import FEWEST_SEEDS, student
 
-#: Told apart by the colour-blind, and by their dashes in print.
-COLOURS = "#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #7F7F7F #000000 #882255".split()
 STYLES = (
     "-",
     "--",
@@ -66,7 +64,7 @@ def draw_errors(grid, labels, title, path, epochs, stated, threshold=None):
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_budgets(points, paper, path):
@@ -96,7 +94,7 @@ def draw_budgets(points, paper, path):
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_frontier(points, path):
@@ -114,7 +112,7 @@ def draw_frontier(points, path):
         axes.annotate(name, place, xytext=(5, 4), textcoords="offset points", fontsize=7)
     axes.set(xlabel="activations in LiteRT, kB", ylabel="error, %")
     axes.grid(alpha=0.3)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_bytes(points, path):
@@ -134,7 +132,7 @@ def draw_bytes(points, path):
     axes.set(xlabel="bytes of the file, kB", ylabel="test error, %", xscale="log")
     axes.grid(alpha=0.3, which="both")
     figure.legend(loc="outside lower center", ncols=2, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_gate_values(values, gates, title, path):
@@ -165,7 +163,7 @@ def draw_gate_values(values, gates, title, path):
     axes.set(title=title, xlabel="channel", ylabel="attention", xticks=channels)
     axes.grid(alpha=0.3)
     figure.legend(fontsize=8, ncols=3, loc="outside lower center")
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_gate_histogram(values, gates, title, path):
@@ -183,7 +181,7 @@ def draw_gate_histogram(values, gates, title, path):
         )
     axes.set(title=title, xlabel="attention", ylabel="values: channels times images")
     axes.legend(fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_depth(panels, modules, path):
@@ -213,7 +211,7 @@ def draw_depth(panels, modules, path):
             axes.set_ylim(-0.02, 1.02)
     handles, labels = all_axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=8, ncols=4, loc="outside lower center")
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_positions(images, blocks, path):
@@ -233,10 +231,4 @@ def draw_positions(images, blocks, path):
             axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axes.set(xticks=[], yticks=[], title=title if row == 0 else "")
             axes.title.set_fontsize(8)
-    _save(figure, path)
-
-
-def _save(figure, path):
-    with matplotlib.rc_context({"svg.hashsalt": "larq_seresnet"}):  # the same logs, the same file
-        figure.savefig(f"{path}.png", dpi=150)
-        figure.savefig(f"{path}.svg", metadata={"Date": None})
+    save(figure, path)

@@ -52,6 +52,16 @@ def test_a_run_gets_table_and_figure(trained, tmp_path, monkeypatch):
     assert (run_dir / "occupancy.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_same_shares_are_the_same_picture(tmp_path):
+    """Reports are compared with their logs file by file."""
+    found = gates.shares({"b": np.eye(3, dtype=bool)})
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        gates.write(found, tmp_path / folder, "")
+    one, two = (tmp_path / folder / "occupancy.svg" for folder in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
 def test_what_has_no_gates_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         occupancy.main([str(tmp_path / "nothing")])
