@@ -27,7 +27,7 @@ from larq_seresnet.training.xla import lowering
 ASIDE = {"seed": 0, "epochs": 2, "gate_epochs": (), "data_dir": None, "teacher": None}
 RUNS_FILE = "runs.json"
 #: What trains there, and what it needs.
-SCRIPTS = ("run.py", "philox.py", "../channels.py")
+SCRIPTS = ("run.py", "fit.py", "compiled.py", "philox.py", "../channels.py")
 
 
 def main(argv=None):

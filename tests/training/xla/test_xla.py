@@ -60,7 +60,7 @@ def test_first_kernels_are_those_of_training(shape):
 
 
 class Traced:
-    """In place of run.py's `Program`: the same functions, computed by TensorFlow."""
+    """In place of compiled.py's `Program`: the same functions, computed by TensorFlow."""
 
     def __init__(self, lowering, program, folder):
         self.lowering = lowering
@@ -103,11 +103,12 @@ def lowered(tmp_path, monkeypatch):
         spec = importlib.util.spec_from_file_location("lowered_run", folder / "run.py")
         run = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(run)
-        monkeypatch.setattr(run, "_on_device", np.asarray)
-        monkeypatch.setattr(run, "_device", lambda: {"device": "TensorFlow", "jax": "none"})
+        known = {"device": "TensorFlow", "jax": "none"}
+        monkeypatch.setattr(run.compiled, "on_device", np.asarray)
+        monkeypatch.setattr(run.compiled, "device", lambda: known)
         entries = json.loads((folder / export.RUNS_FILE).read_text())
         programs = [
-            Traced(made_one, run.Program, folder / entry["program"])
+            Traced(made_one, run.compiled.Program, folder / entry["program"])
             for made_one, entry in zip(lowerings, entries)
         ]
         return folder, run, entries, programs
@@ -160,12 +161,12 @@ def test_trains_what_train_py_trains(lowered, tmp_path, monkeypatch):
     )
     trained = tmp_path / "trained"
     trained.mkdir()
-    images = run.Images(folder)
+    images = run.fit.Images(folder)
     clock = itertools.count()  # asked before an epoch, when it begins and when it is trained
-    monkeypatch.setattr(run, "time", types.SimpleNamespace(time=clock.__next__))
+    monkeypatch.setattr(run.fit, "time", types.SimpleNamespace(time=clock.__next__))
 
     def train_to(place, until):
-        run.Run(entries[place], programs[place], images, trained).train(until)
+        run.fit.Run(entries[place], programs[place], images, trained).train(until)
 
     train_to(0, math.inf)
     train_to(1, next(clock) + 3)
@@ -201,7 +202,7 @@ def test_trains_what_train_py_trains(lowered, tmp_path, monkeypatch):
 @pytest.fixture
 def run(monkeypatch):
     folder = pathlib.Path(export.__file__).parent
-    for place in (folder, folder.parent):  # run.py is copied beside philox.py and channels.py
+    for place in (folder, folder.parent):  # run.py is copied beside the others
         monkeypatch.syspath_prepend(str(place))
     spec = importlib.util.spec_from_file_location("run_alone", folder / "run.py")
     module = importlib.util.module_from_spec(spec)
@@ -214,9 +215,9 @@ def work(run, tmp_path, monkeypatch):
     """Trains entries as one process does, with stand-ins for `Program` and `Run`."""
 
     def work(train, entries, graphs=False):
-        monkeypatch.setattr(run, "Program", lambda folder, graphs: graphs)
+        monkeypatch.setattr(run.compiled, "Program", lambda folder, graphs: graphs)
         monkeypatch.setattr(
-            run,
+            run.fit,
             "Run",
             lambda entry, program, images, trained: types.SimpleNamespace(
                 train=lambda until: train(trained / f"{entry['name']}.npz", program)
