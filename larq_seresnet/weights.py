@@ -1,23 +1,17 @@
-"""Weight files: HDF5 as Keras writes it, or packed bits; each rebuilds and proves itself.
-
-Those that ship lie in the folder of the same name.
-"""
+"""Saves and loads the weights of models; those that ship lie in the folder of the same name."""
 
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import pathlib
-import re
 import sys
 import warnings
 
-import h5py
 import larq as lq
 import numpy as np
 
-from larq_seresnet import files
+from larq_seresnet import files, weight_files
 from larq_seresnet.arguments import configuration_name
 from larq_seresnet.precision import EightBit, SumOfSigns
 
@@ -41,9 +35,6 @@ SHIPPED: dict[str, dict[str, str]] = {
         ),
     },
 }
-#: Latent weights behind packed bits. Quantizers see their signs alone; so small, a few steps of
-#: fine-tuning may still turn them.
-LATENT = 0.1
 _TOP = ("classifier", "classifier_bn")
 #: Arguments that files of before lack, and what they were.
 _NEWER_ARGUMENTS = {
@@ -56,24 +47,6 @@ _NEWER_ARGUMENTS = {
 }
 #: Arguments that may differ from the file's; shapes and top are checked by themselves.
 _FREE_ARGUMENTS = ("fmb_gradient", "input_shape", "num_classes", "include_top", "pooling")
-
-
-@dataclasses.dataclass(frozen=True)
-class Contents:
-    """What a weight file holds.
-
-    Attributes:
-        configuration: The arguments of `SEResNet14`.
-        trained_on: Name of the data set, if it was given.
-        class_names: In the order of the labels, if they were given.
-        layers: Arrays by layer, and by their names as `named_weights` has them. Files that version
-            0.1 packed hold no names: there it is their numbers, from 0.
-    """
-
-    configuration: dict
-    trained_on: str | None
-    class_names: list[str] | None
-    layers: dict[str, dict[str | int, np.ndarray]]
 
 
 def save_weights(model, path, trained_on=None, class_names=None, packed=False):
@@ -119,14 +92,15 @@ def save_weights(model, path, trained_on=None, class_names=None, packed=False):
 
     def write(part):
         if packed:
-            _write_packed(model, part, trained_on, class_names)
+            facts = {
+                "configuration": _configuration(model),
+                "trained_on": trained_on,
+                "class_names": class_names,
+            }
+            weight_files.write_packed(part, facts, _as_packed(model))
             return
         model.save_weights(part, save_format="h5")
-        with h5py.File(part, "r+") as file:
-            file.attrs["configuration"] = model.configuration
-            file.attrs["trained_on"] = trained_on or ""
-            file.attrs["class_names"] = json.dumps(class_names)
-            file.attrs["sha256"] = _digest(file)
+        weight_files.sign_hdf5(part, model.configuration, trained_on, class_names)
 
     files.replace(path, write)
 
@@ -143,7 +117,7 @@ def named_weights(layer):
 
     Names, because Keras orders weights anew where a part of the layer is frozen.
     """
-    names = _names_within(layer.name, [weight.name for weight in layer.weights])
+    names = weight_files.names_within(layer.name, [weight.name for weight in layer.weights])
     return dict(zip(names, layer.weights, strict=True))
 
 
@@ -151,47 +125,6 @@ def copy_weights(source, target):
     """Gives a layer the values of another one's weights of the same names."""
     values = named_weights(source)
     target.set_weights([values[name].numpy() for name in named_weights(target)])
-
-
-def _names_within(layer, names):
-    """What Keras calls the weights of a layer, less what depends on where and when it was built.
-
-    That is all up to the layer's own name, if it is there, and the numbers of scopes, unless
-    nothing else tells weights apart.
-    """
-    outside = re.compile(rf"(.*/)?{re.escape(layer)}(_\d+)?/")
-    inside = [outside.sub("", name).removesuffix(":0") for name in names]
-    unnumbered = [re.sub(r"_\d+/", "/", name) for name in inside]
-    return unnumbered if len(set(unnumbered)) == len(names) else inside
-
-
-def _write_packed(model, path, trained_on, class_names):
-    weights: list[list] = []
-    packed: dict[bool | str, list[np.ndarray]] = {kind: [] for kind in _STORED_AS}
-    for layer in model.layers:
-        for name, weight in named_weights(layer).items():
-            kind, values = _as_packed(layer, weight)
-            weights.append([layer.name, name, weight.shape.as_list(), kind])
-            packed[kind].append(values.ravel())
-    facts = {
-        "configuration": _configuration(model),
-        "trained_on": trained_on,
-        "class_names": class_names,
-        "weights": weights,
-    }
-    arrays = {
-        name: np.concatenate(packed[kind]).astype(dtype)
-        for kind, (name, dtype) in _STORED_AS.items()
-        if packed[kind]
-    }
-    if "bits" in arrays:
-        arrays["bits"] = np.packbits(arrays["bits"])
-    facts["sha256"] = _digest_of_arrays(facts, arrays)
-    files.save_arrays(path, {"facts": np.array(json.dumps(facts)), **arrays})
-
-
-#: The kinds of packed weights, as files have them: which array holds them, in which dtype.
-_STORED_AS = {True: ("bits", bool), False: ("floats", np.float32), "int8": ("levels", np.int8)}
 
 
 def _kernel_quantizer(layer, weight):
@@ -203,8 +136,15 @@ def is_one_bit(layer, weight):
     return isinstance(_kernel_quantizer(layer, weight), lq.quantizers.SteSign)
 
 
-def _as_packed(layer, weight):
-    """What is kept of a weight, and its kind: its bits, its levels, or its values."""
+def _as_packed(model):
+    """Of each weight its layer, its name, its kind, and what is kept of it."""
+    for layer in model.layers:
+        for name, weight in named_weights(layer).items():
+            yield (layer.name, name, *_kind_and_values(layer, weight))
+
+
+def _kind_and_values(layer, weight):
+    """The kind of a weight in packed files, and its bits, its levels, or its values."""
     quantizer = _kernel_quantizer(layer, weight)
     if is_one_bit(layer, weight):
         return True, weight.numpy() >= 0
@@ -315,177 +255,19 @@ def _shipped_file(dataset, configuration):
 
 
 def read(path):
-    """What a weight file of either kind holds, its digest checked: a `Contents`.
+    """What a weight file of either kind holds, its digest checked: `weight_files.Contents`.
 
     Raises:
         ValueError: If `path` is no weight file of this package, or was damaged.
     """
     is_path = isinstance(path, (str, os.PathLike))
-    kind = None
-    if is_path and pathlib.Path(path).is_file():
-        kind = _read_hdf5 if h5py.is_hdf5(path) else _read_packed if _is_zip(path) else None
-    if kind is None:
+    reader = weight_files.reader(path) if is_path and pathlib.Path(path).is_file() else None
+    if reader is None:
         names = "".join(f"{name!r}, " for name in SHIPPED)
         raise ValueError(
             f"`weights` must be None, {names}or the path of a file written by "
             f"larq_seresnet.save_weights, received {str(path)!r}"
             f"{'' if not is_path or os.path.exists(path) else ', which does not exist'}."
         )
-    contents = kind(path)
+    contents = reader(path)
     return dataclasses.replace(contents, configuration=_NEWER_ARGUMENTS | contents.configuration)
-
-
-def _is_zip(path):
-    with open(path, "rb") as file:
-        return file.read(4) == b"PK\x03\x04"
-
-
-#: HDF5 never ends on some damaged files; what it raises for others is raised again here.
-_HDF5_TRIAL = """
-import contextlib, sys, h5py
-def read(name, item):
-    dict(item.attrs)
-    if isinstance(item, h5py.Dataset):
-        item[()]
-with contextlib.suppress(Exception), h5py.File(sys.argv[1], "r") as file:
-    read("", file)
-    file.visititems(read)
-"""
-
-
-def _read_hdf5(path):
-    problem = files.trial("-c", _HDF5_TRIAL, path)
-    if problem:
-        raise ValueError(f"`weights` {path} is damaged: {problem}")
-    try:
-        with h5py.File(path, "r") as file:
-            written = file.attrs["sha256"] if set(_ATTRIBUTES) <= set(file.attrs) else None
-            if written is not None:
-                digest, contents = _digest(file), _hdf5_contents(file)
-    except Exception as error:  # which one depends on the byte that is wrong
-        raise ValueError(f"`weights` {path} is damaged: {error}") from error
-    if written is None:
-        raise ValueError(
-            f"`weights` {path} was not written by larq_seresnet.save_weights: it has no "
-            "digest. What Keras wrote, the model's own method load_weights or "
-            "tf.keras.models.load_model reads."
-        )
-    _check_digest(path, digest, written)
-    _check_contents(path, contents)
-    return contents
-
-
-_ATTRIBUTES = ("sha256", "configuration", "trained_on")
-
-
-def _hdf5_contents(file):
-    return Contents(
-        json.loads(file.attrs["configuration"]),
-        file.attrs["trained_on"] or None,
-        json.loads(file.attrs.get("class_names", "null")),
-        {
-            name: _hdf5_layer(name, group)
-            for name, group in file.items()
-            if len(group.attrs.get("weight_names", ()))
-        },
-    )
-
-
-def _hdf5_layer(name, group):
-    paths = [os.fsdecode(path) for path in group.attrs["weight_names"]]  # bytes, by h5py's version
-    return {
-        weight: group[path][()]
-        for weight, path in zip(_names_within(name, paths), paths, strict=True)
-    }
-
-
-def _read_packed(path):
-    arrays = files.load_arrays(path)
-    try:
-        facts = json.loads(str(arrays.pop("facts", "{}")))
-        written = facts.get("sha256")
-        if written is not None:
-            digest, contents = _digest_of_arrays(facts, arrays), _packed_contents(facts, arrays)
-    except Exception as error:
-        raise ValueError(f"`weights` {path} is damaged: {error}") from error
-    if written is None:
-        raise ValueError(
-            f"`weights` {path} was not written by larq_seresnet.save_weights: it has no digest."
-        )
-    _check_digest(path, digest, written)
-    _check_contents(path, contents)
-    return contents
-
-
-def _packed_contents(facts, arrays):
-    bits, floats, levels = (
-        arrays.get(name, np.zeros(0, np.uint8)) for name, _ in _STORED_AS.values()
-    )
-    unpacked = {
-        True: np.where(np.unpackbits(bits), np.float32(LATENT), np.float32(-LATENT)),
-        False: floats,
-        "int8": np.float32(LATENT) * levels / np.abs(levels).max(initial=1),
-    }
-    taken = dict.fromkeys(_STORED_AS, 0)
-    layers: dict[str, dict[str | int, np.ndarray]] = {}
-    for layer, *name, shape, kind in facts["weights"]:
-        first, count = taken[kind], math.prod(shape)
-        taken[kind] += count
-        values = unpacked[kind][first : first + count]
-        of_layer = layers.setdefault(layer, {})
-        of_layer[name[0] if name else len(of_layer)] = values.reshape(shape)
-    return Contents(facts["configuration"], facts["trained_on"], facts.get("class_names"), layers)
-
-
-def _check_contents(path, contents):
-    """Checks what a digest cannot tell: that a file holds the kinds of things that ours do."""
-    names, data_set = contents.class_names, contents.trained_on
-    if not (
-        isinstance(contents.configuration, dict)
-        and (data_set is None or isinstance(data_set, str))
-        and (names is None or isinstance(names, list))
-        and all(isinstance(name, str) for name in names or ())
-        and (names is None or len(names) == contents.configuration.get("num_classes"))
-    ):
-        raise ValueError(f"`weights` {path} was not written by larq_seresnet.save_weights.")
-
-
-def _check_digest(path, received, written):
-    if received != written:
-        raise ValueError(
-            f"`weights` {path} is damaged: its SHA-256 is {received}, "
-            f"it was written with {written}."
-        )
-
-
-def _digest(file):
-    """SHA-256 of every attribute of an HDF5 file, and of every array as `_describe` has it."""
-    digest = hashlib.sha256()
-
-    def add_attributes(item):
-        for name, value in sorted(item.attrs.items()):
-            if name != "sha256":
-                digest.update(f"{name} {np.asarray(value).tolist()!r}\0".encode())
-
-    def add(name, item):
-        add_attributes(item)
-        if isinstance(item, h5py.Dataset):
-            digest.update(_describe(name, item[()]))
-
-    add_attributes(file)
-    file.visititems(add)
-    return digest.hexdigest()
-
-
-def _digest_of_arrays(facts, arrays):
-    known = {name: value for name, value in facts.items() if name != "sha256"}
-    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
-    for name, array in arrays.items():
-        digest.update(_describe(name, array))
-    return digest.hexdigest()
-
-
-def _describe(name, array):
-    """An array with its name, type and shape, as bytes."""
-    array = np.ascontiguousarray(array)
-    return f"{name} {array.dtype.str} {array.shape}\0".encode() + array.tobytes()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from golden import by_pillow
 
-from larq_seresnet import SEResNet14, files, read_image, save_weights, weights
+from larq_seresnet import SEResNet14, files, read_image, save_weights, weight_files, weights
 from larq_seresnet.export import convert, pack_tflm, tflm, verify
 from larq_seresnet.training import train
 
@@ -134,7 +134,7 @@ def _forged_weights(path):
 
     def make(seed):
         other = forged({**facts, "weights": facts["weights"][:9]}, seed)
-        other["sha256"] = weights._digest_of_arrays(other, arrays)
+        other["sha256"] = weight_files._digest_of_arrays(other, arrays)
         file = io.BytesIO()
         np.savez(file, facts=np.array(json.dumps(other)), **arrays)
         return file.getvalue()

@@ -9,8 +9,9 @@ import larq as lq
 import numpy as np
 import pytest
 
-from larq_seresnet import SEResNet14, files, load_weights, save_weights, weights
-from larq_seresnet.weights import _names_within, read
+from larq_seresnet import SEResNet14, files, load_weights, save_weights, weight_files
+from larq_seresnet.weight_files import names_within
+from larq_seresnet.weights import read
 
 import tensorflow as tf
 
@@ -298,7 +299,7 @@ def test_damaged_packed_files_are_refused(packed, tmp_path, damage, message):
 def test_a_right_digest_of_wrong_facts_is_not_enough(packed, tmp_path, facts, message):
     arrays = files.load_arrays(packed)
     facts = json.loads(str(arrays.pop("facts"))) | facts
-    facts["sha256"] = weights._digest_of_arrays(facts, arrays)
+    facts["sha256"] = weight_files._digest_of_arrays(facts, arrays)
     path = tmp_path / "forged.npz"
     files.save_arrays(path, {"facts": np.array(json.dumps(facts)), **arrays})
     with pytest.raises(ValueError, match=f"`weights` {path} {message}"):
@@ -403,7 +404,7 @@ def test_files_do_not_depend_on_what_keras_calls_weights(inputs, tmp_path):
     ],
 )
 def test_names_of_weights_within_a_layer(layer, names, expected):
-    assert _names_within(layer, names) == expected
+    assert names_within(layer, names) == expected
 
 
 def test_weights_of_one_name_are_not_saved(tmp_path):
@@ -432,7 +433,7 @@ def _of_version_0_1(path, frozen=False):
     first = [layer for layer, *_ in listed].index("stage1_block1_se")
     if frozen:
         listed[first + 1 : first + 3] = listed[first + 2], listed[first + 1]
-    facts["sha256"] = weights._digest_of_arrays(facts, arrays)
+    facts["sha256"] = weight_files._digest_of_arrays(facts, arrays)
     files.save_arrays(path, {"facts": np.array(json.dumps(facts)), **arrays})
 
 
@@ -545,7 +546,7 @@ def test_code_in_an_hdf5_file_is_not_run(tmp_path, small_model):
     save_weights(small_model(), path)
     with h5py.File(path, "r+") as file:
         file.attrs["model_config"] = forged
-        file.attrs["sha256"] = weights._digest(file)
+        file.attrs["sha256"] = weight_files._digest(file)
     SEResNet14(filters=(4, 8, 16), weights=path)
     assert not mark.exists()
 

@@ -16,7 +16,7 @@ from larq_seresnet import SEResNet14, files, programs, save_weights
 from larq_seresnet.layers import GATE_ACTIVATIONS
 from larq_seresnet.training import callbacks, config, data, facts, fitting
 from larq_seresnet.training.xla.export import RUNS_FILE
-from larq_seresnet.weights import LATENT
+from larq_seresnet.weight_files import LATENT
 
 
 def main(argv=None):
