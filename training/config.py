@@ -98,7 +98,7 @@ class Config:
         "model",
         "se",
         "se: of channels, scaled 1-bit weights, gates start open; se_paper: bare +-1, no bias; "
-        "se_float32: the same with float32 weights; spatial: of positions; cbam: se, then spatial; "
+        "se_float32: the same with float32 weights; spatial: over positions; cbam: se, then spatial; "
         "none: no attention",
         type=_none_or_name,
         choices=list(ATTENTIONS),

@@ -124,8 +124,8 @@ def _parser():
         choices=list(PROFILES),
         default="short",
         help="tuning, smoke, short, full: how much of the paper's grid; ablation: the steps to "
-        "recipe fast; frontier: shapes of one size; goals: what it reaches; spatial: gates of "
-        "positions; pruning: gates that close, and networks of as many bytes (default: short)",
+        "recipe fast; frontier: shapes of one size; goals: what it reaches; spatial: spatial "
+        "attention; pruning: gates that close, and networks of as many bytes (default: short)",
     )
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms")
     parser.add_argument(

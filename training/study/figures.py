@@ -19,9 +19,11 @@ STYLES = (
     (0, (3, 1)),
     (0, (2, 4)),
 )
+#: Ticks of errors in percent on a logarithmic scale.
+_ERRORS = (10, 12, 15, 20, 30, 40, 60, 80)
 
 
-def draw_errors(grid, labels, title, path, epochs, stated, threshold=None):
+def draw_errors(grid, labels, path, epochs, stated, threshold=None, scale="linear"):
     """Draws test error against the epoch: a thin line a seed, their mean and its 95 % band.
 
     Where some seeds end earlier, those that go on do so in lines less thin.
@@ -29,14 +31,15 @@ def draw_errors(grid, labels, title, path, epochs, stated, threshold=None):
     Args:
         grid: A `grid.Grid`.
         labels: By arm, in order; arms without logs are left out.
-        title: Above the picture.
         path: Where to, without ending: written as .png and .svg.
         epochs: Up to which.
         stated: By arm and epoch, errors that the paper states: crosses.
         threshold: An error to draw a line at.
+        scale: Of the error: "log" spreads where curves end.
     """
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     axes = figure.add_subplot()
+    crosses: dict[tuple[int, float], list[str]] = {}
     for (arm, label), colour, style in zip(
         labels.items(), cycle(COLOURS), cycle(STYLES), strict=False
     ):
@@ -47,20 +50,29 @@ def draw_errors(grid, labels, title, path, epochs, stated, threshold=None):
         axis = np.arange(1, shared.shape[1] + 1)
         for errors in runs:
             axes.plot(axis, errors[: len(axis)], ls=style, color=colour, lw=0.6, alpha=0.5)
-            alone = range(len(axis), len(errors) + 1)
-            axes.plot(alone, errors[len(axis) - 1 :], ls=style, color=colour, lw=1.1)
-        label = f"{label} (n = {len(runs)})"
+            rest = range(len(axis), len(errors) + 1)
+            axes.plot(rest, errors[len(axis) - 1 :], ls=style, color=colour, lw=1.1)
+        alone = sum(len(errors) > len(axis) for errors in runs)
+        label = f"{label} (n = {len(runs)}{f', then {alone}' * bool(alone)})"
         axes.plot(axis, shared.mean(0), ls=style, color=colour, lw=1.8, label=label)
         if len(runs) >= FEWEST_SEEDS:
             axes.fill_between(axis, *student(shared), color=colour, alpha=0.12, lw=0)
-        crosses = {epoch: 100 * error for epoch, error in stated.get(arm, {}).items()}
-        crosses = {epoch: error for epoch, error in crosses.items() if epoch <= epochs}
-        axes.plot(crosses.keys(), crosses.values(), "x", color=colour, ms=7, mew=2)
+        for epoch, error in stated.get(arm, {}).items():
+            if epoch <= epochs:
+                crosses.setdefault((epoch, 100 * error), []).append(colour)
+    for place, colours in crosses.items():  # black where several arms share one
+        colour = colours[0] if len(colours) == 1 else "black"
+        axes.plot(*place, "x", color=colour, ms=7, mew=2)
+    if crosses:
+        axes.plot([], [], "x", color="black", ms=7, mew=2, label="as the paper states")
     if threshold is not None:
         axes.axhline(100 * threshold, color="black", lw=0.8)
-    axes.plot([], [], "x", color="black", ms=7, mew=2, label="as the paper states")
-    axes.set_title(title, fontsize=10)
-    axes.set(xlabel="epoch", ylabel="test error, %", ylim=(0, min(100, axes.get_ylim()[1])))
+    axes.set(xlabel="epoch", ylabel="test error, %", yscale=scale)
+    if scale == "log":
+        axes.set_yticks(_ERRORS, map(str, _ERRORS))
+        axes.minorticks_off()
+    else:
+        axes.set_ylim(0, min(100, axes.get_ylim()[1]))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
@@ -160,7 +172,7 @@ def draw_gate_values(values, gates, title, path):
         channels, gates.mean(0, dtype=float), "x", color=COLOURS[1], label="mean of the gates, FMB"
     )
     axes.plot([], [], ".", color=COLOURS[0], label="M_c of one image")
-    axes.set(title=title, xlabel="channel", ylabel="attention", xticks=channels)
+    axes.set(title=title, xlabel="channel", ylabel="attention, M_c", xticks=channels)
     axes.grid(alpha=0.3)
     figure.legend(fontsize=8, ncols=3, loc="outside lower center")
     save(figure, path)
@@ -179,7 +191,8 @@ def draw_gate_histogram(values, gates, title, path):
         axes.hist(
             data.astype(float).ravel(), bins, label=label, color=colour, histtype="step", lw=1.8
         )
-    axes.set(title=title, xlabel="attention", ylabel="values: channels times images")
+    shape = " x ".join(map(str, values.shape))
+    axes.set(title=title, xlabel="attention, M_c", ylabel=f"how many of {shape} (images, channels)")
     axes.legend(fontsize=8)
     save(figure, path)
 
@@ -193,42 +206,63 @@ def draw_depth(panels, modules, path):
         modules: Names of the modules.
         path: Where to, without ending: written as .png and .svg.
     """
-    figure = Figure(figsize=(3.4 * len(panels), 3.4), layout="constrained")
+    figure = Figure(figsize=(3.6 * len(panels), 3.8), layout="constrained")
     all_axes = np.atleast_1d(figure.subplots(1, len(panels)))
+    gradients = [axes for axes, title in zip(all_axes, panels, strict=True) if "gradient" in title]
     for axes, (title, arms) in zip(all_axes, panels.items(), strict=True):
         for (arm, values), colour, style in zip(
             arms.items(), cycle(COLOURS), cycle(STYLES), strict=False
         ):
-            axes.plot(range(len(modules)), values, ls=style, color=colour, marker="o", ms=3)
-            axes.plot([], [], ls=style, color=colour, label=arm)
+            axes.plot(
+                range(len(modules)), values, ls=style, color=colour, marker="o", ms=3, label=arm
+            )
         axes.set_title(title, fontsize=9)
-        axes.set_xticks(range(len(modules)), modules, rotation=45, fontsize=7)
+        names = [name.replace("_", "\n") for name in modules]
+        axes.set_xticks(range(len(modules)), names, fontsize=7)
         axes.grid(alpha=0.3)
-        if "gradient" in title:
-            axes.set_yscale("symlog", linthresh=1e-3)
-            axes.set_ylim(bottom=0)
+        if axes in gradients:
+            axes.sharey(gradients[0])
+            axes.set_yscale("symlog", linthresh=1e-2)
+            axes.set_ylabel("times that of the convolutions", fontsize=8)
         else:
+            axes.set_ylabel("share", fontsize=8)
             axes.set_ylim(-0.02, 1.02)
+    for axes in gradients[:1]:
+        axes.set_ylim(bottom=0)
     handles, labels = all_axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=8, ncols=4, loc="outside lower center")
+    figure.legend(handles, labels, fontsize=8, ncols=6, loc="outside lower center")
     save(figure, path)
 
 
-def draw_positions(images, blocks, path):
+def draw_positions(images, blocks, shares, path):
     """Draws images, and beside each which of its positions are open, block by block.
 
     Args:
         images: uint8, (N, H, W, 3).
         blocks: By block, bool, (N, h, w).
+        shares: By block, (h, w): for which share of many images a position is open; the last row.
         path: Where to, without ending: written as .png and .svg.
     """
-    columns = {"": images} | {name.replace("_", "\n"): each for name, each in blocks.items()}
-    figure = Figure(figsize=(1.1 * len(columns), 1.15 * len(images)), layout="constrained")
-    grid = figure.subplots(len(images), len(columns), squeeze=False)
+    columns = {"": [*images, np.full_like(images[0], 255)]} | {
+        name.replace("_", "\n"): [*each, shares[name]] for name, each in blocks.items()
+    }
+    rows = len(images) + 1
+    figure = Figure(figsize=(1.1 * len(columns), 1.15 * rows), layout="constrained")
+    grid = figure.subplots(rows, len(columns), squeeze=False)
     for column, (title, pictures) in enumerate(columns.items()):
         for row, picture in enumerate(pictures):
             axes = grid[row, column]
             axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axes.set(xticks=[], yticks=[], title=title if row == 0 else "")
             axes.title.set_fontsize(8)
+    grid[-1, 0].axis("off")
+    grid[-1, 0].text(
+        0.5,
+        0.5,
+        "all images,\nmean",
+        fontsize=8,
+        ha="center",
+        va="center",
+        transform=grid[-1, 0].transAxes,
+    )
     save(figure, path)

@@ -128,7 +128,7 @@ GOALS = (
     Goal("M: error, 100 epochs", _error("m", 100), 0.085, 0.075),
     Goal("XS: error, 100 epochs", _error("xs", 100), 0.14, 0.125),
     Goal("S, `w1a1`: error, 100 epochs", _error("s_w1a1", 100), 0.15, 0.13),
-    Goal("S less S without SE, 100 epochs", _beyond("s_no_se", 100, "s"), None, None, hundredths),
+    Goal("S minus S without SE, 100 epochs", _beyond("s_no_se", 100, "s"), None, None, hundredths),
     Goal("error, 1 epoch", _error("fmb", 1), 0.28, 0.26, seeds=5),
     Goal("error, 6 epochs (paper: 36.3 %)", _error("fmb", 6), 0.16, 0.15, seeds=5),
     Goal("error, 25 epochs", _error("fmb", 25), 0.13, 0.12, seeds=3),
@@ -137,7 +137,7 @@ GOALS = (
         for budget, seeds in ((6, 5), (25, 3))
         for goal in (
             Goal(
-                f"SE + FMB less no SE, {budget} epochs",
+                f"SE + FMB minus no SE, {budget} epochs",
                 _beyond("no_se", budget),
                 0.0,
                 -0.02,
@@ -146,7 +146,7 @@ GOALS = (
                 seeds=seeds,
             ),
             Goal(
-                f"SE + FMB less the same SE without FMB, {budget} epochs",
+                f"SE + FMB minus the same SE without FMB, {budget} epochs",
                 _beyond("soft", budget),
                 0.003,
                 0.0,

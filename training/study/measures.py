@@ -89,22 +89,25 @@ def first_gates(run_dir):
 
 
 def positions(run_dir):
-    """Which positions of a few test images are open, where attention is of positions.
+    """Which positions of test images are open, where attention is of positions.
 
     Returns:
-        A dict for np.savez: "images", uint8, (N, H, W, 3), and for each block such as
-        "positions/stage1_block1" bool, (N, H, W); empty where no attention is of positions.
+        A dict for np.savez: "images", uint8, (N, H, W, 3), a few of them; for each block such as
+        "positions/stage1_block1" bool, (N, H, W), of these; and "shares/stage1_block1" float32,
+        (H, W), for which share of all `GATE_IMAGES` a position is open. Empty where no attention is
+        of positions.
     """
     settings, facts = config.load(run_dir)
     if settings.attention not in ("spatial", "cbam"):
         return {}
-    images = _images(settings).test[0][:PICTURED]
+    images = _images(settings).test[0]
     trained = fitting.trained(run_dir, settings, len(facts["class_names"]))
-    found = _opened(trained, settings.activation, preprocess_input(images), "_spatial")
-    return {
-        "images": images,
-        **{f"positions/{block}": values[..., 0] for block, values in found.items()},
-    }
+    opened = _opened(trained, settings.activation, preprocess_input(images), "_spatial")
+    found = {"images": images[:PICTURED]}
+    for block, values in opened.items():
+        found[f"positions/{block}"] = values[:PICTURED, ..., 0]
+        found[f"shares/{block}"] = values[..., 0].mean(axis=0, dtype=np.float32)
+    return found
 
 
 def collect(run_dir, logs):

@@ -10,7 +10,14 @@ from larq_seresnet.training.study.claims import GATES_EPOCH, named
 from larq_seresnet.training.study.grid import mean_share
 
 #: Whose gates are drawn by depth: the paper's, with FMB, that learn, and ours.
-ARMS = ("sigmoid", "sigmoid_fmb", "sigmoid_fmb_through", "scaled_fmb_through")
+ARMS = (
+    "sigmoid",
+    "sigmoid_fmb",
+    "tanh",
+    "tanh_fmb",
+    "sigmoid_fmb_through",
+    "scaled_fmb_through",
+)
 FIGURE = "depth"
 
 
@@ -30,6 +37,7 @@ def table(grid, blocks):
         "always open",
         "gradient at first",
         "at last",
+        "last epoch",
     )
     arms = [arm for block in blocks.values() for arm in block if grid.modules(arm, GATES_EPOCH)]
     if not arms:
@@ -42,19 +50,35 @@ def table(grid, blocks):
         "Never and always open: how many channels are so for all images, of "
         f"{sum(module['channels'] for module in modules)} in {len(modules)} modules. Gradient: "
         "root mean square in W0 and W1, divided by the median of the residual convolutions', "
-        "before the first epoch and after the run's last one.\n\n"
+        "before the first epoch and after each run's last one.\n\n"
         + files.table(header, [_module_row(grid, arm) for arm in arms])
-        + (_DEPTH if by_depth(grid)[1] else "")
+        + _depth(grid)
     )
 
 
-_DEPTH = f"""
-![Gates by depth]({FIGURE}.png)
-
-The same for each module. Left: the share of the attention values' variance that is between images;
-the rest is between channels, and without the former a gate is a constant. Second: the share of
-gates, over all images, in the same state as after the first epoch. Right: the gradient, as above.
-"""
+def _depth(grid):
+    """What the figure shows, and what follows from it."""
+    panels, names = by_depth(grid)
+    if not names:
+        return ""
+    of_images, unchanged, *_ = (
+        {arm: np.mean(values) for arm, values in panel.items()} for panel in panels.values()
+    )
+    depends = ", ".join(f"{arm} {share:.0%}" for arm, share in of_images.items())
+    stays = ", ".join(f"{arm} {share:.0%}" for arm, share in unchanged.items())
+    return (
+        f"\n![Gates by depth]({FIGURE}.png)\n\n"
+        "Module by module, from the first block to the last. "
+        f"First panel: how much of the attention's variance is between images ({depends}, means "
+        "over modules). The rest is between channels: where this share is 0, the gate of a channel "
+        "is a constant, and SE no more than a scale. "
+        f"Second: the share of gates that are after epoch {GATES_EPOCH} as they were after the "
+        f"first ({stays}). Gates drawn anew, half of them open, would give 50 %; so some closing "
+        "is decided in the first epoch, and some later. "
+        "Third and fourth: the gradient that reaches W0 and W1, on one scale. None passes through "
+        "FMB as the paper has it: W0 and W1 stay as they were drawn, and a gate changes because "
+        "what it sees changes.\n"
+    )
 
 
 def by_depth(grid):
@@ -76,12 +100,12 @@ def by_depth(grid):
             for arm, told in modules.items()
         }
         for what, key in (
-            ("variance of M_c that is of images", "by_image"),
-            ("gates open or closed as after epoch 1", "as_at_first"),
+            ("share of variance between images", "by_image"),
+            ("gates unchanged since epoch 1", "as_at_first"),
         )
     }
-    for when, title in (("initial", "before the first epoch"), ("final", "after the last")):
-        found[f"gradient in W0 and W1, {title}"] = {
+    for when, title in (("initial", "before epoch 1"), ("final", "after the last epoch")):
+        found[f"gradient, {title}"] = {
             named(arm): [_relative_gradient(grid, arm, when, f"{name}/") for name in names]
             for arm in modules
         }
@@ -110,6 +134,7 @@ def _module_row(grid, arm):
         count("never_open"),
         count("always_open"),
         *(f"{_relative_gradient(grid, arm, when):.2g}" for when in ("initial", "final")),
+        ", ".join(map(str, sorted({len(errors) for errors in grid.errors[arm].values()}))),
     )
 
 

@@ -154,11 +154,11 @@ def write_report(results):
         figures.draw_errors(
             grid,
             {arm: claims.named(arm) for arm in arms},
-            tables.FIGURES[number],
             results / f"figure{number:02d}",
             last,
             claims.STATED,
             THRESHOLD if number == 9 else None,
+            "log" if number == 10 else "linear",
         )
     panels, names = modules.by_depth(grid)
     if names:

@@ -138,7 +138,7 @@ def _table_of_differences(grid):
     rows = [
         (
             what,
-            f"{LABELS[arm]}, less {LABELS[other]}",
+            f"{LABELS[arm]}, minus {LABELS[other]}",
             _difference(grid, arm, other).text(points, student=True),
         )
         for arm, other, what in COMPARED

@@ -56,7 +56,7 @@ def test_goals_are_read_from_the_logs(tmp_path, write_log):
         "| S: error, 100 epochs | 9.50% | 8.70% | 9.00% (n = 1) | **reached** |",
         "| M: error, 100 epochs | 8.50% | 7.50% | not run | not run |",
         "| error, 1 epoch | 28.00% | 26.00% | 27.00% (n = 1) | cannot be told |",
-        "| SE + FMB less no SE, 6 epochs | +0.00 | -2.00 | -3.00 [-3.60, -2.40], t [-3.88, -2.12] "
+        "| SE + FMB minus no SE, 6 epochs | +0.00 | -2.00 | -3.00 [-3.60, -2.40], t [-3.88, -2.12] "
         "(n = 5) | **stretch reached** |",
         "| +0.30 | +0.00 | +1.00 [+0.25, +1.75], t [-0.30, +2.30] (n = 4) | cannot be told |",
         "After 6 epochs 90% of the gates of SE + FMB are open; 68 of 80 channels are open for ",

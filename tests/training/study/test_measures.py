@@ -54,7 +54,7 @@ def test_collected_logs_are_small_and_whole(trained, tmp_path):
         assert set(gates) == {"epoch001/stage1_block1_se", "epoch001/stage1_block1_fmb"}
 
 
-def test_the_open_positions_of_a_few_images_are_kept(trained, small_model, tmp_path):
+def test_the_open_positions_are_kept(trained, small_model, tmp_path):
     assert measures.positions(trained("w1")) == {}
     run_dir, model = tmp_path / "run", small_model(attention="cbam")
     shutil.copytree(trained("w1"), run_dir)
@@ -63,12 +63,13 @@ def test_the_open_positions_of_a_few_images_are_kept(trained, small_model, tmp_p
     (run_dir / "config.json").write_text(json.dumps(saved))
     save_weights(model, run_dir / "weights.h5")
     found = measures.positions(run_dir)
-    images = found.pop("images")
-    np.testing.assert_array_equal(images, data.load("digits", limit_test=6).test[0])
+    images = data.load("digits", limit_test=256).test[0]
+    np.testing.assert_array_equal(found["images"], images[:6])
     gates = tf.keras.Model(model.input, model.get_layer("stage3_block1_spatial_fmb").output)
     expected = gates(preprocess_input(images)).numpy()[..., 0]
-    np.testing.assert_array_equal(found["positions/stage3_block1"], expected)
-    assert len(found) == 6
+    np.testing.assert_array_equal(found["positions/stage3_block1"], expected[:6])
+    np.testing.assert_allclose(found["shares/stage3_block1"], expected.mean(axis=0))
+    assert len(found) == 1 + 6 + 6
 
 
 def test_gates_are_drawn_by_depth(tmp_path, write_log):

@@ -31,6 +31,7 @@ def test_what_is_open_is_told_block_by_block(tmp_path, write_log):
     records = {
         "images": np.zeros((2, 32, 32, 3), np.uint8),
         "positions/stage1_block1": np.ones((2, 32, 32), bool),
+        "shares/stage1_block1": np.repeat([[0.0], [0.5]], [8, 24], axis=0) * np.ones(32),
     }
     files.save_arrays(logs / "position_fmb_budget6_seed0.npz", records)
     spatial.write_report(tmp_path)
@@ -38,10 +39,11 @@ def test_what_is_open_is_told_block_by_block(tmp_path, write_log):
     for row in (
         "| no attention | 21.00% (20.0%, 22.0%, 21.0%) | - |",
         "| both + FMB | - | - |",
-        "| spatial attention with FMB | spatial + FMB less no attention | -1.00 [-2.00, ",
-        "| spatial + FMB | 6 | 1 | - | 50% 100% | 20.0% |",
+        "| spatial attention with FMB | spatial + FMB minus no attention | -1.00 [-2.00, ",
+        "| spatial + FMB | 6 | 1 | 20.00% | - | 50% 100% | 20.0% (20.0% to 20.0%) | 1.25 |",
     ):
         assert row in text
+    assert "Positions that are closed for all these images, block by block: 25%." in text
     assert (tmp_path / "positions.png").read_bytes().startswith(b"\x89PNG")
 
 
