@@ -240,6 +240,13 @@ def peer(path, images):
             f"--peer {path} must take {', '.join(forms)} of the shape {(1, *pixels)} and give "
             f"{(1, classes)}, received {' '.join(map(str, received))}."
         )
+    zero = {"int8": -128}.get(input_facts.dtype.name, 0)
+    quantized = input_facts.scale, input_facts.zero_point
+    if not any(np.allclose(quantized, (scale, zero), rtol=1e-3) for scale in (1, 1 / 255)):
+        raise ValueError(
+            f"--peer {path} must take pixels, from 0 to 255 or from 0 to 1, as {received[0]} with "
+            f"zero point {zero}, received scale {quantized[0]:g} and zero point {quantized[1]}."
+        )
     return Target(path.stem, AS_GIVEN, converted, forms[input_facts.dtype.name])
 
 

@@ -1,4 +1,4 @@
-"""Takes out of a network the channels that its gates never open, and gates that say nothing."""
+"""Removes from a network the channels that its gates never open, and gates that never change."""
 
 import argparse
 import dataclasses
@@ -18,7 +18,7 @@ from larq_seresnet.weights import named_weights, read
 
 #: Probabilities that differ by more are said to differ.
 TOLERANCE = 1e-4
-#: Of images that are listed by their numbers.
+#: How many images a report lists by their numbers.
 LISTED = 50
 
 
@@ -29,9 +29,10 @@ def main(argv=None):
     with programs.refusing_bad_input(parser):
         if not 0 <= arguments.share < 1:
             raise ValueError(f"--share must be from 0 to less than 1, received {arguments.share}.")
-        model, images, directory = source.load(arguments, limit_train=None)
+        model, images, directory = source.load(arguments, as_trained=True)
         check_prunable(model)
         directory = arguments.out_dir or directory / "pruned"
+        _check_unused(directory)
         directory.mkdir(parents=True, exist_ok=True)
         smaller, proof = proved(model, images, arguments.share)
         weights = directory / config.WEIGHTS_FILE
@@ -46,6 +47,16 @@ def main(argv=None):
     print(text)
     print(f"wrote {weights}; prune.md, prune.json and occupancy.* beside it")
     return weights
+
+
+def _check_unused(directory):
+    """Raises ValueError where files converted from other weights would lie beside the new ones."""
+    converted = sorted(path.name for path in directory.glob("*.tflite"))
+    if converted:
+        raise ValueError(
+            f"--out-dir must not hold files converted from an earlier network: {directory} has "
+            f"{', '.join(converted)}. Remove them, or choose another directory."
+        )
 
 
 def _trained_on(arguments, images):
@@ -115,18 +126,20 @@ def _parser():
 def check_prunable(model):
     """Raises ValueError for a network whose gates close nothing that could be taken out."""
     configuration = json.loads(model.configuration)
+    if configuration["attention"] is None:
+        raise ValueError(f"{model.name} has no attention, so there are no gates to prune by.")
     gate = GATE_ACTIVATIONS[configuration["activation"]]
     for name, fits, allowed in (
         (
             "attention",
-            configuration["attention"] not in (None, "spatial", "cbam"),
-            "of channels alone: that of positions sees closed channels, too",
+            configuration["attention"] not in ("spatial", "cbam"),
+            "channel attention alone: spatial attention sees closed channels, too",
         ),
-        ("fmb", configuration["fmb"], "True, for without it no gate is closed"),
+        ("fmb", configuration["fmb"], "True (without it no gate is closed)"),
         (
             "activation",
             gate.closed == 0,
-            "'sigmoid' or 'hard_sigmoid', for gates of -1 and 1 close nothing",
+            "'sigmoid' or 'hard_sigmoid' (gates of -1 and 1 close nothing)",
         ),
         (
             "gate_at",
@@ -144,7 +157,8 @@ class Kept:
 
     Attributes:
         places: Their numbers among those that there were, ascending.
-        settled: Whether they are open for every training image, so that their gates can go.
+        settled: Whether they are open for every training image, so that their gates can go. The
+            attention of a block computes all its gates at once, so it goes as a whole or stays.
     """
 
     places: np.ndarray
@@ -299,7 +313,7 @@ def markdown(proof):
         (f"bytes of the file ({before['file']})", f"{before['bytes']:,}", f"{after['bytes']:,}"),
     ]
     return (
-        f"# {proof['model']}, pruned\n\nIt is now {proof['pruned']}.\n\n"
+        f"# {proof['model']}, pruned\n\n{verdict(proof)}\n\nIt is now {proof['pruned']}.\n\n"
         + gates.table(proof["occupancy"], **more)
         + "\nOpen: of the training images. "
         + (
@@ -313,6 +327,36 @@ def markdown(proof):
             ("", "training images", "test images"),
             [(what, *(tell(each) for each in proof["agreement"].values())) for what, tell in _TOLD],
         )
+    )
+
+
+def verdict(proof):
+    """What came out, in a sentence or two."""
+    kept = sum(map(len, proof["kept"].values()))
+    before = sum(each["channels"] for each in proof["occupancy"].values())
+    if kept == before and not proof["settled"]:
+        return (
+            "**Nothing was removed: no channel is closed for all training images, and no block has "
+            "gates that are open for all of them.** --share removes channels that open rarely; "
+            "train.py --keep trains a network to close channels."
+        )
+    found = proof["agreement"].values()
+    images, other, opened = (
+        sum(count(each) for each in found)
+        for count in (
+            lambda each: each["images"],
+            lambda each: len(each["other_class"]),
+            lambda each: len(each["opened"]),
+        )
+    )
+    removed = (
+        f"{before - kept} of {before} channels and the gates of {len(proof['settled'])} blocks"
+    )
+    if not other and not opened:
+        return f"**{removed} were removed; all {images:,} images are of the same class as before.**"
+    return (
+        f"**{removed} were removed; of {images:,} images {other:,} are of another class than "
+        f"before, and for {opened:,} a removed channel would have opened.**"
     )
 
 

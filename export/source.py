@@ -9,6 +9,8 @@ from larq_seresnet import SEResNet14
 from larq_seresnet.training import config, data
 from larq_seresnet.weights import read, shipped_files
 
+#: What of a data set's training images a run was given.
+_PARTS = ("limit_train", "held_out")
 NAMELESS = "does not name its classes, so labels.txt is not written (see save_weights)"
 
 
@@ -33,13 +35,15 @@ def add_arguments(parser, **options):
     )
 
 
-def load(arguments, source=None, limit_train=1):
+def load(arguments, source=None, limit_train=1, as_trained=False):
     """The model of a weight file, and its data set.
 
     Args:
         arguments: What a parser made of `add_arguments`.
         source: Which source, where there may be several; None for the one there is.
-        limit_train: How many training images to load at most; None for all.
+        limit_train: How many training images to load at most.
+        as_trained: Whether to load all instead: of a run those that it was trained on, and what it
+            held out of them as test images.
 
     Returns:
         A float32 `SEResNet14`, a `data.ImageSet`, and the directory that is theirs. The images have
@@ -50,7 +54,7 @@ def load(arguments, source=None, limit_train=1):
         ValueError, OSError: If there are no weights, none of a classifier, or
             no data that fit them.
     """
-    weights, directory, data_dir = locate(source or arguments.source)
+    weights, directory, settings = locate(source or arguments.source)
     contents = read(weights)
     configuration, trained_on = contents.configuration, contents.trained_on
     arguments_now = inspect.signature(SEResNet14).parameters.keys()
@@ -69,13 +73,16 @@ def load(arguments, source=None, limit_train=1):
             f"{weights} must be of a network of RGB images, as data sets hold, received "
             f"input_shape={model.input_shape[1:]}: convert.to_tflite converts it, not proved."
         )
+    dataset, part = arguments.dataset or trained_on, {"limit_train": limit_train, "at_most": True}
+    if as_trained:
+        of_its_own = settings is not None and settings.dataset == dataset
+        part = {name: getattr(settings, name) for name in _PARTS} if of_its_own else {}
     images = data.load(
-        arguments.dataset or trained_on,
-        arguments.data_dir or data_dir,
+        dataset,
+        arguments.data_dir or (settings and settings.data_dir),
         model.input_shape[1:3],
-        limit_train=limit_train,
         limit_test=arguments.limit_test,
-        at_most=limit_train is not None,
+        **part,
     )
     if len(images.class_names) != configuration["num_classes"]:
         raise ValueError(
@@ -94,7 +101,7 @@ def load(arguments, source=None, limit_train=1):
 
 
 def locate(source):
-    """The weight file, the directory for what is made of it, and where its run found its data.
+    """The weight file, the directory for what is made of it, and its run's `Config`, or None.
 
     Args:
         source: The name of weights that ship, a weight file, or a directory that holds one: a
@@ -116,4 +123,4 @@ def locate(source):
             f"train.py --resume --run-dir {source} finishes one."
         )
     is_run = (source / config.CONFIG_FILE).exists()
-    return weights, source, config.load(source)[0].data_dir if is_run else None
+    return weights, source, config.load(source)[0] if is_run else None

@@ -58,21 +58,20 @@ def check_blocks(arguments):
             )
         arguments.inner = None if list(inner) == channels else tuple(inner)
     if outer is not None:
-        if not _are_six(outer, lambda places: isinstance(places, (tuple, list)) and places) or any(
-            list(places) != [at for at in range(count) if at in set(places)]
-            for places, count in zip(outer, channels, strict=True)
+        if not _are_six(outer, _are_ascending) or any(
+            places[-1] >= count for places, count in zip(outer, channels, strict=True)
         ):
             raise ValueError(
                 f"`outer` must be, for each of the six blocks, numbers of some of its channels, "
-                f"{channels}, ascending from 0, received {outer!r}."
+                f"{channels}, counted from 0, in ascending order, received {outer!r}."
             )
         whole = [len(places) for places in outer] == channels
         arguments.outer = None if whole else tuple(map(tuple, outer))
     if squeezed is not None:
         if not _are_six(squeezed, lambda units: units == 0 or is_count(units)) or not any(squeezed):
             raise ValueError(
-                f"`squeezed` must be six integers from 0, not all of them 0: that is what "
-                f"attention=None is for, received {squeezed!r}."
+                f"`squeezed` must be six integers, 0 or more and not all of them 0 (use "
+                f"attention=None for that), received {squeezed!r}."
             )
         usual = [each / arguments.reduction_ratio for each in _gated_channels(arguments)]
         arguments.squeezed = None if list(squeezed) == usual else tuple(squeezed)
@@ -87,6 +86,16 @@ def check_blocks(arguments):
 def _are_six(values, each):
     """Whether something is six values of a kind."""
     return isinstance(values, (tuple, list)) and len(values) == 6 and all(map(each, values))
+
+
+def _are_ascending(places):
+    """Whether something is one or more different whole numbers from 0 on, in ascending order."""
+    return (
+        isinstance(places, (tuple, list))
+        and len(places) > 0
+        and all(place == 0 or is_count(place) for place in places)
+        and list(places) == sorted(set(places))
+    )
 
 
 def _gated_channels(arguments):

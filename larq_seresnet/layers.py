@@ -124,10 +124,18 @@ class PlaceChannels(tf.keras.layers.Layer):
     Input: (N, H, W, len(places)). Output: (N, H, W, channels).
 
     Raises:
-        ValueError: If the input does not have as many channels as there are places.
+        ValueError: If `places` are not ascending numbers from 0 to `channels` - 1, or the input
+            does not have as many channels as there are places.
     """
 
     def __init__(self, channels, places, **kwargs):
+        if not is_count(channels):
+            raise ValueError(f"`channels` must be a positive integer, received {channels!r}.")
+        if not len(places) or list(places) != [at for at in range(channels) if at in places]:
+            raise ValueError(
+                f"`places` must be some of the numbers from 0 to {channels - 1}, in ascending "
+                f"order, received {places!r}."
+            )
         super().__init__(**kwargs)
         self.channels = channels
         self.places = [int(place) for place in places]
@@ -214,9 +222,14 @@ class SqueezeExcite(tf.keras.layers.Layer):
         **kwargs,
     ):
         check_choice("activation", activation, GATE_ACTIVATIONS)
-        for name, value in (("reduction_ratio", reduction_ratio), ("squeezed", squeezed or 1)):
-            if not is_count(value):
-                raise ValueError(f"`{name}` must be a positive integer, received {value!r}.")
+        if not is_count(reduction_ratio):
+            raise ValueError(
+                f"`reduction_ratio` must be a positive integer, received {reduction_ratio!r}."
+            )
+        if squeezed is not None and not is_count(squeezed):
+            raise ValueError(
+                f"`squeezed` must be None or a positive integer, received {squeezed!r}."
+            )
         for part in frozen:
             check_choice("frozen", part, ("reduce", "expand"))
         super().__init__(**kwargs)

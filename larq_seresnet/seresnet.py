@@ -141,13 +141,14 @@ def SEResNet14(
         filters: Number of channels of the three stages.
         gate_at: Where in a block the attention is applied: "end", before the addition, as in the
             paper; or "middle", after the first convolution with its BatchNorm and ReLU, where
-            removing a channel shrinks both convolutions.
+            removing a channel shrinks both convolutions (but in "w1a1" nothing can be removed).
         inner: For each of the six blocks, the number of channels between its two convolutions, as
             left by pruning; None for those of the stage. Not for "w1a1", whose shortcuts need all.
-        outer: For each of the six blocks, the channels that its branch adds to, ascending from 0;
-            None for all.
+        outer: For each of the six blocks, the channels that its branch adds to, counted from 0, in
+            ascending order; None for all.
         squeezed: For each of the six blocks, the number of units between W_0 and W_1 of its channel
-            attention, 0 for a block without attention; None for C/r everywhere.
+            attention, 0 for a block without channel attention; None for C/r everywhere. Ignored for
+            "spatial".
         name: Name of the model; by default derived from the arguments.
 
     Returns:

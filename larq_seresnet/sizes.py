@@ -7,15 +7,29 @@ from larq_seresnet.seresnet import SEResNet14
 
 
 def SEResNet14XS(**arguments):
-    """SEResNet14 with filters (16, 32, 32), for files of about 20 kB with "w1".
+    """SEResNet14 with filters (16, 32, 32), for files of about 20 kB with "w1"."""
+    return _of_size("SEResNet14XS", arguments)
+
+
+def SEResNet14S(**arguments):
+    """SEResNet14 with filters (32, 48, 48), for files of about 40 kB with "w1"."""
+    return _of_size("SEResNet14S", arguments)
+
+
+def SEResNet14M(**arguments):
+    """SEResNet14 with filters (32, 64, 80), for files of about 70 kB with "w1"."""
+    return _of_size("SEResNet14M", arguments)
+
+
+#: What the docstrings of all sizes go on with.
+_COMMON = """
 
     It sets `filters`, `ends="int8"` (8-bit weights in stem and classifier), `reduction_ratio=4`
-    and, with "w1a1", `shift=True`.
+    and, with "w1a1", `shift=True`. Pretrained weights are those of "w1"; with another precision
+    give `weights=None` or a file, such as ``{name}(precision="w1a1", weights=None)``.
 
     Args:
-        **arguments: The other arguments of `SEResNet14`, with the same defaults. Configurations
-            with pretrained weights are listed in larq_seresnet/weights/README.md; for others
-            `weights` must be None or a file.
+        **arguments: The other arguments of `SEResNet14`, with the same defaults.
 
     Returns:
         What `SEResNet14` returns.
@@ -24,23 +38,6 @@ def SEResNet14XS(**arguments):
         TypeError: If an argument is one that the size sets.
         ValueError: As for `SEResNet14`.
     """
-    return _of_size("SEResNet14XS", arguments)
-
-
-def SEResNet14S(**arguments):
-    """SEResNet14 with filters (32, 48, 48), for files of about 40 kB with "w1".
-
-    Everything else is as for `SEResNet14XS`.
-    """
-    return _of_size("SEResNet14S", arguments)
-
-
-def SEResNet14M(**arguments):
-    """SEResNet14 with filters (32, 64, 80), for files of about 70 kB with "w1".
-
-    Everything else is as for `SEResNet14XS`.
-    """
-    return _of_size("SEResNet14M", arguments)
 
 
 def _of_size(size, arguments):
@@ -60,3 +57,5 @@ _OPEN = [
 ]
 for _function in (SEResNet14XS, SEResNet14S, SEResNet14M):  # what `help` and completion show
     _function.__signature__ = inspect.Signature(_OPEN)  # type: ignore[attr-defined]
+    if _function.__doc__:  # python -OO leaves none
+        _function.__doc__ += _COMMON.format(name=_function.__name__)

@@ -38,7 +38,7 @@ def ranks_of_gates(opened, attention):
 
 
 def ranks_of_chance(seed, count):
-    """Ranks that say nothing."""
+    """Random ranks."""
     return np.random.default_rng(seed).permutation(count)
 
 

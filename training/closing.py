@@ -10,7 +10,7 @@ import tensorflow as tf
 
 #: The term beside the loss of the labels, which is 2.3 at the beginning.
 WEIGHT = 3.0
-#: So that the slope of the root is finite where a channel is closed.
+#: Added under the root: its slope stays finite where a channel is closed.
 SOFTENED = 1e-3
 #: Training images by which channels are chosen, and how many at once.
 IMAGES, BATCH_SIZE = 4_000, 250

@@ -98,7 +98,7 @@ class Config:
         "model",
         "se",
         "se: of channels, scaled 1-bit weights, gates start open; se_paper: bare +-1, no bias; "
-        "se_float32: the same with float32 weights; spatial: over positions; cbam: se, then spatial; "
+        "se_float32: the same, float32 weights; spatial: over positions; cbam: se, then spatial; "
         "none: no attention",
         type=_none_or_name,
         choices=list(ATTENTIONS),
@@ -292,7 +292,7 @@ class Config:
     keep_by: str = _flag(
         "optimisation",
         "gates",
-        "which channels: those that are open most; or random ones, for comparisons",
+        "which channels `keep` keeps: those open for most images; or, for comparison, random ones",
         before="gates",
         choices=list(KEEP_BY),
     )
@@ -327,6 +327,10 @@ class Config:
         self._check_shapes()
         if self.keep < 1:
             self._check_closing()
+        elif self.keep_by != "gates":
+            raise ValueError(
+                f"`keep_by` is for `keep` below 1, received {self.keep_by!r} with keep={self.keep}."
+            )
 
     def _fill(self):
         """Makes tuples of lists, and leaves nothing to the recipe or the precision to decide."""
@@ -385,23 +389,27 @@ class Config:
         """Raises ValueError where there are no gates that could close."""
         for name, fits, allowed in (
             ("attention", self.attention == "se", "se"),
-            ("fmb", self.fmb, "on, for without it no gate is closed"),
+            ("fmb", self.fmb, "on (without it no gate is closed)"),
             (
                 "activation",
                 GATE_ACTIVATIONS[self.activation].closed == 0,
-                "sigmoid or hard_sigmoid, for gates of -1 and 1 close nothing",
+                "sigmoid or hard_sigmoid (gates of -1 and 1 close nothing)",
             ),
-            ("fmb_gradient", self.fmb_gradient != "none", "straight_through, by which gates learn"),
+            (
+                "fmb_gradient",
+                self.fmb_gradient != "none",
+                "straight_through (or gates do not learn)",
+            ),
             ("epochs", self.epochs > 1, "2 or more"),
             (
                 "gate_at",
                 self.precision != "w1a1" or self.gate_at == "end",
-                "end for w1a1, whose second convolutions need all channels",
+                "end for w1a1 (its second convolutions need all channels)",
             ),
         ):
             if not fits:
                 raise ValueError(
-                    f"`{name}` must be {allowed}, where `keep` is below 1, received "
+                    f"With `keep` below 1 `{name}` must be {allowed}, received "
                     f"{getattr(self, name)!r}."
                 )
 

@@ -56,7 +56,10 @@ def see(model, images):
 
 
 def shares(opened):
-    """Of how many images each channel is open, by block, as what `Seen.open` holds says.
+    """How many channels of each block are open for all, some or none of the images.
+
+    Args:
+        opened: `Seen.open`.
 
     Returns:
         By block a dict for json: counts of its "channels", of those that are open "always",

@@ -162,15 +162,23 @@ def test_a_peer_must_be_of_the_same_images(trained, stored, tmp_path, capsys):
 )
 def test_peers_get_the_pixels_that_they_take(monkeypatch, tmp_path, dtype, expected):
     pixels = np.array([[[[0], [128], [255]]]], np.uint8)
-    facts = [
-        anatomy.TensorFacts(shape, np.dtype(dtype)) for shape in ((1, *pixels.shape[1:]), (1, 2))
-    ]
+    zero, facts = -128 if dtype == np.int8 else 0, []
     loaded = types.SimpleNamespace(interface=lambda: facts)
     monkeypatch.setattr(benchmark.runtimes, "load", lambda path, runtime: loaded)
     images = data.ImageSet("three", ("a", "b"), (pixels, [0]), (pixels, [0]))
-    received = benchmark.peer(tmp_path / "other.tflite", images).inputs(pixels)
-    assert received.dtype == dtype
-    np.testing.assert_array_equal(np.ravel(received), expected)
+
+    def peer(scale, zero):
+        taken = anatomy.TensorFacts((1, *pixels.shape[1:]), np.dtype(dtype), scale, zero)
+        facts[:] = taken, anatomy.TensorFacts((1, 2), np.dtype(dtype))
+        return benchmark.peer(tmp_path / "other.tflite", images)
+
+    for scale in (1.0, 0.003921569):
+        received = peer(scale, zero).inputs(pixels)
+        assert received.dtype == dtype
+        np.testing.assert_array_equal(np.ravel(received), expected)
+    for scale, other in ((0.0187, zero), (1.0, zero + 14)):  # as those that take normalised ones
+        with pytest.raises(ValueError, match=f"received scale {scale:g} and zero point {other}"):
+            peer(scale, other)
 
 
 def _loaded(arguments):

@@ -378,10 +378,14 @@ def test_a_gate_is_open_at_its_threshold(gate_bias):
         {"ends": "sum3", "shift": True, "filters": (6, 8, 6), "precision": "w1a1"},
         {"attention": "cbam", "activation": "hard_tanh", "precision": "w1a1"},
         {"attention": "spatial", "activation": "hard_sigmoid", "fmb": False},
+        {"attention": "cbam"},
+        {"attention": "spatial"},
         {"gate_at": "middle", "inner": (3, 2, 8, 5, 9, 11), "squeezed": (1, 2, 0, 5, 3, 2)},
         {"outer": OUTER, "precision": "w1a1"},
     ],
-    ids=["tanh", "paper", "no_se", "float32", "int8", "sum3", "cbam", "spatial", "inner", "outer"],
+    ids=(
+        "tanh paper no_se float32 int8 sum3 cbam_hard spatial_soft cbam spatial inner outer".split()
+    ),
 )
 def test_other_configurations_convert_too(arguments, images):
     """Every file agrees with its Keras model, and with no other; no filter is left as it was."""

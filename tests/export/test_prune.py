@@ -6,7 +6,7 @@ import pytest
 from larq_seresnet import SEResNet14, preprocess_input, save_weights
 from larq_seresnet.blocks import BLOCKS
 from larq_seresnet.export import convert, prune
-from larq_seresnet.training import channels, closing, gates, train
+from larq_seresnet.training import channels, closing, data, gates, train
 from larq_seresnet.weights import read
 
 import tensorflow as tf
@@ -75,8 +75,8 @@ def test_without_what_is_settled_a_network_computes_the_same(name, many):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_is_not_settled_keeps_its_gates(name, many):
-    """A block with gates that open now and then: as large as they were are the numbers that a kept
-    gate goes by, where no closed channel has a part in them."""
+    """Of a block with gates that open now and then, a kept gate sees the same argument as before,
+    as long as no closed channel has a part in it."""
     model = _network(many, BLOCKS[:2], **NETWORKS[name])
     for block in BLOCKS[2:] if name != "paper" else ():  # a channel that is closed, and alone so
         attention = model.get_layer(f"{block}_se")
@@ -150,7 +150,7 @@ def test_from_a_run_to_a_smaller_file_that_goes_on_training(shared, tmp_path, ca
         "prune.json", "prune.md", "weights.h5",
     ]  # fmt: skip
     proof = json.loads((weights.parent / "prune.json").read_text())
-    for split, count in (("training", 1437), ("test", 360)):
+    for split, count in (("training", 512), ("test", 360)):
         each = proof["agreement"][split]
         assert each["images"] == count and not each["other"] and not each["opened"]
         assert each["error"][0] == each["error"][1]
@@ -159,8 +159,13 @@ def test_from_a_run_to_a_smaller_file_that_goes_on_training(shared, tmp_path, ca
     assert sizes["after"]["bytes"] < sizes["before"]["bytes"]
     configuration = read(weights).configuration
     assert configuration["attention"] is None and max(configuration["inner"]) <= 16
-    assert "| all | 64 |" in (weights.parent / "prune.md").read_text()
+    report = (weights.parent / "prune.md").read_text()
+    assert "| all | 64 |" in report
+    assert "removed; all 872 images are of the same class as before.**" in report
     convert.main([str(weights.parent), "--strip"])
+    with pytest.raises(SystemExit):  # or the file of the former network would seem to be its own
+        prune.main([str(run_dir), "--share", "0.5", "--out-dir", str(weights.parent)])
+    assert "files converted from an earlier network" in capsys.readouterr().err
     assert (weights.parent / "lce_1bit.tflite").stat().st_size < sizes["before"]["bytes"] + 3000
     flags = "--dataset digits --limit-train 128 --limit-test 50 --epochs 1".split()
     flags += ["--weights", str(weights), "--run-dir", str(tmp_path / "on")]
@@ -171,10 +176,13 @@ def test_from_a_run_to_a_smaller_file_that_goes_on_training(shared, tmp_path, ca
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"activation": "tanh"}, "`activation` must be 'sigmoid' or .* gates of -1 and 1 close"),
-        ({"fmb": False}, "`fmb` must be True, for without it no gate is closed, received False"),
-        ({"attention": None}, "`attention` must be of channels alone: .* received None"),
-        ({"attention": "cbam"}, "`attention` must be of channels alone: .* received 'cbam'"),
+        (
+            {"activation": "tanh"},
+            "`activation` must be 'sigmoid' or .* .gates of -1 and 1 close nothing",
+        ),
+        ({"fmb": False}, "`fmb` must be True .without it no gate is closed., received False"),
+        ({"attention": None}, "no_se.* has no attention, so there are no gates to prune by"),
+        ({"attention": "cbam"}, "`attention` must be channel attention alone: .* 'cbam'"),
         (
             {"precision": "w1a1", "gate_at": "middle"},
             "`gate_at` must be 'end' for precision 'w1a1', .* received 'middle'",
@@ -192,6 +200,34 @@ def test_pruned_weights_know_what_they_were_trained_on(small_model, tmp_path):
     flags = ["--dataset", "digits", "--limit-test", "5"]
     contents = read(prune.main([str(tmp_path / "own.h5"), *flags]))
     assert (contents.trained_on, tuple(contents.class_names)) == ("cifar10", tuple("abcdefghij"))
+
+
+def test_a_run_is_pruned_by_the_images_that_it_was_trained_on(shared, tmp_path):
+    """Not by those that it held out, which are what it is judged by; with a share, end to end."""
+    flags = (
+        "--dataset digits --limit-train 64 --held-out 40 --batch-size 32 --filters 4 4 8 "
+        "--epochs 1 --compute-dtype float32"
+    ).split()
+    run_dir = shared("held_out", lambda path: train.main([*flags, "--run-dir", str(path)]))
+    weights = prune.main([str(run_dir), "--share", "0.99", "--out-dir", str(tmp_path / "pruned")])
+    proof = json.loads((weights.parent / "prune.json").read_text())
+    counts = {split: each["images"] for split, each in proof["agreement"].items()}
+    assert counts == {"training": 64, "test": 40}
+    held_out = data.load("digits", limit_train=64, held_out=40).test[0]
+    model = SEResNet14(**read(run_dir / "weights.h5").configuration, weights=run_dir / "weights.h5")
+    classes = model.predict(preprocess_input(held_out), verbose=0).argmax(axis=1)
+    smaller = SEResNet14(**read(weights).configuration, weights=weights)
+    other = smaller.predict(preprocess_input(held_out), verbose=0).argmax(axis=1) != classes
+    assert proof["agreement"]["test"]["other_class"] == np.flatnonzero(other).tolist()
+
+
+def test_a_network_whose_gates_all_change_stays_as_it_is():
+    proof = {
+        "kept": {"a": [0, 1], "b": [0]},
+        "settled": [],
+        "occupancy": {"a": {"channels": 2}, "b": {"channels": 1}},
+    }
+    assert "Nothing was removed" in prune.verdict(proof)
 
 
 @pytest.mark.parametrize("share", ["-0.1", "1", "nan"])

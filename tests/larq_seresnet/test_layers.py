@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from larq_seresnet import FMB, ScaledSign, SpatialAttention, SqueezeExcite
+from larq_seresnet.layers import PlaceChannels
 from larq_seresnet.precision import EightBit, SumOfSigns, layers_in
 
 import tensorflow as tf
@@ -210,6 +211,10 @@ def test_layers_are_registered_by_name():
         (lambda: SpatialAttention("softmax"), r"`activation` must be .* received 'softmax'"),
         (lambda: SpatialAttention(kernel_size=4), r"`kernel_size` must be .* odd .* received 4"),
         (lambda: SpatialAttention(frozen=["reduce"]), "`frozen` must be one of 'conv', received"),
+        (lambda: SqueezeExcite(squeezed=0), "`squeezed` must be None or a positive .* received 0"),
+        (lambda: PlaceChannels(4, [0, 0]), r"`places` must be .* ascending order, received \[0, 0"),
+        (lambda: PlaceChannels(4, [1, 4]), r"from 0 to 3, .* received \[1, 4\]"),
+        (lambda: PlaceChannels(4, []), r"`places` must be .* received \[\]"),
         (lambda: SqueezeExcite(frozen=["w0"]), "`frozen` must be one of 'reduce', 'expand', rec"),
         (lambda: SqueezeExcite(reduction_ratio=0), r"`reduction_ratio` .* received 0"),
         (

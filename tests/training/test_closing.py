@@ -155,17 +155,21 @@ def test_a_resumed_run_settles_as_an_unbroken_one(settled, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"activation": "tanh"}, "`activation` must be .* gates of -1 and 1 close nothing"),
+        ({"activation": "tanh"}, "With `keep` below 1 `activation` must be .* close nothing.,"),
         ({"activation": "hard_tanh"}, "received 'hard_tanh'"),
-        ({"fmb": False}, "`fmb` must be on, for without it no gate is closed"),
+        ({"fmb": False}, "`fmb` must be on .without it no gate is closed."),
         ({"fmb_gradient": "none"}, "`fmb_gradient` must be straight_through"),
-        ({"attention": None}, "`attention` must be se, where `keep` is below 1, received None"),
+        ({"attention": None}, "With `keep` below 1 `attention` must be se, received None"),
         ({"attention": "se_paper"}, "`attention` must be se, "),
         ({"attention": "cbam"}, "`attention` must be se, "),
-        ({"epochs": 1}, "`epochs` must be 2 or more, where `keep` is below 1, received 1"),
+        ({"epochs": 1}, "With `keep` below 1 `epochs` must be 2 or more, received 1"),
         ({"precision": "w1a1", "gate_at": "middle"}, "`gate_at` must be end for w1a1"),
         ({"keep": 0.0}, "`keep` must be above 0 and at most 1, received 0.0"),
         ({"keep": 1.5}, "received 1.5"),
+        (
+            {"keep": 1.0, "keep_by": "random"},
+            "`keep_by` is for `keep` below 1, received 'random' with keep=1.0",
+        ),
         ({"keep_by": "size"}, "`keep_by` must be one of 'gates', 'random', received 'size'"),
     ],
 )

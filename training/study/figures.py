@@ -110,21 +110,41 @@ def draw_budgets(points, paper, path):
 
 
 def draw_frontier(points, path):
-    """Draws error against the memory of activations; a larger dot computes more.
+    """Draws error against the bytes of a file: a larger dot computes more, a darker one needs more.
 
     Args:
         points: By name, the `frontier.Cost` of a network and the errors of its seeds.
         path: Where to, without ending: written as .png and .svg.
     """
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.add_subplot()
-    for (name, (cost, errors)), colour in zip(points.items(), cycle(COLOURS), strict=False):
-        place = cost.memory / 1000, 100 * errors.mean()
-        axes.scatter(*place, s=cost.macs / 400_000, color=colour, alpha=0.7, lw=0)
-        axes.annotate(name, place, xytext=(5, 4), textcoords="offset points", fontsize=7)
-    axes.set(xlabel="activations in LiteRT, kB", ylabel="error, %")
+    costs = [cost for cost, _ in points.values()]
+    errors = [100 * each.mean() for _, each in points.values()]
+    dots = axes.scatter(
+        [cost.file / 1000 for cost in costs],
+        errors,
+        s=[cost.macs / 400_000 for cost in costs],
+        c=[cost.memory / 1000 for cost in costs],
+        cmap="viridis_r",
+        alpha=0.8,
+        lw=0,
+    )
+    for at, (name, error, cost) in enumerate(zip(points, errors, costs, strict=True)):
+        place, above = (cost.file / 1000, error), 6 if at % 2 else -10
+        axes.annotate(name, place, xytext=(4, above), textcoords="offset points", fontsize=6)
+    axes.margins(x=0.15)
+    axes.set(xlabel="bytes of the file, kB", ylabel="error, %")
     axes.grid(alpha=0.3)
+    figure.colorbar(dots, label="activations in LiteRT, kB")
+    handles, labels = dots.legend_elements("sizes", num=3, func=lambda size: size * 0.4)
+    axes.legend(
+        handles, labels, title="million\nmultiply-accumulates", fontsize=7, title_fontsize=7
+    )
     save(figure, path)
+
+
+#: Ticks of a file's size.
+_KILOBYTES = (10, 15, 20, 30, 40, 50, 60, 80, 100, 150, 200, 400, 1000)
 
 
 def draw_bytes(points, path):
@@ -136,13 +156,18 @@ def draw_bytes(points, path):
     """
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     axes = figure.add_subplot()
+    sizes = [size for size, _ in points.values()] or [1000]
     for (label, (size, errors)), colour, marker in zip(
-        points.items(), cycle(COLOURS), cycle("os^vDPX*"), strict=False
+        points.items(), cycle(COLOURS), cycle("os^vDPX*<>hp"), strict=False
     ):
         axes.plot([size / 1000] * len(errors), 100 * errors, ".", color=colour, ms=4, alpha=0.5)
         axes.plot(size / 1000, 100 * errors.mean(), marker, color=colour, ms=7, label=label)
-    axes.set(xlabel="bytes of the file, kB", ylabel="test error, %", xscale="log")
-    axes.grid(alpha=0.3, which="both")
+    axes.set(xlabel="size of the file, kB", ylabel="test error, %", xscale="log")
+    low, high = (each / 1000 for each in (min(sizes), max(sizes)))
+    ticks = [tick for tick in _KILOBYTES if low / 1.3 <= tick <= high * 1.3]
+    axes.set_xticks(ticks, map(str, ticks))
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     save(figure, path)
 

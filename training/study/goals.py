@@ -1,6 +1,7 @@
 """What recipe `fast` reaches: errors at budgets, and what SE and FMB are worth in them."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from larq_seresnet import files
 from larq_seresnet.arguments import SIZES
 from larq_seresnet.training import data
 from larq_seresnet.training.callbacks import GATE_IMAGES
-from larq_seresnet.training.study import document, figures, time_to_error
+from larq_seresnet.training.study import document, figures, modules, time_to_error
 from larq_seresnet.training.study.claims import STATED
 from larq_seresnet.training.study.grid import (
     NOT_RUN,
@@ -122,6 +123,15 @@ def _share_of_plain(grid):
     return Estimate(time_to_error.share_of_plain(found), UNKNOWN, UNKNOWN, 1)
 
 
+#: Sizes that goals are about: the bytes that an LCE file may have, and how they are called here.
+MOST_BYTES = {"s_1bit": 40_000, "s": 40_000, "m": 70_000, "xs": 20_000, "s_w1a1": 45_000}
+LONG = {
+    "s_1bit": "S, one bit everywhere",
+    "s": "S",
+    "m": "M",
+    "xs": "XS",
+    "s_w1a1": "S, `w1a1`",
+}
 GOALS = (
     Goal("S, one bit everywhere: error, 100 epochs", _error("s_1bit", 100), 0.105, 0.095),
     Goal("S: error, 100 epochs", _error("s", 100), 0.095, 0.087),
@@ -178,13 +188,17 @@ def runs():
 def write_report(results):
     """Draws README.md and budgets.png of a folder from the logs it holds."""
     grid = Grid(results / "logs", arms_of(runs()))
+    opened = modules.occupancy(grid, budget_arm("fmb", 25), results)
     text = (
         _introduction(grid)
         + _table_of_goals(grid)
         + "\n"
+        + _table_of_files(results.parent / "device")
         + _table_of_errors(grid)
         + f"\nMean error, with that of each seed in brackets. {_gates(grid)}From "
-        f"{grid.provenance()}\n\n![errors](budgets.png)\n" + _time_to_error(results)
+        f"{grid.provenance()}\n\n![errors](budgets.png)\n"
+        + (f"\n{opened} SE + FMB, 25 epochs, seed 0.\n" if opened else "")
+        + _time_to_error(results)
     )
     document.write(results / "README.md", text)
     figures.draw_budgets(_drawn(grid), STATED["sigmoid_fmb"], results / "budgets")
@@ -221,6 +235,26 @@ def _table_of_goals(grid):
         limits = ("-" if limit is None else goal.form(limit) for limit in (goal.goal, goal.stretch))
         rows.append((goal.what, *limits, found.text(goal.form, student=True), goal.verdict(found)))
     return files.table(("", "goal", "stretch", "measured", "verdict"), rows)
+
+
+def _table_of_files(device):
+    """The files that the goals on sizes are about, from their proofs."""
+    rows = []
+    for arm, limit in MOST_BYTES.items():
+        path = device / arm / "lce_1bit_half_fewest_bytes.json"
+        if path.exists():
+            proof = json.loads(path.read_text())
+            error, images = proof["converted_error"], proof["images"]
+            facts = f"{proof['bytes']:,}", f"{proof['memory'] / 1000:,.0f} kB"
+            rows.append((LONG[arm], f"{limit:,}", *facts, f"{error:.2%} of {images:,} images"))
+    if not rows:
+        return ""
+    return (
+        files.table(("LCE file", "bytes, at most", "bytes", "memory", "test error"), rows)
+        + "\nThe files of these goals, `convert.py --weights 1bit_half --memory fewest-bytes "
+        "--strip`: the fewest bytes, for more memory than by default. Their errors are those of "
+        "the files in float32, the ones above those of the training.\n\n"
+    )
 
 
 def _table_of_errors(grid):
@@ -266,9 +300,9 @@ def _gates(grid, budget=6):
     found = grid.modules(budget_arm("fmb", budget), budget)
     if not found:
         return ""
-    is_open = np.mean([mean_share(modules, "open") for modules in found])
+    is_open = np.mean([mean_share(each, "open") for each in found])
     always, channels = (
-        np.mean([sum(module[key] for module in modules.values()) for modules in found])
+        np.mean([sum(module[key] for module in each.values()) for each in found])
         for key in ("always_open", "channels")
     )
     return (

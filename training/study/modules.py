@@ -5,6 +5,7 @@ import re
 import numpy as np
 
 from larq_seresnet import files
+from larq_seresnet.training import pictures
 from larq_seresnet.training.callbacks import GATE_IMAGES
 from larq_seresnet.training.study.claims import GATES_EPOCH, named
 from larq_seresnet.training.study.grid import mean_share
@@ -38,6 +39,7 @@ def table(grid, blocks):
         "gradient at first",
         "at last",
         "last epoch",
+        "never open at last",
     )
     arms = [arm for block in blocks.values() for arm in block if grid.modules(arm, GATES_EPOCH)]
     if not arms:
@@ -50,7 +52,8 @@ def table(grid, blocks):
         "Never and always open: how many channels are so for all images, of "
         f"{sum(module['channels'] for module in modules)} in {len(modules)} modules. Gradient: "
         "root mean square in W0 and W1, divided by the median of the residual convolutions', "
-        "before the first epoch and after each run's last one.\n\n"
+        "before the first epoch and after each run's last one. Never open at last: channels that "
+        "are open for none of all training images after that epoch.\n\n"
         + files.table(header, [_module_row(grid, arm) for arm in arms])
         + _depth(grid)
     )
@@ -116,6 +119,26 @@ def _tells_depth(modules):
     return all("by_image" in module for module in modules.values())
 
 
+def occupancy(grid, arm, results):
+    """Draws which channels open for all training images at the end, of an arm's first seed.
+
+    Returns:
+        The picture and its caption, in Markdown; "" where no run has measured it.
+    """
+    for measured in grid.measures.get(arm, {}).values():
+        found = measured.get("occupancy")
+        if found:
+            pictures.draw_occupancy(found, results / "occupancy")
+            never, count = (
+                sum(block[key] for block in found.values()) for key in ("never", "channels")
+            )
+            return (
+                "![which channels open](occupancy.png)\n\nChannels that are open for all, some or "
+                f"none of the training images after the last epoch: {never} of {count} for none."
+            )
+    return ""
+
+
 def _module_row(grid, arm):
     modules = grid.modules(arm, GATES_EPOCH)
 
@@ -135,7 +158,15 @@ def _module_row(grid, arm):
         count("always_open"),
         *(f"{_relative_gradient(grid, arm, when):.2g}" for when in ("initial", "final")),
         ", ".join(map(str, sorted({len(errors) for errors in grid.errors[arm].values()}))),
+        _never_at_last(grid, arm),
     )
+
+
+def _never_at_last(grid, arm):
+    found = [each["occupancy"] for each in grid.measures[arm].values() if each.get("occupancy")]
+    if not found:
+        return "-"
+    return f"{np.mean([sum(block['never'] for block in each.values()) for each in found]):.0f}"
 
 
 def _relative_gradient(grid, arm, when, module="_se/"):

@@ -4,6 +4,7 @@ import argparse
 import pathlib
 
 from larq_seresnet import programs
+from larq_seresnet.export import source
 from larq_seresnet.training import config, data, fitting, gates
 
 
@@ -28,6 +29,7 @@ def main(argv=None):
 
 def of_run(run_dir):
     """What `gates.shares` says of a finished run and its training images; {} without gates."""
+    source.locate(run_dir)  # says what is missing of a run that is not finished
     settings, facts = config.load(run_dir)
     model = fitting.trained(run_dir, settings, len(facts["class_names"]))
     return gates.shares(gates.see(model, data.of_run(settings).train[0]).open)

@@ -147,7 +147,7 @@ def _until_table_iii(arm):
 def write_report(results):
     """Draws report.md, summary.csv and the figures of a folder from the logs it holds."""
     grid = Grid(results / "logs", ARMS)
-    document.write(results / "report.md", tables.report(grid, BLOCKS))
+    document.write(results / "report.md", tables.report(grid, BLOCKS, results))
     summary = tables.summary(grid)
     files.write_text(results / "summary.csv", summary)
     for number, (arms, last) in CURVES.items():

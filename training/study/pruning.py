@@ -5,13 +5,15 @@ from typing import Any
 import numpy as np
 
 from larq_seresnet import files
-from larq_seresnet.training import data, pictures
+from larq_seresnet.training import data
 from larq_seresnet.training.config import FLAG_GROUPS
-from larq_seresnet.training.study import document, figures, frontier
+from larq_seresnet.training.study import document, figures, frontier, modules
 from larq_seresnet.training.study.grid import Grid, difference, each_seed, percent, points
 from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_errors, budget_run
 
 BUDGET = 25
+#: How many the arms are compared with that are trained more than once.
+SEEDS = 3
 #: The share of weights to keep of a network that is 1.5 times as wide, for as many weights as the
 #: narrower one has: 1.5 ** -2.
 KEEP = 0.4444
@@ -66,7 +68,7 @@ LABELS = {
 PLAN = (
     (("closed", "by_hand"), 1),
     (("whole", "random", "found", "found_gated"), 1),
-    (("closed", "by_hand", "random", "found", "found_gated"), 3),
+    (("closed", "by_hand", "random", "found", "found_gated"), SEEDS),
     (("float32", "hundredth", "closed_20kb", "by_hand_20kb", "closed_70kb", "by_hand_70kb"), 1),
 )
 #: Pairs of which the first is compared with the second, and what that tells.
@@ -101,11 +103,12 @@ def write_report(results):
     text = (
         "# Do gates pay?\n\n"
         "`python training/reproduce.py --profile pruning`: test error after the last of "
-        f"{BUDGET} epochs of recipe `fast`. {data.describe(*grid.data())} All arms are `w1` with "
-        "8-bit ends; gates (sigmoid, FMB, r = 4) are applied between the two convolutions of a "
-        "block. Closed: `--keep` closes channels by a term in the loss during the first half of "
-        "the epochs, and the rest is trained without gates. Random: likewise, but the channels "
-        "are drawn at random. Bytes: the pruned network's LCE file, `1bit_half`.\n\n"
+        f"{BUDGET} epochs of recipe `fast`. {data.describe(*grid.data())} All arms but the "
+        "float32 one are `w1` with 8-bit ends; gates (sigmoid, FMB, r = 4) are applied between "
+        "the two convolutions of a block. Closed: `--keep` closes channels by a term in the loss "
+        "during the first half of the epochs, and the rest is trained without gates. Random: "
+        "likewise, but the channels are drawn at random. Bytes: the pruned network's LCE file, "
+        "`--weights 1bit_half --memory fewest-bytes --strip`.\n\n"
         + _table_of_errors(grid, errors, sizes)
         + "\nMean error, with that of each seed in brackets.\n\n"
         + _table_of_differences(grid)
@@ -116,7 +119,11 @@ def write_report(results):
         + f"\n![error against bytes](pruning.png)\n\nFrom {grid.provenance()}\n"
     )
     document.write(results / "README.md", text)
-    drawn = {LABELS[arm]: (sizes[arm], found) for arm, found in errors.items() if found.size}
+    drawn = {  # float32 takes a hundred times the bytes of the others
+        LABELS[arm]: (sizes[arm], found)
+        for arm, found in errors.items()
+        if found.size and arm != "float32"
+    }
     figures.draw_bytes(drawn, results / "pruning")
 
 
@@ -131,7 +138,7 @@ def _table_of_errors(grid, errors, sizes):
         )
         for arm, found in errors.items()
     ]
-    return files.table(("", "filters", "kept channels", "bytes", "test error"), rows)
+    return files.table(("network", "filters", "kept channels", "bytes", "test error"), rows)
 
 
 def _table_of_differences(grid):
@@ -139,12 +146,22 @@ def _table_of_differences(grid):
         (
             what,
             f"{LABELS[arm]}, minus {LABELS[other]}",
-            _difference(grid, arm, other).text(points, student=True),
+            (found := _difference(grid, arm, other)).text(points, student=True),
+            _answer(found),
         )
         for arm, other, what in COMPARED
         if arm in ARMS and other in ARMS
     ]
-    return files.table(("", "", "difference, points"), rows)
+    header = ("question", "arms", "difference, points", "the first is better")
+    return files.table(header, rows)
+
+
+def _answer(found):
+    """Whether the first of two arms is better, if the whole interval by Student's t says so."""
+    if found.seeds < SEEDS:
+        return "not run" if not found.seeds else "cannot be told"
+    low, high = found.student
+    return "**yes**" if high < 0 else "**no**, worse" if low > 0 else "cannot be told"
 
 
 def _difference(grid, arm, other):
@@ -198,6 +215,7 @@ def _goals(grid, sizes):
                 "half of the gated channels removed for 1 point or less",
                 f"{percent(removed)} removed, {cost.text(points)}",
                 _verdict(cost, removed >= 0.5 and cost.value <= 0.01),
+                "-",
             )
         )
     cost = _difference(grid, "hundredth", "float32")
@@ -208,6 +226,7 @@ def _goals(grid, sizes):
                 "a file 100 times smaller than the float32 network's for 3 points or less",
                 f"{ratio:.0f} times, {cost.text(points)}",
                 _verdict(cost, ratio >= 100 and cost.value <= 0.03),
+                _verdict(cost, ratio >= 128 and cost.value <= 0.02),
             )
         )
     for arm in ("closed", "found"):
@@ -217,10 +236,12 @@ def _goals(grid, sizes):
                 (
                     f"{LABELS[arm]}: better than hand-chosen widths, the whole 95 % interval (t)",
                     gain.text(points, student=True),
-                    _verdict(gain, gain.student[1] < 0, seeds=3),
+                    _verdict(gain, gain.student[1] < 0, SEEDS),
+                    "-",
                 )
             )
-    return files.table(("goal", "measured", "verdict"), rows) + "\n"
+    header = ("goal", "measured", "verdict", "128 times, 2 points")
+    return files.table(header, rows) + "\n"
 
 
 def _verdict(found, reached, seeds=1):
@@ -234,12 +255,7 @@ def _verdict(found, reached, seeds=1):
 def _occupancy(grid, results):
     """Which channels open at the end, of the longest runs whose gates stay gates."""
     for arm in ("whole", "found_gated"):
-        for measured in grid.measures.get(budget_arm(arm, BUDGET), {}).values():
-            found = measured.get("occupancy")
-            if found:
-                pictures.draw_occupancy(found, results / "occupancy")
-                return (
-                    f"![which channels open](occupancy.png)\n\nChannels that are open for all, "
-                    f"some or none of the training images: {LABELS[arm]}, no term in the loss.\n"
-                )
+        found = modules.occupancy(grid, budget_arm(arm, BUDGET), results)
+        if found:
+            return f"{found} Gates: {LABELS[arm]}, no term in the loss.\n"
     return ""

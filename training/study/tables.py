@@ -94,13 +94,15 @@ _CURVES = (
 )
 
 
-def report(grid, blocks):
+def report(grid, blocks, results=None):
     """report.md: a summary, then the paper's tables beside ours, then what explains them.
 
     Args:
         grid: A `Grid`.
         blocks: Arms by block, in order.
+        results: The folder where it draws which channels open; None draws nothing.
     """
+    opened = modules.occupancy(grid, "sigmoid_fmb", results) if results else ""
     sections = (
         ("# The paper's claims, tested", _summary(grid)),
         ("## The verdicts", f"{_verdicts(grid)}\n{_method(grid)}"),
@@ -111,7 +113,10 @@ def report(grid, blocks):
         ("## What explains the differences", _explanations(grid)),
         (f"## Up to {LAST_EPOCH} epochs", _to_the_end(grid)),
         ("## All arms", _all_arms(grid, blocks)),
-        ("## What the SE modules do", modules.table(grid, blocks)),
+        (
+            "## What the SE modules do",
+            modules.table(grid, blocks) + f"\n{opened} Sigmoid + FMB.\n" * bool(opened),
+        ),
         ("## Figures", _figures(grid)),
         ("## How the rate was chosen", _tuning(grid.logs.with_name("tuning"))),
     )

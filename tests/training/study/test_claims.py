@@ -105,6 +105,7 @@ def test_gates_in_the_report(tmp_path):
     }
     rms = {"stage1_block1_se/reduce/kernel": 3.0, "stage1_block1_1_conv/kernel": 2.0}
     found = {"gates": {"10": gates}, "gradients": {"initial": rms, "final": rms}}
+    found["occupancy"] = {"stage1_block1": {"never": 0}, "stage1_block2": {"never": 2}}
     for arm in ("sigmoid", "sigmoid_fmb"):
         for seed in range(3):
             (tmp_path / f"{arm}_seed{seed}.measures.json").write_text(json.dumps(found))
@@ -118,7 +119,7 @@ def test_gates_in_the_report(tmp_path):
     assert prunable.verdict == "does not hold"
     assert "12.5%" in prunable.ours
     assert "gates closed for a given image: 20.0%" in prunable.ours
-    row = "| sigmoid | 3 | 35.0% | 80.0% | 1 | 3 | 1.5 | 1.5 | 10 |"
+    row = "| sigmoid | 3 | 35.0% | 80.0% | 1 | 3 | 1.5 | 1.5 | 10 | 2 |"
     assert row in tables.report(logged, paper.BLOCKS)
 
 

@@ -83,9 +83,10 @@ def test_goals_are_told_from_the_logs(tmp_path, write_log, monkeypatch):
     for row in (
         "| wide, closed by gates, pruned | 48-72-72 | 2 | 25,000 | 11.70% (11.8%, 11.7%, 11.6%) |",
         "| hand-chosen widths, no gates | 32-48-48 | all | 2,525,000 | 12.00% (12.0%, ",
-        "| 50.0% removed, +1.3 (n = 1) | **missed** |",
-        "| 101 times, +4.0 (n = 1) | **missed** |",
-        "t [-0.5, -0.1] (n = 3) | **reached** |",
+        "| 50.0% removed, +1.3 (n = 1) | **missed** | - |",
+        "| 101 times, +4.0 (n = 1) | **missed** | **missed** |",
+        "t [-0.5, -0.1] (n = 3) | **reached** | - |",
+        "t [-0.5, -0.1] (n = 3) | **yes** |",
         "| Do gates choose better than chance? |",
     ):
         assert row in text
