@@ -197,7 +197,7 @@ def all_targets(model, label, calibration, runtime_names):
             else:
                 converted = convert.store(exact, runtime, way, strip=True, memory=memory)[0]
             name = f"{way}, fewest bytes" if memory == "fewest-bytes" else way
-            targets.append(Target(label, name, converted, _inputs_of(converted)))
+            targets.append(Target(label, name, converted, converted.as_input))
     if "litert" in runtime_names:
         quantized = flatbuffer.stripped(pack_litert.full_int8(model, calibration))
         targets.append(Target(label, FULL_INT8, runtimes.Converted(quantized, "litert")))
@@ -212,12 +212,6 @@ def _ways(model, runtime):
         if any_values or (one_bit and (way != pack_litert.HALF or half.is_for(model))):
             in_bits = way in pack_litert.IN_BITS and runtime != "tflm"
             yield from ((way, memory) for memory in (pack.MEMORY if in_bits else (None,)))
-
-
-def _inputs_of(converted):
-    """From images to what a file of ours takes."""
-    input_facts = converted.interface()[0]
-    return lambda images: input_facts.stored(preprocess_input(images))
 
 
 def peer(path, images):

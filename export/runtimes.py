@@ -8,6 +8,7 @@ from larq_compute_engine.tflite.python.interpreter import Interpreter as LCEInte
 
 from larq_seresnet import files
 from larq_seresnet.export import anatomy, flatbuffer, tflm, trial
+from larq_seresnet.preprocessing import preprocess_input
 
 #: By runtime what people call it.
 RUNTIMES = {"lce": "LCE", "litert": "LiteRT", "tflm": "TFLM"}
@@ -29,6 +30,11 @@ class Converted:
     def interface(self):
         """What goes in and out: two `anatomy.TensorFacts`."""
         return anatomy.interface(flatbuffer.read(self.tflite))
+
+    def as_input(self, images):
+        """Image bytes, uint8 (N, H, W, 3), as the file takes them: themselves, or normalised."""
+        taken = self.interface()[0]
+        return images if taken.dtype == np.uint8 else taken.stored(preprocess_input(images))
 
     def session(self, threads=1):
         """What computes one image at a time: `feed` it, `invoke`, take the `outputs`."""

@@ -25,6 +25,7 @@ import numpy as np
 from larq_seresnet import programs
 from larq_seresnet.export import (
     anatomy,
+    divergence,
     flatbuffer,
     half,
     interface,
@@ -35,22 +36,14 @@ from larq_seresnet.export import (
     tflm,
 )
 from larq_seresnet.export.inference import eight_bit_form
-from larq_seresnet.layers import FMB, GATE_ACTIVATIONS
 from larq_seresnet.preprocessing import preprocess_input
 
-import tensorflow as tf
-
-#: Greatest difference of a probability that float32 rounding explains.
-ROUNDING = 1e-4
-#: Greatest distance from a threshold, relative to the largest value beside it, likewise.
-TIE = 1e-5
 #: Greatest difference of a layer's output, relative to its largest value, that counts as none.
 SAME_LAYER = 1e-3
 #: A step of an 8-bit input may round otherwise in Keras: 99 % of images must agree to this.
 EIGHT_BIT_MOST = 0.05
 #: Of a file for TFLM: least share of images of the model's class, and how much greater its error.
 SAME_CLASS, MORE_ERROR = 0.985, 0.005
-CHUNK = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +135,7 @@ def main(argv=None):
     if (failed or arguments.layers) and converted.runtime != "tflm":
         worst = max(agreement.listed, key=lambda each: each["difference"], default={"image": 0})
         reference = _reference(model, converted)
-        rows = layer_table(reference, converted, images.test[0][worst["image"]])
+        rows = divergence.layer_table(reference, converted, images.test[0][worst["image"]])
         print(f"\n## Layers, image {worst['image']}\n\n" + report.layers(rows, SAME_LAYER))
     if failed:
         sys.exit("not verified: " + "; ".join(failed))
@@ -193,8 +186,8 @@ def check_fits(model, converted, path, weights):
         for shape in (weight.shape for weight in model.trainable_weights)
         if len(shape) > 1
     )
-    thresholds = len(_threshold_operators(content))
-    expected = 0 if converted.runtime == "tflm" else len(_threshold_layers(model))
+    thresholds = len(divergence.threshold_operators(content))
+    expected = 0 if converted.runtime == "tflm" else len(divergence.threshold_layers(model))
     if of_file != of_model or thresholds != expected:
         raise ValueError(f"{path} is of another architecture than {model.name}: {remedy}.")
 
@@ -238,11 +231,11 @@ def compare(model, converted, images, labels):
     inputs = preprocess_input(images)
     reference = _reference(model, converted)
     expected = reference.predict(inputs, batch_size=500, verbose=0)
-    received = converted.predict(as_input(converted, images))
+    received = converted.predict(converted.as_input(images))
     if not np.isfinite(expected).all():
         raise ValueError("Keras gives NaN or infinity: the model diverged in training.")
     int8_output = converted.interface()[1].dtype == np.int8
-    rounding = ROUNDING + interface.SCALE * int8_output
+    rounding = divergence.ROUNDING + interface.SCALE * int8_output
     difference = np.where(np.isfinite(received), np.abs(expected - received), np.inf)
     keras_class, converted_class = expected.argmax(axis=1), received.argmax(axis=1)
     beside = {}
@@ -282,7 +275,7 @@ def _listed(model, converted, images, expected, converted_class, difference, rou
         causes = [{"layer": None, "distance": None, "cause": None}] * len(chosen)
     else:
         chosen = np.flatnonzero(other_class | (difference > rounding))
-        causes = first_tipped(model, converted, images[chosen], rounding)
+        causes = divergence.first_tipped(model, converted, images[chosen], rounding)
     second, first = np.sort(expected, axis=1)[:, -2:].T
     return [
         {
@@ -299,7 +292,7 @@ def _listed(model, converted, images, expected, converted_class, difference, rou
 
 def _reference(model, converted):
     """The Keras model that a file must compute: with its scales rounded where the file's are."""
-    return half.rounded(model) if _of(converted, half.is_stored) else model
+    return half.rounded(model) if half.is_stored(flatbuffer.read(converted.tflite)) else model
 
 
 def _half_difference(model, inputs, converted_class, labels):
@@ -312,12 +305,6 @@ def _half_difference(model, inputs, converted_class, labels):
 
 def _error(classes, labels):
     return None if labels is None else float((classes != labels).mean())
-
-
-def as_input(converted, images):
-    """Image bytes, or what `preprocess_input` makes of them: what the file takes."""
-    input_facts = converted.interface()[0]
-    return images if input_facts.dtype == np.uint8 else input_facts.stored(preprocess_input(images))
 
 
 def _rounds_inputs(converted):
@@ -336,144 +323,8 @@ def _eight_bit_difference(model, inputs, received):
 
 def _unpacked_difference(converted, images, received):
     unpacked = dataclasses.replace(converted, tflite=pack_tflm.unpacked(converted.tflite))
-    same = (unpacked.predict(as_input(unpacked, images)) == received).all(axis=1)
+    same = (unpacked.predict(unpacked.as_input(images)) == received).all(axis=1)
     return {"unpacked_same": int(same.sum())}
-
-
-def first_tipped(model, converted, images, rounding=ROUNDING):
-    """Where Keras and a converted file first disagree on which side of a threshold values lie.
-
-    Returns:
-        For each image a dict: "layer", "distance" and "cause" as in `Agreement`. If nothing tips,
-        the layer is None, the distance 0 if they differ by no more than `rounding`, else infinite.
-    """
-    layers = _threshold_layers(model)
-    probe = tf.keras.Model(model.input, [model.output, *map(_compared_with_zero, layers)])
-    content = flatbuffer.read(converted.tflite)
-    operators = _threshold_operators(content)
-    above = [flatbuffer.operator_name(content, each) == "SIGN" for each in operators]
-    exposed = _exposed(converted, [each.inputs[0] for each in operators])
-    found = []
-    for start in range(0, len(images), CHUNK):  # an image's maps take some 2 MiB
-        chunk = images[start : start + CHUNK]
-        expected, received = (
-            [np.asarray(output).reshape(len(chunk), -1) for output in _as_list(outputs)]
-            for outputs in (
-                probe(preprocess_input(chunk)),
-                exposed.predict(as_input(converted, chunk)),
-            )
-        )
-        found += [
-            _first_of_one(
-                [layer.name for layer in layers],
-                [each[index] for each in expected],
-                [received[0][index]]
-                + [
-                    np.where(each[index] > 0, each[index], -1.0) if sign else each[index]
-                    for each, sign in zip(received[1:], above, strict=True)
-                ],
-                rounding,
-            )
-            for index in range(len(chunk))
-        ]
-    return found
-
-
-def _first_of_one(names, expected, received, rounding=ROUNDING):
-    for name, values, others in zip(names, expected[1:], received[1:], strict=True):
-        tipped = (values >= 0) != (others >= 0)
-        if tipped.any():
-            distance = float(np.abs(values[tipped]).max() / np.abs(values).max())
-            cause = "tie" if distance <= TIE else None
-            return {"layer": name, "distance": distance, "cause": cause}
-    if np.abs(expected[0] - received[0]).max() <= rounding:
-        return {"layer": None, "distance": 0.0, "cause": "batch"}
-    return {"layer": None, "distance": float("inf"), "cause": None}
-
-
-def _threshold_layers(model):
-    """The layers that compare with a threshold, in the order of the network."""
-    return [
-        layer
-        for layer in model.layers
-        if isinstance(layer, FMB) or getattr(layer, "input_quantizer", None) is not None
-    ]
-
-
-def _compared_with_zero(layer):
-    """The Keras tensor whose sign the layer takes."""
-    if isinstance(layer, FMB) and GATE_ACTIVATIONS[layer.activation].threshold:
-        return layer.input - GATE_ACTIVATIONS[layer.activation].threshold
-    return layer.input
-
-
-_GATES = ("GREATER_EQUAL", "SIGN")
-
-
-def _threshold_operators(content):
-    """The same in a file: the signs of binary convolutions and the gates of FMB.
-
-    Gates are compared with 0, or are the sign of what a ReLU lets through.
-    """
-    unpacking = {id(operator) for operator in anatomy.unpacking(content)}
-    return [
-        operator
-        for operator in content.subgraphs[0].operators
-        if flatbuffer.operator_name(content, operator) in ("LceQuantize", *_GATES)
-        and id(operator) not in unpacking
-    ]
-
-
-def layer_table(model, converted, image):
-    """Compares what the layers give for one image, to find where a difference arises.
-
-    A file has no names if it was stripped, and fewer layers: what fuses with the next has no output
-    of its own. So a layer is compared with the tensor of its size that comes closest.
-
-    Args:
-        model, converted: As in `compare`.
-        image: uint8, 0..255, (H, W, 3).
-
-    Returns:
-        Pairs of a Keras layer's name and the greatest difference, relative to the layer's greatest
-        value; infinite where no tensor has its size.
-    """
-    layers = [layer for layer in model.layers[1:] if _survives(layer)]
-    probe = tf.keras.Model(model.input, [layer.output for layer in layers])
-    expected = probe(preprocess_input(image[np.newaxis]))
-    tensors = _of(converted, anatomy.float_activations)
-    received = _exposed(converted, tensors).predict(as_input(converted, image[np.newaxis]))
-    received = [np.ravel(each) for each in received]
-    rows = []
-    for layer, values in zip(layers, expected, strict=True):
-        values = np.ravel(values)
-        distances = [np.abs(values - each).max() for each in received if each.size == values.size]
-        scale = max(np.abs(values).max(), np.finfo(np.float32).tiny)
-        rows.append((layer.name, float(min(distances, default=np.inf) / scale)))
-    return rows
-
-
-def _survives(layer):
-    """Whether a layer's output is a tensor of its own in a converted file."""
-    followers = [node.layer for node in layer.outbound_nodes]
-    fuses = (tf.keras.layers.BatchNormalization, tf.keras.layers.ReLU, FMB)
-    return not any(isinstance(follower, fuses) for follower in followers)
-
-
-def _exposed(converted, tensors):
-    """The file with further outputs."""
-    content = flatbuffer.read(converted.tflite)
-    graph = content.subgraphs[0]
-    graph.outputs = [*graph.outputs, *tensors]
-    return dataclasses.replace(converted, tflite=flatbuffer.write(content))
-
-
-def _of(converted, question):
-    return question(flatbuffer.read(converted.tflite))
-
-
-def _as_list(outputs):
-    return outputs if isinstance(outputs, list) else [outputs]
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ TEACHER = "runs/teacher"
 CARD = """\
 # Weights that ship
 
-`SEResNet14` loads them by its arguments; `weights=None` does without. Kernels are packed, one bit
+`SEResNet14` loads them by its arguments, unless `weights` is None. Kernels are packed, one bit
 a weight, or a byte where `ends` are not 1-bit; the rest is float32. The container is NumPy's npz,
 read without pickle; the SHA-256 of every file stands in `larq_seresnet/weights.py`.
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14, files
-from larq_seresnet.export import anatomy, convert, flatbuffer, report, runtimes, verify
+from larq_seresnet.export import anatomy, convert, divergence, flatbuffer, report, runtimes, verify
 from larq_seresnet.preprocessing import MEAN, preprocess_input
 from larq_seresnet.training import data
 
@@ -243,11 +243,13 @@ def test_the_first_values_that_tip_are_found():
     probabilities = np.array([0.5, 0.5])
     signs = [np.array(values) for values in ([1.0, -4.0], [2.0, -1e-6, -8.0], [1.0, 1.0])]
     others = [np.array(values) for values in ([1.1, -4.0], [2.0, 2e-6, -8.0], [1.0, -9.0])]
-    tipped = verify._first_of_one(names, [probabilities, *signs], [probabilities + 0.1, *others])
+    tipped = divergence._first_of_one(
+        names, [probabilities, *signs], [probabilities + 0.1, *others]
+    )
     assert tipped == {"layer": "b", "distance": pytest.approx(1e-6 / 8), "cause": "tie"}
-    same = verify._first_of_one(names, [probabilities, *signs], [probabilities, *signs])
+    same = divergence._first_of_one(names, [probabilities, *signs], [probabilities, *signs])
     assert same == {"layer": None, "distance": 0.0, "cause": "batch"}
-    other = verify._first_of_one(names, [probabilities, *signs], [probabilities + 0.1, *signs])
+    other = divergence._first_of_one(names, [probabilities, *signs], [probabilities + 0.1, *signs])
     assert other == {"layer": None, "distance": float("inf"), "cause": None}
 
 
@@ -256,7 +258,7 @@ def test_the_first_values_that_tip_are_found():
 )
 def test_only_values_at_a_threshold_are_ties(values, cause):
     outputs = [np.array([0.5]), np.array(values, float)]
-    tipped = verify._first_of_one(["a"], outputs, [outputs[0] + 0.1, outputs[1] * [-1, 1]])
+    tipped = divergence._first_of_one(["a"], outputs, [outputs[0] + 0.1, outputs[1] * [-1, 1]])
     assert (tipped["layer"], tipped["cause"]) == ("a", cause)
 
 
@@ -326,12 +328,12 @@ def test_values_before_the_signs_are_keras_own(trained_model, stored, precision,
     """What first_tipped compares are the same tensors: equal up to rounding before any tie."""
     model, converted = trained_model(precision), stored(precision, runtime)
     images = data.load("digits", limit_test=4).test[0]
-    layers = verify._threshold_layers(model)
+    layers = divergence.threshold_layers(model)
     assert len(layers) == (18 if precision == "w1a1" else 6)
-    outputs = [verify._compared_with_zero(layer) for layer in layers]
+    outputs = [divergence._compared_with_zero(layer) for layer in layers]
     expected = tf.keras.Model(model.input, outputs)(preprocess_input(images))
-    operators = verify._of(converted, verify._threshold_operators)
-    exposed = verify._exposed(converted, [each.inputs[0] for each in operators])
+    operators = divergence.threshold_operators(flatbuffer.read(converted.tflite))
+    exposed = divergence._exposed(converted, [each.inputs[0] for each in operators])
     received = exposed.predict(preprocess_input(images))[1:]
     for layer, left, right in zip(layers, expected, received, strict=True):
         left, right = np.ravel(left), np.ravel(right)
@@ -344,8 +346,8 @@ def test_values_before_the_signs_are_keras_own(trained_model, stored, precision,
 def test_no_negative_zero_reaches_a_sign_on_a_device(stored, runtime):
     """LCE's packer on ARM takes -0.0 for -1, everything else for +1."""
     converted = stored("w1a1", runtime)
-    operators = verify._of(converted, verify._threshold_operators)
-    exposed = verify._exposed(converted, [each.inputs[0] for each in operators])
+    operators = divergence.threshold_operators(flatbuffer.read(converted.tflite))
+    exposed = divergence._exposed(converted, [each.inputs[0] for each in operators])
     images = data.load("digits", limit_test=20).test[0]
     for values in exposed.predict(preprocess_input(images))[1:]:
         assert not np.any((values == 0) & np.signbit(values))

@@ -1,5 +1,7 @@
 """The paper's announced next step: spatial FMB, alone and after channel FMB."""
 
+import json
+
 import numpy as np
 
 from larq_seresnet import files
@@ -88,9 +90,25 @@ def write_report(results):
         + _picture(grid, results)
         + "Without attention, with channel and with channel + FMB these are the trainings of "
         "[the goals](../goals/README.md) within the same budgets, not a repetition of them.\n\n"
-        f"From {grid.provenance()}\n"
+        + _proofs(results / "device")
+        + f"From {grid.provenance()}\n"
     )
     document.write(results / "README.md", text)
+
+
+def _proofs(device):
+    """What convert.py found of files of such a network, where it has converted one."""
+    found = []
+    for path in sorted(device.glob("*.json")):
+        proof = json.loads(path.read_text())
+        same = round(proof["argmax_agreement"] * proof["images"])
+        found.append(
+            f"[{path.stem}](device/{path.stem}.md): {proof['bytes']:,} bytes, the class of the "
+            f"Keras model for {same:,} of {proof['images']:,} images"
+        )
+    if not found:
+        return ""
+    return f"Files of both + FMB, 25 epochs, seed 0, on a device: {'; '.join(found)}.\n\n"
 
 
 def _errors(grid):

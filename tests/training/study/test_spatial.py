@@ -34,6 +34,9 @@ def test_what_is_open_is_told_block_by_block(tmp_path, write_log):
         "shares/stage1_block1": np.repeat([[0.0], [0.5]], [8, 24], axis=0) * np.ones(32),
     }
     files.save_arrays(logs / "position_fmb_budget6_seed0.npz", records)
+    (tmp_path / "device").mkdir()
+    proof = {"bytes": 40_000, "argmax_agreement": 0.9999, "images": 10_000}
+    (tmp_path / "device" / "lce_1bit.json").write_text(json.dumps(proof))
     spatial.write_report(tmp_path)
     text = (tmp_path / "README.md").read_text()
     for row in (
@@ -44,6 +47,7 @@ def test_what_is_open_is_told_block_by_block(tmp_path, write_log):
     ):
         assert row in text
     assert "Positions that are closed for all these images, block by block: 25%." in text
+    assert "40,000 bytes, the class of the Keras model for 9,999 of 10,000 images" in text
     assert (tmp_path / "positions.png").read_bytes().startswith(b"\x89PNG")
 
 
