@@ -49,6 +49,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "fmb": {},
     "soft": {"fmb": False},
     "no_se": {"attention": None},
+    "middle": {"gate_at": "middle"},
     "s": _S | _LONG,
     "s_1bit": _S | {"ends": None} | _LONG,
     "s_no_se": _S | {"attention": None} | _LONG,
@@ -60,6 +61,7 @@ LABELS = {
     "fmb": "w1, SE + FMB",
     "soft": "w1, SE without FMB",
     "no_se": "w1, no SE",
+    "middle": "w1, SE + FMB in the middle of blocks",
     "s": "S",
     "s_1bit": "S, one bit everywhere",
     "s_no_se": "S, no SE",
@@ -71,7 +73,7 @@ LABELS = {
 PLAN = (
     (("xs", "s", "s_1bit", "m", "s_w1a1", "s_no_se"), LONG_EPOCHS, 1),
     (("fmb",), 1, 5),
-    (("fmb", "soft", "no_se"), 6, 5),
+    (("fmb", "soft", "no_se", "middle"), 6, 5),
     (("fmb", "soft", "no_se"), 25, 3),
     (("s", "s_1bit"), 25, 2),
 )
@@ -123,15 +125,8 @@ def _share_of_plain(grid):
     return Estimate(time_to_error.share_of_plain(found), UNKNOWN, UNKNOWN, 1)
 
 
-#: Sizes that goals are about: the bytes that an LCE file may have, and how they are called here.
+#: Sizes that goals are about: the bytes that an LCE file may have.
 MOST_BYTES = {"s_1bit": 40_000, "s": 40_000, "m": 70_000, "xs": 20_000, "s_w1a1": 45_000}
-LONG = {
-    "s_1bit": "S, one bit everywhere",
-    "s": "S",
-    "m": "M",
-    "xs": "XS",
-    "s_w1a1": "S, `w1a1`",
-}
 GOALS = (
     Goal("S, one bit everywhere: error, 100 epochs", _error("s_1bit", 100), 0.105, 0.095),
     Goal("S: error, 100 epochs", _error("s", 100), 0.095, 0.087),
@@ -164,6 +159,13 @@ GOALS = (
                 seeds=seeds,
             ),
         )
+    ),
+    Goal(
+        "gates in the middle of blocks minus at their end, 6 epochs",
+        _beyond("fmb", 6, "middle"),
+        None,
+        None,
+        hundredths,
     ),
     Goal(
         "seconds to 20 % error: sooner than plain Keras (see below)",
@@ -246,7 +248,7 @@ def _table_of_files(device):
             proof = json.loads(path.read_text())
             error, images = proof["converted_error"], proof["images"]
             facts = f"{proof['bytes']:,}", f"{proof['memory'] / 1000:,.0f} kB"
-            rows.append((LONG[arm], f"{limit:,}", *facts, f"{error:.2%} of {images:,} images"))
+            rows.append((LABELS[arm], f"{limit:,}", *facts, f"{error:.2%} of {images:,} images"))
     if not rows:
         return ""
     return (
