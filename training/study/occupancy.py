@@ -29,8 +29,8 @@ def main(argv=None):
 
 def of_run(run_dir):
     """What `gates.shares` says of a finished run and its training images; {} without gates."""
-    source.locate(run_dir)  # says what is missing of a run that is not finished
     settings, facts = config.load(run_dir)
+    source.locate(run_dir)  # says what is missing of a run that is not finished
     model = fitting.trained(run_dir, settings, len(facts["class_names"]))
     return gates.shares(gates.see(model, data.of_run(settings).train[0]).open)
 
