@@ -234,7 +234,7 @@ def peer(path, images):
             f"--peer {path} must take {', '.join(forms)} of the shape {(1, *pixels)} and give "
             f"{(1, classes)}, received {' '.join(map(str, received))}."
         )
-    zero = {"int8": -128}.get(input_facts.dtype.name, 0)
+    zero = -128 if input_facts.dtype == np.int8 else 0
     quantized = input_facts.scale, input_facts.zero_point
     if not any(np.allclose(quantized, (scale, zero), rtol=1e-3) for scale in (1, 1 / 255)):
         raise ValueError(

@@ -57,22 +57,9 @@ def load(arguments, source=None, limit_train=1, as_trained=False):
     weights, directory, settings = locate(source or arguments.source)
     contents = read(weights)
     configuration, trained_on = contents.configuration, contents.trained_on
-    arguments_now = inspect.signature(SEResNet14).parameters.keys()
-    differ = configuration.keys() ^ (arguments_now - {"input_tensor", "weights", "name"})
-    if differ:
-        raise ValueError(
-            f"{weights} is of another version, whose arguments differ in {sorted(differ)}."
-        )
-    if not configuration["include_top"]:
-        raise ValueError(f"{weights} must have a classifier, received include_top=False.")
     if not (arguments.dataset or trained_on):
         raise ValueError(f"--dataset is needed: {weights} does not say what it was trained on.")
-    model = SEResNet14(**configuration, weights=weights)
-    if model.input_shape[-1] != 3:
-        raise ValueError(
-            f"{weights} must be of a network of RGB images, as data sets hold, received "
-            f"input_shape={model.input_shape[1:]}: convert.to_tflite converts it, not proved."
-        )
+    model = _classifier(weights, configuration)
     dataset, part = arguments.dataset or trained_on, {"limit_train": limit_train, "at_most": True}
     if as_trained:
         of_its_own = settings is not None and settings.dataset == dataset
@@ -100,6 +87,25 @@ def load(arguments, source=None, limit_train=1, as_trained=False):
     return model, images, directory
 
 
+def _classifier(weights, configuration):
+    """The model of a weight file, if it is one that classifies RGB images."""
+    arguments_now = inspect.signature(SEResNet14).parameters.keys()
+    differ = configuration.keys() ^ (arguments_now - {"input_tensor", "weights", "name"})
+    if differ:
+        raise ValueError(
+            f"{weights} is of another version, whose arguments differ in {sorted(differ)}."
+        )
+    if not configuration["include_top"]:
+        raise ValueError(f"{weights} must have a classifier, received include_top=False.")
+    model = SEResNet14(**configuration, weights=weights)
+    if model.input_shape[-1] != 3:
+        raise ValueError(
+            f"{weights} must be of a network of RGB images, as data sets hold, received "
+            f"input_shape={model.input_shape[1:]}: convert.to_tflite converts it, not proved."
+        )
+    return model
+
+
 def locate(source):
     """The weight file, the directory for what is made of it, and its run's `Config`, or None.
 
@@ -115,12 +121,18 @@ def locate(source):
             f"{', '.join(shipped_files())}."
         )
     if not source.is_dir():
-        return source, source.parent, None
+        return source, source.parent, _settings(source)
     weights = source / config.WEIGHTS_FILE
     if not weights.exists():
         raise ValueError(
             f"{source} is no finished run: it holds no {config.WEIGHTS_FILE}. "
             f"train.py --resume --run-dir {source} finishes one."
         )
-    is_run = (source / config.CONFIG_FILE).exists()
-    return weights, source, config.load(source)[0] if is_run else None
+    return weights, source, _settings(weights)
+
+
+def _settings(weights):
+    """The `Config` of the run that a weight file is of; None of one that lies elsewhere."""
+    is_of_run = weights.name == config.WEIGHTS_FILE
+    is_of_run = is_of_run and (weights.parent / config.CONFIG_FILE).exists()
+    return config.load(weights.parent)[0] if is_of_run else None

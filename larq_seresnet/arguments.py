@@ -90,6 +90,17 @@ def is_count(value):
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0
 
 
+def are_ascending(places, count):
+    """Whether something is one or more of the numbers from 0 to `count` - 1, in ascending order."""
+    return (
+        isinstance(places, (tuple, list))
+        and len(places) > 0
+        and all(place == 0 or is_count(place) for place in places)
+        and list(places) == sorted(set(places))
+        and places[-1] < count
+    )
+
+
 def check_keras_settings():
     """Raises ValueError where Keras's global settings, by keras.json or by code, do not fit."""
     for setting, allowed, received in (

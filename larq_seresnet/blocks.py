@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from larq_seresnet.arguments import is_count
+from larq_seresnet.arguments import are_ascending, is_count
 
 #: Their names, in order: layers are called by them.
 BLOCKS = tuple(f"stage{stage}_block{number}" for stage in (1, 2, 3) for number in (1, 2))
@@ -58,9 +58,7 @@ def check_blocks(arguments):
             )
         arguments.inner = None if list(inner) == channels else tuple(inner)
     if outer is not None:
-        if not _are_six(outer, _are_ascending) or any(
-            places[-1] >= count for places, count in zip(outer, channels, strict=True)
-        ):
+        if not _are_six(outer, lambda places: True) or not all(map(are_ascending, outer, channels)):
             raise ValueError(
                 f"`outer` must be, for each of the six blocks, numbers of some of its channels, "
                 f"{channels}, counted from 0, in ascending order, received {outer!r}."
@@ -86,16 +84,6 @@ def check_blocks(arguments):
 def _are_six(values, each):
     """Whether something is six values of a kind."""
     return isinstance(values, (tuple, list)) and len(values) == 6 and all(map(each, values))
-
-
-def _are_ascending(places):
-    """Whether something is one or more different whole numbers from 0 on, in ascending order."""
-    return (
-        isinstance(places, (tuple, list))
-        and len(places) > 0
-        and all(place == 0 or is_count(place) for place in places)
-        and list(places) == sorted(set(places))
-    )
 
 
 def _gated_channels(arguments):

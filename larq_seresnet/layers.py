@@ -7,7 +7,7 @@ import dataclasses
 
 import larq as lq
 
-from larq_seresnet.arguments import check_choice, is_count
+from larq_seresnet.arguments import are_ascending, check_choice, is_count
 
 import tensorflow as tf
 
@@ -131,7 +131,7 @@ class PlaceChannels(tf.keras.layers.Layer):
     def __init__(self, channels, places, **kwargs):
         if not is_count(channels):
             raise ValueError(f"`channels` must be a positive integer, received {channels!r}.")
-        if not len(places) or list(places) != [at for at in range(channels) if at in places]:
+        if not are_ascending(places, channels):
             raise ValueError(
                 f"`places` must be some of the numbers from 0 to {channels - 1}, in ascending "
                 f"order, received {places!r}."

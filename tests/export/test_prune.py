@@ -209,10 +209,12 @@ def test_a_run_is_pruned_by_the_images_that_it_was_trained_on(shared, tmp_path):
         "--epochs 1 --compute-dtype float32"
     ).split()
     run_dir = shared("held_out", lambda path: train.main([*flags, "--run-dir", str(path)]))
-    weights = prune.main([str(run_dir), "--share", "0.99", "--out-dir", str(tmp_path / "pruned")])
-    proof = json.loads((weights.parent / "prune.json").read_text())
-    counts = {split: each["images"] for split, each in proof["agreement"].items()}
-    assert counts == {"training": 64, "test": 40}
+    for source in (run_dir / "weights.h5", run_dir):
+        flags = ["--share", "0.99", "--out-dir", str(tmp_path / source.name)]
+        weights = prune.main([str(source), *flags])
+        proof = json.loads((weights.parent / "prune.json").read_text())
+        counts = {split: each["images"] for split, each in proof["agreement"].items()}
+        assert counts == {"training": 64, "test": 40}
     held_out = data.load("digits", limit_train=64, held_out=40).test[0]
     model = SEResNet14(**read(run_dir / "weights.h5").configuration, weights=run_dir / "weights.h5")
     classes = model.predict(preprocess_input(held_out), verbose=0).argmax(axis=1)
