@@ -57,9 +57,9 @@ def load(arguments, source=None, limit_train=1, as_trained=False):
     weights, directory, settings = locate(source or arguments.source)
     contents = read(weights)
     configuration, trained_on = contents.configuration, contents.trained_on
+    model = _classifier(weights, configuration)
     if not (arguments.dataset or trained_on):
         raise ValueError(f"--dataset is needed: {weights} does not say what it was trained on.")
-    model = _classifier(weights, configuration)
     dataset, part = arguments.dataset or trained_on, {"limit_train": limit_train, "at_most": True}
     if as_trained:
         of_its_own = settings is not None and settings.dataset == dataset
