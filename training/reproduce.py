@@ -11,6 +11,7 @@ from larq_seresnet import programs
 from larq_seresnet.training.study import ablation, frontier, goals, paper, pruning, runs, spatial
 
 RESULTS, RUNS = pathlib.Path("results"), pathlib.Path("runs")
+Runs = list[runs.Run]
 
 
 def main(argv=None):
@@ -19,20 +20,22 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     profile = PROFILES[arguments.profile]
     folder, results = arguments.runs_dir or profile.folder, arguments.out_dir or profile.results
-    failed = []
+    logs = results / profile.logs
+    failed, tried = [], set()
     with programs.failing(parser):
         try:
-            missing = _missing(profile, arguments, results / profile.logs)
             if arguments.print_commands:
-                for run in missing:
+                for run in _missing(profile, arguments, logs):
                     print(shlex.join(run.command(folder)))
                 return
-            for problem in runs.train_all(missing, arguments.jobs, folder, results / profile.logs):
-                if problem:
-                    failed.append(problem)
-                else:
-                    profile.draw(results)
-            if not missing:
+            while missing := _missing(profile, arguments, logs, tried):
+                for problem in runs.train_all(missing, arguments.jobs, folder, logs):
+                    if problem:
+                        failed.append(problem)
+                    else:
+                        profile.draw(results)
+                tried |= {run.name for run in missing}
+            if not tried:
                 profile.draw(results)
         except (ValueError, OSError) as problem:
             failed.insert(0, str(problem))
@@ -42,11 +45,12 @@ def main(argv=None):
     print(f"drew what {results} holds")
 
 
-def _missing(profile, arguments, logs):
-    """The runs of a profile that are to be trained."""
+def _missing(profile, arguments, logs, tried=frozenset()):
+    """The runs of a profile that are to be trained, without those whose names were tried."""
     if arguments.jobs < 1:
         raise ValueError(f"--jobs must be at least 1, received {arguments.jobs}.")
-    known = list(dict.fromkeys(run.arm for run in profile.runs))
+    planned = profile.planned(logs)
+    known = list(dict.fromkeys(run.arm for run in planned))
     chosen = arguments.arms or known
     unknown = sorted(set(chosen) - set(known))
     if unknown:
@@ -55,9 +59,10 @@ def _missing(profile, arguments, logs):
         if not any(logs.glob("*.csv")):
             raise ValueError(f"--report-only needs logs, {logs} holds none.")
         return []
-    asked = [run for run in profile.runs if run.arm in chosen]
+    asked = [run for run in planned if run.arm in chosen and run.name not in tried]
     missing = [run for run in asked if not runs.is_done(run, logs)]
-    print(f"{len(asked) - len(missing)} of {len(asked)} runs are done", file=sys.stderr)
+    if not tried:
+        print(f"{len(asked) - len(missing)} of {len(asked)} runs are done", file=sys.stderr)
     return missing
 
 
@@ -70,13 +75,20 @@ class Profile:
         draw: Draws a report from the logs in a folder of results.
         results: That folder; `logs` is the one of logs in it.
         folder: Of run directories.
+        following: From the folder of logs, `runs` and those that follow from what logs say; None
+            where none do.
     """
 
-    runs: list[runs.Run]
+    runs: Runs
     draw: Callable[[pathlib.Path], None] = paper.write_report
     results: pathlib.Path = RESULTS / "paper"
     logs: str = "logs"
     folder: pathlib.Path = RUNS / "paper"
+    following: Callable[[pathlib.Path], Runs] | None = None
+
+    def planned(self, logs):
+        """All runs that are known of by now."""
+        return self.following(logs) if self.following else self.runs
 
 
 PROFILES = {
@@ -107,6 +119,7 @@ PROFILES = {
         pruning.write_report,
         results=RESULTS / "pruning",
         folder=RUNS / "pruning",
+        following=pruning.runs,
     ),
     "spatial": Profile(
         spatial.runs(),
@@ -135,7 +148,8 @@ def _parser():
     instead.add_argument(
         "--print-commands",
         action="store_true",
-        help="print what is left to train, one command a line, and train nothing",
+        help="print what is left to train, one command a line, and train nothing; widths that "
+        "pruning finds are not among it before they are found",
     )
     instead.add_argument(
         "--report-only", action="store_true", help="train nothing, draw the report from the logs"

@@ -177,6 +177,35 @@ def test_a_run_that_fails_is_named_and_the_others_are_kept(trained, tmp_path, mo
     assert (tmp_path / "out" / "logs" / f"{second.name}.csv").exists()
 
 
+def test_runs_that_follow_from_others_come_after_them(trained, tmp_path, monkeypatch):
+    """Widths that a training finds are trained by the same command; what failed only once."""
+    first, second, third = reproduce.PROFILES["smoke"].runs[:3]
+
+    def following(logs):
+        return [first, third] + [second] * (logs / f"{first.name}.csv").exists()
+
+    profile = reproduce.Profile([first, third], lambda results: None, following=following)
+    monkeypatch.setitem(reproduce.PROFILES, "smoke", profile)
+    asked = []
+
+    def train_all(missing, jobs, folder, logs):
+        asked.append([run.name for run in missing])
+        return (runs._train(run, folder, logs, []) for run in missing)
+
+    monkeypatch.setattr(runs, "train_all", train_all)
+    monkeypatch.setattr(runs, "_is_trained", lambda run, run_dir: run is not third)
+    monkeypatch.setattr(
+        runs.Run, "command", lambda run, folder: [sys.executable, "-c", "exit('no disk')"]
+    )
+    for run in (first, second):
+        shutil.copytree(trained("w1"), tmp_path / "runs" / run.name)
+    monkeypatch.setattr(runs, "is_done", lambda run, logs: (logs / f"{run.name}.csv").exists())
+    folders = ["--out-dir", str(tmp_path / "out"), "--runs-dir", str(tmp_path / "runs")]
+    with pytest.raises(SystemExit, match="1 runs failed"):
+        reproduce.main(["--profile", "smoke", *folders])
+    assert asked == [[first.name, third.name], [second.name]]
+
+
 class _InThisProcess:
     """Runs train.py's commands as `subprocess` would, without loading TensorFlow for each."""
 

@@ -1,5 +1,6 @@
 """Does it pay? Networks whose gates closed channels, and others of as many bytes."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,6 @@ SEEDS = 3
 #: The share of weights to keep of a network that is 1.5 times as wide, for as many weights as the
 #: narrower one has: 1.5 ** -2.
 KEEP = 0.4444
-#: Inner channels of the six blocks that seed 0 of "closed" kept; None as long as it has not run.
-FOUND: tuple[int, ...] | None = None
 
 _ENDS: dict[str, Any] = {"ends": "int8", "reduction_ratio": 4}
 _GATED = {"gate_at": "middle"}
@@ -26,7 +25,8 @@ _CLOSED = _GATED | {"keep": KEEP}
 _BY_HAND = {"attention": None, "ends": "int8"}
 _WIDE = {"filters": (48, 72, 72)}
 _HE = {"filters": (32, 64, 128)}
-#: By name, the arguments in which an arm differs from the defaults: `w1`, sigmoid + FMB.
+#: By name, the arguments in which an arm differs from the defaults: `w1`, sigmoid + FMB. `arms`
+#: adds those that have the widths that seed 0 of `FINDS` found.
 ARMS: dict[str, dict[str, Any]] = {
     "closed": _ENDS | _WIDE | _CLOSED,
     "by_hand": _BY_HAND | {"filters": (32, 48, 48)},
@@ -39,17 +39,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "float32": {"precision": "float32", "attention": None} | _HE,
     "hundredth": _ENDS | _HE | _CLOSED | {"keep": 0.18},
 }
-if FOUND:
-    ARMS |= {
-        "found": _BY_HAND | _WIDE | {"inner": FOUND},
-        "found_gated": {
-            "ends": "int8",
-            "inner": FOUND,
-            "squeezed": tuple(-(-n // 4) for n in FOUND),
-        }
-        | _WIDE
-        | _GATED,
-    }
+#: The arm whose first run finds widths.
+FINDS = "closed"
 LABELS = {
     "closed": "wide, closed by gates, pruned",
     "found": "the widths found, from scratch, no gates",
@@ -77,29 +68,46 @@ COMPARED = (
     ("found", "by_hand", "Are the widths that they find better than hand-chosen ones?"),
     ("closed", "found", "Is it the widths, or training a wide network first?"),
     ("closed", "random", "Do gates choose better than chance?"),
+    ("closed_20kb", "by_hand_20kb", "The first of these questions at 20 kB"),
+    ("closed_70kb", "by_hand_70kb", "and at 70 kB"),
     ("found_gated", "found", "Do gates help once the widths are chosen?"),
     ("closed", "whole", "What does removing channels cost?"),
     ("hundredth", "float32", "What does a file a hundredth of the float32 network's size cost?"),
 )
 
 
-def runs():
-    """The runs of `PLAN`, each once."""
+def arms(logs=None):
+    """`ARMS`, and those of the widths found, once the folder of logs has what `FINDS` kept."""
+    kept = logs and logs / f"{budget_arm(FINDS, BUDGET)}_seed0.measures.json"
+    if not kept or not kept.exists():
+        return ARMS
+    inner = tuple(len(places) for places in json.loads(kept.read_text())["pruned"]["kept"].values())
+    gated = {"ends": "int8", "squeezed": tuple(-(-channels // 4) for channels in inner)} | _GATED
+    return ARMS | {
+        "found": _BY_HAND | _WIDE | {"inner": inner},
+        "found_gated": gated | _WIDE | {"inner": inner},
+    }
+
+
+def runs(logs=None):
+    """The runs of `PLAN`, each once; those of the widths found are as in `arms`."""
+    known = arms(logs)
     planned = {
-        (arm, seed): budget_run(arm, ARMS[arm], BUDGET, seed)
+        (arm, seed): budget_run(arm, known[arm], BUDGET, seed)
         for names, seeds in PLAN
         for seed in range(seeds)
         for arm in names
-        if arm in ARMS
+        if arm in known
     }
     return list(planned.values())
 
 
 def write_report(results):
     """Draws README.md, pruning.png and occupancy.png of a folder from the logs it holds."""
-    grid = Grid(results / "logs", arms_of(runs()))
-    sizes = _bytes(grid, results)
-    errors = {arm: budget_errors(grid, arm, BUDGET) for arm in LABELS if arm in ARMS}
+    logs = results / "logs"
+    grid, known = Grid(logs, arms_of(runs(logs))), arms(logs)
+    sizes = _bytes(grid, known, results)
+    errors = {arm: budget_errors(grid, arm, BUDGET) for arm in LABELS if arm in known}
     text = (
         "# Do gates pay?\n\n"
         "`python training/reproduce.py --profile pruning`: test error after the last of "
@@ -107,14 +115,15 @@ def write_report(results):
         "float32 one are `w1` with 8-bit ends; gates (sigmoid, FMB, r = 4) are applied between "
         "the two convolutions of a block. Closed: `--keep` closes channels by a term in the loss "
         "during the first half of the epochs, and the rest is trained without gates. Random: "
-        "likewise, but the channels are drawn at random. Bytes: the pruned network's LCE file, "
+        "likewise, but the channels are drawn at random. Found: the widths that seed 0 of the "
+        "first kept. Bytes: the pruned network's LCE file, "
         "`--weights 1bit_half --memory fewest-bytes --strip`.\n\n"
-        + _table_of_errors(grid, errors, sizes)
+        + _table_of_errors(grid, known, errors, sizes)
         + "\nMean error, with that of each seed in brackets.\n\n"
-        + _table_of_differences(grid)
+        + _table_of_differences(grid, known)
         + "\nBelow 0 the first is better. In brackets 95 % intervals by paired bootstrap, for "
         "three seeds or more; t: by Student's t, for two or more.\n\n"
-        + _goals(grid, sizes)
+        + _goals(grid, known, sizes)
         + _occupancy(grid, results)
         + f"\n![error against bytes](pruning.png)\n\nFrom {grid.provenance()}\n"
     )
@@ -127,12 +136,12 @@ def write_report(results):
     figures.draw_bytes(drawn, results / "pruning")
 
 
-def _table_of_errors(grid, errors, sizes):
+def _table_of_errors(grid, known, errors, sizes):
     rows = [
         (
             LABELS[arm],
-            "-".join(map(str, ARMS[arm].get("filters", ()))),
-            _kept(grid, arm),
+            "-".join(map(str, known[arm].get("filters", ()))),
+            _kept(grid, known, arm),
             f"{sizes[arm]:,}" if arm in sizes else "-",
             each_seed(found),
         )
@@ -141,7 +150,7 @@ def _table_of_errors(grid, errors, sizes):
     return files.table(("network", "filters", "kept channels", "bytes", "test error"), rows)
 
 
-def _table_of_differences(grid):
+def _table_of_differences(grid, known):
     rows = [
         (
             what,
@@ -150,7 +159,7 @@ def _table_of_differences(grid):
             _answer(found),
         )
         for arm, other, what in COMPARED
-        if arm in ARMS and other in ARMS
+        if arm in known and other in known
     ]
     header = ("question", "arms", "difference, points", "the first is better")
     return files.table(header, rows)
@@ -174,32 +183,32 @@ def _pruned(grid, arm):
     return [each["pruned"] for each in measures.values() if "pruned" in each]
 
 
-def _kept(grid, arm):
+def _kept(grid, known, arm):
     found = _pruned(grid, arm)
     if not found:
-        return " ".join(map(str, ARMS[arm].get("inner", ()))) or "all"
+        return " ".join(map(str, known[arm].get("inner", ()))) or "all"
     return "; ".join(
         " ".join(str(len(places)) for places in each["kept"].values()) for each in found
     )
 
 
-def _bytes(grid, results):
+def _bytes(grid, known, results):
     """The bytes of each arm's file: of its pruned networks their mean, of others by their shape."""
     shapes = {
-        arm: {name: value for name, value in ARMS[arm].items() if name in FLAG_GROUPS["model"]}
-        for arm in ARMS
-        if "keep" not in ARMS[arm]
+        arm: {name: value for name, value in known[arm].items() if name in FLAG_GROUPS["model"]}
+        for arm in known
+        if "keep" not in known[arm]
     }
     costs = frontier.costs_of(shapes, results / "costs.json")
     closed = {
         arm: round(np.mean([each["sizes"]["after"]["bytes"] for each in found]))
-        for arm in ARMS
+        for arm in known
         if (found := _pruned(grid, arm))
     }
     return {arm: cost.file for arm, cost in costs.items()} | closed
 
 
-def _goals(grid, sizes):
+def _goals(grid, known, sizes):
     """The three goals that were set before the runs, and what became of them."""
     rows = []
     kept = [
@@ -230,7 +239,7 @@ def _goals(grid, sizes):
             )
         )
     for arm in ("closed", "found"):
-        if arm in ARMS:
+        if arm in known:
             gain = _difference(grid, arm, "by_hand")
             rows.append(
                 (

@@ -1,5 +1,4 @@
 import json
-import pathlib
 
 import numpy as np
 import pytest
@@ -8,8 +7,6 @@ from larq_seresnet import SEResNet14
 from larq_seresnet.training import closing
 from larq_seresnet.training.config import FLAG_GROUPS
 from larq_seresnet.training.study import frontier, pruning
-
-RESULTS = pathlib.Path(__file__).parents[3] / "results" / "pruning" / "logs"
 
 
 def _run(name):
@@ -47,16 +44,28 @@ def test_seeds_come_in_pairs_and_the_first_ones_first():
     assert names.index("closed_budget25_seed1") > names.index("whole_budget25_seed0")
 
 
-def test_what_was_found_is_what_the_log_says():
-    path = RESULTS / "closed_budget25_seed0.measures.json"
-    if pruning.FOUND is None and not path.exists():
-        pytest.skip("seed 0 has not run yet")
-    kept = json.loads(path.read_text())["pruned"]["kept"]
-    assert pruning.FOUND == tuple(map(len, kept.values()))
-    model = SEResNet14(weights=None, **pruning.ARMS["found"])
-    assert [model.get_layer(f"{block}_1_conv").filters for block in kept] == [*pruning.FOUND]
-    gated = SEResNet14(weights=None, **pruning.ARMS["found_gated"])
-    assert closing.modules(gated).keys() == kept.keys()
+KEPT = {
+    f"stage{stage}_block{block}": [*range(6 * stage)] for stage in (1, 2, 3) for block in (1, 2)
+}
+
+
+def _write_kept(logs):
+    logs.mkdir(parents=True, exist_ok=True)
+    path = logs / "closed_budget25_seed0.measures.json"
+    path.write_text(json.dumps({"gates": {}, "pruned": {"kept": KEPT}}))
+
+
+def test_widths_are_trained_once_they_are_found(tmp_path):
+    assert "found" not in pruning.arms() | pruning.arms(tmp_path)
+    assert not [run for run in pruning.runs(tmp_path) if run.name.startswith("found")]
+    _write_kept(tmp_path)
+    assert [run.name for run in pruning.runs(tmp_path)].count("found_budget25_seed2") == 1
+    known = pruning.arms(tmp_path)
+    model = SEResNet14(weights=None, **known["found"])
+    assert [model.get_layer(f"{block}_1_conv").filters for block in KEPT] == [6, 6, 12, 12, 18, 18]
+    gated = SEResNet14(weights=None, **known["found_gated"])
+    assert closing.modules(gated).keys() == KEPT.keys()
+    assert known["found_gated"]["squeezed"] == (2, 2, 3, 3, 5, 5)
 
 
 def test_goals_are_told_from_the_logs(tmp_path, write_log, monkeypatch):
