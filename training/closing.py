@@ -10,7 +10,7 @@ import tensorflow as tf
 
 #: The term beside the loss of the labels, which is 2.3 at the beginning.
 WEIGHT = 3.0
-#: Added under the root: its slope stays finite where a channel is closed.
+#: Epsilon under the root: its slope stays finite where a channel is closed.
 SOFTENED = 1e-3
 #: Training images by which channels are chosen, and how many at once.
 IMAGES, BATCH_SIZE = 4_000, 250
@@ -22,16 +22,18 @@ class Closing(tf.keras.callbacks.Callback):
     Channel c costs the :math:`b_c` weights that go with it, and is open for the share
     :math:`q_c` of a batch. To the loss comes
 
-    .. math:: \lambda \sum_c b_c \sqrt{q_c + \epsilon} \Big/ \sum_c b_c
+    .. math:: \lambda \sum_c b_c\, r(q_c) \Big/ \sum_c b_c, \quad
+        r(q) = \frac{\sqrt{q + \epsilon} - \sqrt\epsilon}{\sqrt{1 + \epsilon} - \sqrt\epsilon}
 
-    wherever this sum, without :math:`\lambda`, is above a wanted share, which falls linearly from
-    1 to `keep`. The root makes it cheaper to close one channel for all images than two channels for
-    half of them.
+    while this sum, without :math:`\lambda`, was above a wanted share in the batch before; that
+    share falls linearly from 1 to `keep`. The root makes it cheaper to close one channel for all
+    images than two channels for half of them; where gates do not depend on the image, the sum is
+    the share of the weights that is left.
 
     When half of the epochs are done, the channels that are open for most images are kept, as many
-    as `keep` allows, at least one a module. Their gates are set open and all others closed, for
-    every image: the biases of the attention become +-1000. The rest of the training is that of the
-    pruned network, which `export/prune.py` takes out of it.
+    as `keep` allows of their weights, at least one channel a module. Their gates are set open and
+    all others closed, for every image: the biases of the attention become +-1000. The rest of the
+    training is that of the pruned network, which `export/prune.py` takes out of it.
 
     Args:
         model: With attention "se", and FMB that closes. Before it is first trained.
@@ -51,7 +53,6 @@ class Closing(tf.keras.callbacks.Callback):
             np.full(layer.output_shape[-1], cost_of_channel(model, block, settings.gate_at))
             for block, layer in self.modules.items()
         ]
-        self.wanted = tf.Variable(1.0, trainable=False)
         self.active = tf.Variable(0.0, trainable=False)
         self.kept = [
             tf.Variable(
@@ -74,11 +75,10 @@ class Closing(tf.keras.callbacks.Callback):
 
         def term(gates):
             opened = strategies.mean(tf.reduce_mean(gates, axis=[0, 1, 2]))
-            part = tf.reduce_sum(shares * tf.sqrt(opened + SOFTENED))
-            above = tf.cast(tf.add_n(list(map(tf.identity, self.kept))) > self.wanted, tf.float32)
+            part = tf.reduce_sum(shares * root(opened))
             kept.assign(part)
             batch = tf.cast(tf.shape(gates)[0], tf.float32)  # Keras divides by it
-            return WEIGHT * self.active * above * part * batch
+            return WEIGHT * self.active * part * batch
 
         return term
 
@@ -95,10 +95,11 @@ class Closing(tf.keras.callbacks.Callback):
         self.begin_step(self.model.optimizer.iterations)
 
     def begin_step(self, done):
-        """Sets the wanted share as it is after so many steps of the optimizer."""
+        """Whether the term counts in the step after so many of the optimizer."""
         share = tf.cast(done, tf.float32) / self.steps
-        self.active.assign(tf.cast(share < 1, tf.float32))
-        self.wanted.assign(1 - (1 - self.settings.keep) * tf.minimum(share, 1.0))
+        wanted = 1 - (1 - self.settings.keep) * share
+        above = tf.add_n(list(map(tf.identity, self.kept))) > wanted
+        self.active.assign(tf.cast(above & (share < 1), tf.float32))
 
     def on_test_begin(self, logs=None):
         self.active.assign(0.0)
@@ -146,6 +147,12 @@ class Closing(tf.keras.callbacks.Callback):
             return [strategies.mean(tf.reduce_mean(each, axis=[0, 1, 2])) for each in found]
 
         return means
+
+
+def root(opened):
+    """The root of shares that channels are open for, 0 of 0 and 1 of 1, not quite vertical at 0."""
+    bottom, top = SOFTENED**0.5, (1 + SOFTENED) ** 0.5
+    return (tf.sqrt(opened + SOFTENED) - bottom) / (top - bottom)
 
 
 def modules(model):

@@ -46,7 +46,7 @@ RECIPES = {
 }
 MOST = 2**31 - 1  # what TensorFlow counts with
 SCHEDULES = ("constant", "one_cycle")
-KEEP_BY = ("gates", "random")
+KEEP_BY = ("gates", "frequency", "random")
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
 
 
@@ -292,7 +292,8 @@ class Config:
     keep_by: str = _flag(
         "optimisation",
         "gates",
-        "which channels `keep` keeps: those open for most images; or, for comparison, random ones",
+        "which channels `keep` keeps: gates: those open for most images, once a term in the loss "
+        "has closed others; for comparison, frequency: likewise without the term; random: any",
         before="gates",
         choices=list(KEEP_BY),
     )
@@ -424,7 +425,8 @@ class Config:
 
     def recorded_epochs(self) -> set[int]:
         """After which epochs, counted from 1, gates are recorded."""
-        return {1, 10, self.epochs, *self.gate_epochs}
+        settling = {self.epoch_of_settling()} if self.keep < 1 else set()
+        return {1, 10, self.epochs, *settling, *self.gate_epochs}
 
     def epoch_of_settling(self) -> int:
         """How many epochs gates learn before those that `keep` allows are chosen for good."""

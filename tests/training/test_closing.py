@@ -64,38 +64,44 @@ def test_the_term_by_hand():
     gates = np.zeros((4, 1, 1, 4), np.float32)
     gates[..., :2], gates[0, ..., 2] = 1.0, 1.0
     whole = sum(map(np.sum, each.costs))
-    roots = np.sqrt(np.array([1, 1, 0.25, 0]) + closing.SOFTENED)
-    part = (costs / whole * roots).sum()
+    quarter = (np.sqrt(0.25 + 1e-3) - np.sqrt(1e-3)) / (np.sqrt(1 + 1e-3) - np.sqrt(1e-3))
+    part = (costs / whole * [1, 1, quarter, 0]).sum()
     each.on_epoch_begin(0)
-    each.wanted.assign(0.0)
     each.active.assign(1.0)
     term = layer.activity_regularizer
-    assert float(term(gates)) == 0.0  # nothing was above what is wanted yet
-    np.testing.assert_allclose(float(each.kept[0]), part, rtol=1e-6)
-    np.testing.assert_allclose(float(term(gates)) / 4, closing.WEIGHT * part, rtol=1e-6)
-    each.wanted.assign(part + 0.01)
-    assert float(term(gates)) == 0.0
-    each.wanted.assign(0.0)
+    np.testing.assert_allclose(float(term(gates)) / 4, closing.WEIGHT * part, rtol=1e-5)
+    np.testing.assert_allclose(float(each.kept[0]), part, rtol=1e-5)
     each.on_test_begin()
     assert float(term(gates)) == 0.0
 
 
-def test_what_is_wanted_falls_over_half_of_the_steps():
+def test_gates_that_are_the_same_for_all_images_cost_the_share_that_is_left():
+    """So what closes for `keep` is as much as settling keeps."""
+    each = _closing()
+    generator = np.random.default_rng(0)
+    kept = [generator.random(costs.size) < 0.4 for costs in each.costs]
+    for layer, open_ in zip(each.modules.values(), kept, strict=True):
+        layer.activity_regularizer(np.tile(open_.astype(np.float32), (4, 1, 1, 1)))
+    cost = sum(costs[open_].sum() for costs, open_ in zip(each.costs, kept, strict=True))
+    share = cost / sum(map(np.sum, each.costs))
+    np.testing.assert_allclose(sum(map(float, each.kept)), share, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("step", "wanted"), [(0, 1.0), (10, 0.7), (19, 0.43), (20, None), (35, None)]
+)
+def test_what_is_wanted_falls_over_half_of_the_steps(step, wanted):
+    """The term counts where the batch before was above it."""
     each = _closing(keep=0.4)
-    for step, wanted, active in (
-        (0, 1.0, 1),
-        (10, 0.7, 1),
-        (19, 0.43, 1),
-        (20, 0.4, 0),
-        (35, 0.4, 0),
-    ):
-        each.model.optimizer.iterations.assign(step)
+    each.model.optimizer.iterations.assign(step)
+    for kept, active in ((wanted or 0.9) + 0.01, wanted is not None), ((wanted or 0) - 0.01, False):
+        each.on_epoch_begin(0)
+        each.kept[0].assign(kept)
         each.on_train_batch_begin(0)
-        assert float(each.wanted) == pytest.approx(wanted)
         assert float(each.active) == active
 
 
-@pytest.mark.parametrize("keep_by", ["gates", "random"])
+@pytest.mark.parametrize("keep_by", config.KEEP_BY)
 @pytest.mark.parametrize("keep", [0.01, 0.3, 0.99])
 def test_what_is_kept_costs_at_most_its_share(keep, keep_by):
     each = _closing(keep=keep, keep_by=keep_by)
@@ -170,7 +176,10 @@ def test_a_resumed_run_settles_as_an_unbroken_one(settled, tmp_path):
             {"keep": 1.0, "keep_by": "random"},
             "`keep_by` is for `keep` below 1, received 'random' with keep=1.0",
         ),
-        ({"keep_by": "size"}, "`keep_by` must be one of 'gates', 'random', received 'size'"),
+        (
+            {"keep_by": "size"},
+            "`keep_by` must be one of 'gates', 'frequency', 'random', received 'size'",
+        ),
     ],
 )
 def test_what_cannot_close_is_refused(arguments, message):

@@ -15,29 +15,29 @@ from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_errors
 BUDGET = 25
 #: How many the arms are compared with that are trained more than once.
 SEEDS = 3
-#: The share of weights to keep of a network that is 1.5 times as wide, for as many weights as the
-#: narrower one has: 1.5 ** -2.
-KEEP = 0.4444
-
 _ENDS: dict[str, Any] = {"ends": "int8", "reduction_ratio": 4}
 _GATED = {"gate_at": "middle"}
-_CLOSED = _GATED | {"keep": KEEP}
 _BY_HAND = {"attention": None, "ends": "int8"}
 _WIDE = {"filters": (48, 72, 72)}
 _HE = {"filters": (32, 64, 128)}
+#: Of the weights behind gates, shares that leave a file no larger than that of the widths by hand:
+#: a wider network has more channels beside them.
+_CLOSED = _GATED | {"keep": 0.39}
 #: By name, the arguments in which an arm differs from the defaults: `w1`, sigmoid + FMB. `arms`
 #: adds those that have the widths that seed 0 of `FINDS` found.
 ARMS: dict[str, dict[str, Any]] = {
     "closed": _ENDS | _WIDE | _CLOSED,
     "by_hand": _BY_HAND | {"filters": (32, 48, 48)},
     "random": _ENDS | _WIDE | _CLOSED | {"keep_by": "random"},
+    "frequency": _ENDS | _WIDE | _CLOSED | {"keep_by": "frequency"},
     "whole": _ENDS | _WIDE | _GATED,
-    "closed_20kb": _ENDS | _CLOSED | {"filters": (24, 48, 48)},
+    "closed_20kb": _ENDS | _CLOSED | {"filters": (24, 48, 48), "keep": 0.345},
     "by_hand_20kb": _BY_HAND | {"filters": (16, 32, 32)},
-    "closed_70kb": _ENDS | _CLOSED | {"filters": (48, 96, 120)},
+    "closed_70kb": _ENDS | _CLOSED | {"filters": (48, 96, 120), "keep": 0.415},
     "by_hand_70kb": _BY_HAND | {"filters": (32, 64, 80)},
     "float32": {"precision": "float32", "attention": None} | _HE,
     "hundredth": _ENDS | _HE | _CLOSED | {"keep": 0.18},
+    "smallest": _ENDS | _HE | _CLOSED | {"keep": 0.12},
 }
 #: The arm whose first run finds widths.
 FINDS = "closed"
