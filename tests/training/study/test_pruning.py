@@ -1,6 +1,5 @@
 import json
 
-import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14
@@ -29,11 +28,13 @@ def _cost(arguments):
 
 @pytest.mark.parametrize("size", ["", "_20kb", "_70kb"])
 def test_what_is_compared_is_of_one_size(size):
+    """Less of the weights, as a wider network has more beside them; a report has the bytes."""
     whole, kept = _cost(pruning.ARMS[f"closed{size}"])
     by_hand, _ = _cost(pruning.ARMS[f"by_hand{size}"])
-    assert by_hand * 0.99 < kept <= by_hand
+    assert by_hand * 0.75 < kept < by_hand
     assert whole > 2.2 * by_hand
-    assert _cost(pruning.ARMS["random"]) == _cost(pruning.ARMS["closed"])
+    for arm in ("random", "frequency"):
+        assert _cost(pruning.ARMS[arm]) == _cost(pruning.ARMS["closed"])
 
 
 def test_seeds_come_in_pairs_and_the_first_ones_first():
@@ -68,18 +69,28 @@ def test_widths_are_trained_once_they_are_found(tmp_path):
     assert known["found_gated"]["squeezed"] == (2, 2, 3, 3, 5, 5)
 
 
-def test_goals_are_told_from_the_logs(tmp_path, write_log, monkeypatch):
-    """By hand: 0.2, 0.3 and 0.4 points better in pairs, half removed, 101 times smaller."""
-    cost = frontier.Cost(weights=1, file=2_525_000, macs=1, memory=1)
+def _report(folder, write_log, monkeypatch, by_hand, hundredth):
+    """The rows of a report by hand: 0.2, 0.3 and 0.4 points better in pairs, half removed.
+
+    Args:
+        by_hand: Bytes of the file of hand-chosen widths; those that are pruned have 25,000.
+        hundredth: The error of the network that is pruned the most; that of float32 is 7 %.
+    """
     asked = []
-    monkeypatch.setattr(frontier, "cost", lambda arguments: asked.append(arguments) or cost)
-    logs = tmp_path / "logs"
+
+    def cost(arguments):
+        asked.append(arguments)
+        is_float32 = arguments.get("precision") == "float32"
+        return frontier.Cost(1, 2_525_000 if is_float32 else by_hand, macs=1, memory=1)
+
+    monkeypatch.setattr(frontier, "cost", cost)
+    logs = folder / "logs"
     for seed, gain in enumerate((0.002, 0.003, 0.004)):
         write_log(logs, _run(f"by_hand_budget25_seed{seed}"), 25, 0.12)
         write_log(logs, _run(f"closed_budget25_seed{seed}"), 25, 0.12 - gain)
     write_log(logs, _run("whole_budget25_seed0"), 25, 0.105)
     write_log(logs, _run("float32_budget25_seed0"), 25, 0.07)
-    write_log(logs, _run("hundredth_budget25_seed0"), 25, 0.11)
+    write_log(logs, _run("hundredth_budget25_seed0"), 25, hundredth)
     measured = {
         "gates": {},
         "occupancy": {"b": {"channels": 4, "always": 2, "sometimes": 0, "never": 2, "open": 0.5}},
@@ -87,18 +98,30 @@ def test_goals_are_told_from_the_logs(tmp_path, write_log, monkeypatch):
     }
     for arm in ("closed", "hundredth"):
         (logs / f"{arm}_budget25_seed0.measures.json").write_text(json.dumps(measured))
-    pruning.write_report(tmp_path)
-    text = (tmp_path / "README.md").read_text()
+    pruning.write_report(folder)
+    assert not any("keep" in arguments for arguments in asked)
+    return (folder / "README.md").read_text()
+
+
+def test_goals_are_told_from_the_logs(tmp_path, write_log, monkeypatch):
+    text = _report(tmp_path, write_log, monkeypatch, by_hand=25_000, hundredth=0.11)
     for row in (
         "| wide, closed by gates, pruned | 48-72-72 | 2 | 25,000 | 11.70% (11.8%, 11.7%, 11.6%) |",
-        "| hand-chosen widths, no gates | 32-48-48 | all | 2,525,000 | 12.00% (12.0%, ",
-        "| 50.0% removed, +1.3 (n = 1) | **missed** | - |",
-        "| 101 times, +4.0 (n = 1) | **missed** | **missed** |",
-        "t [-0.5, -0.1] (n = 3) | **reached** | - |",
-        "t [-0.5, -0.1] (n = 3) | **yes** |",
-        "| Do gates choose better than chance? |",
+        "| hand-chosen widths, no gates | 32-48-48 | all | 25,000 | 12.00% (12.0%, ",
+        "| 50.0% removed, +1.3 (n = 1) | **missed** |",
+        "| 101 times, +4.0 (n = 1) | **missed** |",
+        "t [-0.5, -0.1] (n = 3), +0.0% bytes | **reached** |",
+        "| +0.0% | -0.3 [-0.4, -0.2], t [-0.5, -0.1] (n = 3) | **yes** |",
+        "| Is the term in the loss of use? |",
     ):
         assert row in text
-    assert not any("keep" in arguments for arguments in asked)
     assert (tmp_path / "pruning.png").read_bytes().startswith(b"\x89PNG")
-    assert np.isclose(pruning.KEEP, 1.5**-2, atol=1e-3)
+
+
+def test_what_has_more_bytes_does_not_win(tmp_path, write_log, monkeypatch):
+    text = _report(tmp_path, write_log, monkeypatch, by_hand=24_500, hundredth=0.1)
+    assert "t [-0.5, -0.1] (n = 3), +2.0% bytes | **missed** |" in text
+    assert (
+        "| +2.0% | -0.3 [-0.4, -0.2], t [-0.5, -0.1] (n = 3) | **yes**, with more bytes |" in text
+    )
+    assert "| 101 times, +3.0 (n = 1) | **reached** |" in text
