@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import platform
+import sys
 import time
 from collections.abc import Callable
 
@@ -77,6 +78,8 @@ def main(argv=None):
         models, images, directory = _load(arguments)
         peers = [peer(path, images) for path in arguments.peer]
         _check_names([*models, *(each.model for each in peers)])
+        if "tflm" in arguments.runtime:
+            peers += filter(None, map(in_tflm, peers))
         directory.mkdir(parents=True, exist_ok=True)  # before hours of measuring, not after
         calibration = preprocess_input(images.train[0])
         targets = [
@@ -157,8 +160,9 @@ def _parser():
         nargs="+",
         default=[],
         metavar="FILE",
-        help="classifiers of the same images by others, .tflite for LiteRT, to be measured beside: "
-        "they take pixels as uint8, as int8 (pixel - 128) or as float32 from 0 to 255",
+        help="classifiers of the same images by others, .tflite for LiteRT and, if all in int8, "
+        "TFLM, to be measured beside: they take pixels as uint8, as int8 (pixel - 128) or as "
+        "float32 from 0 to 255",
     )
     parser.add_argument(
         "--runtime",
@@ -242,6 +246,21 @@ def peer(path, images):
             f"zero point {zero}, received scale {quantized[0]:g} and zero point {quantized[1]}."
         )
     return Target(path.stem, AS_GIVEN, converted, forms[input_facts.dtype.name])
+
+
+def in_tflm(target):
+    """The same peer computed by TFLM; None if TFLM is not installed or does not take it."""
+    integers = all(each.dtype == np.int8 for each in target.converted.interface())
+    if not integers or not tflm.is_installed():
+        return None
+    try:
+        tflm.arena(target.converted.tflite)
+    except ValueError as reason:
+        print(f"{target.model} is measured in LiteRT alone: {reason}", file=sys.stderr)
+        return None
+    return dataclasses.replace(
+        target, converted=runtimes.Converted(target.converted.tflite, "tflm")
+    )
 
 
 def measure(models, targets, images, times):

@@ -97,10 +97,10 @@ def _write(directory, stem, converted, proof, images, as_header):
     other = stem.removesuffix(UNVERIFIED) if stem.endswith(UNVERIFIED) else stem + UNVERIFIED
     before = [other + ending for ending in (".tflite", ".json", ".md", ".h")]
     before += [f"{stem}.h"] * (not as_header)
-    for name in before if class_names else [*before, LABELS_FILE]:
-        (directory / name).unlink(missing_ok=True)  # it would pass for what belongs to this file
     for name, content in contents.items():
         files.replace(directory / name, lambda part, content=content: part.write_bytes(content))
+    for name in before if class_names else [*before, LABELS_FILE]:
+        (directory / name).unlink(missing_ok=True)  # it would pass for what belongs to this file
     return list(contents)
 
 
@@ -116,7 +116,7 @@ def _parser():
         "--out-dir",
         type=pathlib.Path,
         metavar="DIR",
-        help="default: beside the weights; for those that ship, a folder of their name",
+        help="default: beside weights.h5; for weights of another name, a folder of this name",
     )
     parser.add_argument(
         "--runtime",
@@ -211,11 +211,17 @@ def convert(model, runtime="lce", images=None):
 
     Raises:
         ValueError: If there is no such runtime, it does not compute such a model or needs `images`,
-            or Keras's global settings are none that `SEResNet14` takes.
+            or Keras's global settings are none that `SEResNet14` takes, or if the model is for
+            images of any size.
         RuntimeError: If the runtime's converter fails.
     """
     check_choice("runtime", runtime, WEIGHTS)
     check_keras_settings()
+    if None in model.input_shape[1:]:
+        raise ValueError(
+            f"`model` must have an `input_shape` of numbers, received {model.input_shape[1:]}: "
+            "files are for images of one size."
+        )
     if runtime == "tflm" and images is None:
         raise ValueError("`images` must be training images for runtime 'tflm', received None.")
     with layers_in("float32"):

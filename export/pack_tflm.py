@@ -23,6 +23,8 @@ int8       INT8
 =========  ==========================================================
 """
 
+import copy
+
 import numpy as np
 from ai_edge_litert import schema_py_generated as litert_schema
 
@@ -87,6 +89,7 @@ def convert(model, images):
     if problem:
         raise ValueError(f"--runtime tflm is not for {problem}.")
     model = flatbuffer.read(pack_litert.full_int8(model, images, integer_ends=True))
+    _part_constants(model)
     for operator in anatomy.convolutions(model):
         _small_levels(model, operator)
         if flatbuffer.operator_name(model, operator) == "FULLY_CONNECTED":
@@ -96,6 +99,19 @@ def convert(model, images):
             _saturate(model, operator)
     flatbuffer.drop_unused(model)
     return flatbuffer.write(model)
+
+
+def _part_constants(model):
+    """Gives layers whose constants are equal, so one tensor, each its own: scales will differ."""
+    tensors, seen = model.subgraphs[0].tensors, set()
+    for operator in anatomy.convolutions(model):
+        inputs = list(operator.inputs)
+        for at, index in enumerate(inputs[1:], 1):
+            if index in seen:
+                tensors.append(copy.deepcopy(tensors[index]))
+                inputs[at] = len(tensors) - 1
+            seen.update({index} - {-1})
+        operator.inputs = inputs
 
 
 def _small_levels(model, operator):

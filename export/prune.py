@@ -10,8 +10,7 @@ import numpy as np
 
 from larq_seresnet import SEResNet14, files, programs, save_weights
 from larq_seresnet.blocks import BLOCKS
-from larq_seresnet.export import convert, source
-from larq_seresnet.layers import GATE_ACTIVATIONS
+from larq_seresnet.export import convert, pack_litert, source
 from larq_seresnet.precision import PRECISIONS
 from larq_seresnet.training import config, gates
 from larq_seresnet.weights import named_weights, read
@@ -20,6 +19,7 @@ from larq_seresnet.weights import named_weights, read
 TOLERANCE = 1e-4
 #: How many images a report lists by their numbers.
 LISTED = 50
+REPORT = "prune.json"
 
 
 def main(argv=None):
@@ -31,26 +31,35 @@ def main(argv=None):
             raise ValueError(f"--share must be from 0 to less than 1, received {arguments.share}.")
         model, images, directory = source.load(arguments, as_trained=True)
         check_prunable(model)
-        directory = arguments.out_dir or directory / "pruned"
+        directory = arguments.out_dir or directory / config.PRUNED
         _check_unused(directory)
         directory.mkdir(parents=True, exist_ok=True)
         smaller, proof = proved(model, images, arguments.share)
         weights = directory / config.WEIGHTS_FILE
         save_weights(smaller, weights, _trained_on(arguments, images), images.class_names or None)
-        gates.write(proof["occupancy"], directory, f"# {model.name}: all training images\n\n")
+        gates.write(
+            proof["occupancy"],
+            directory,
+            f"# {model.name}: {len(images.train[0]):,} training images\n\n",
+        )
         text = markdown(proof)
         for name, content in (
-            ("prune.json", json.dumps(proof, indent=1) + "\n"),
+            (REPORT, json.dumps(proof, indent=1) + "\n"),
             ("prune.md", text),
         ):
             files.write_text(directory / name, content)
     print(text)
-    print(f"wrote {weights}; prune.md, prune.json and occupancy.* beside it")
+    print(f"wrote {weights}; prune.md, {REPORT} and occupancy.* beside it")
     return weights
 
 
 def _check_unused(directory):
-    """Raises ValueError where files converted from other weights would lie beside the new ones."""
+    """Raises ValueError where other weights would be lost, or files of theirs lie beside these."""
+    weights = directory / config.WEIGHTS_FILE
+    if weights.exists() and not (directory / REPORT).exists():
+        raise ValueError(
+            f"--out-dir must not hold weights that were not pruned: {weights} would be lost."
+        )
     converted = sorted(path.name for path in directory.glob("*.tflite"))
     if converted:
         raise ValueError(
@@ -118,7 +127,7 @@ def _parser():
         "--out-dir",
         type=pathlib.Path,
         metavar="DIR",
-        help="default: pruned/ in the run directory or beside the weights",
+        help="default: pruned/ in the run directory, or in a folder named as the weights",
     )
     return parser
 
@@ -128,24 +137,13 @@ def check_prunable(model):
     configuration = json.loads(model.configuration)
     if configuration["attention"] is None:
         raise ValueError(f"{model.name} has no attention, so there are no gates to prune by.")
-    gate = GATE_ACTIVATIONS[configuration["activation"]]
     for name, fits, allowed in (
         (
             "attention",
             configuration["attention"] not in ("spatial", "cbam"),
             "channel attention alone: spatial attention sees closed channels, too",
         ),
-        ("fmb", configuration["fmb"], "True (without it no gate is closed)"),
-        (
-            "activation",
-            gate.closed == 0,
-            "'sigmoid' or 'hard_sigmoid' (gates of -1 and 1 close nothing)",
-        ),
-        (
-            "gate_at",
-            configuration["precision"] != "w1a1" or configuration["gate_at"] == "end",
-            "'end' for precision 'w1a1', whose second convolutions need all channels",
-        ),
+        *config.what_closes(configuration),
     ):
         if not fits:
             raise ValueError(f"`{name}` must be {allowed}, received {configuration[name]!r}.")
@@ -266,13 +264,23 @@ _SMALLEST = {"float32": "float32", "w1": "1bit_half", "w1a1": "1bit"}
 def sizes(model):
     """What a network takes: "weights" of its kernels, and "bytes" of LCE's smallest file."""
     way = _SMALLEST[json.loads(model.configuration)["precision"]]
-    memory = None if way == "float32" else "fewest-bytes"
-    converted = convert.to_tflite(model, weights=way, strip=True, memory=memory)
+    try:
+        tflite = _stored(model, way)
+    except ValueError:
+        if way != pack_litert.HALF:
+            raise
+        way = "1bit"  # a bias that settles gates for good can be too large for float16
+        tflite = _stored(model, way)
     return {
         "weights": sum(int(np.prod(each.shape)) for each in model.weights if each.shape.rank > 1),
-        "file": f"lce, {way}",
-        "bytes": len(converted.tflite),
+        "file": f"lce, {way}" + ", fewest bytes" * (way != "float32"),
+        "bytes": len(tflite),
     }
+
+
+def _stored(model, way):
+    memory = None if way == "float32" else "fewest-bytes"
+    return convert.to_tflite(model, weights=way, strip=True, memory=memory).tflite
 
 
 def compared(before, after, kept, labels):
@@ -335,10 +343,13 @@ def verdict(proof):
     kept = sum(map(len, proof["kept"].values()))
     before = sum(each["channels"] for each in proof["occupancy"].values())
     if kept == before and not proof["settled"]:
+        rarely = (
+            f"open for less than {proof['share']:.1%} of" if proof["share"] else "closed for all"
+        )
         return (
-            "**Nothing was removed: no channel is closed for all training images, and no block has "
-            "gates that are open for all of them.** --share removes channels that open rarely; "
-            "train.py --keep trains a network to close channels."
+            f"**Nothing was removed: no channel is {rarely} training images, and no block has "
+            "gates that are open for all of them.** --share removes channels that open more rarely "
+            "than it says; train.py --keep trains a network to close channels."
         )
     found = proof["agreement"].values()
     images, other, opened = (

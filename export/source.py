@@ -6,7 +6,7 @@ import pathlib
 import sys
 
 from larq_seresnet import SEResNet14
-from larq_seresnet.training import config, data
+from larq_seresnet.training import config, data, sources
 from larq_seresnet.weights import read, shipped_files
 
 #: What of a data set's training images a run was given.
@@ -27,7 +27,7 @@ def add_arguments(parser, **options):
     parser.add_argument(
         "--dataset",
         metavar="NAME",
-        help="whose test images to prove it on; default: as in training",
+        help="whose images to use; default: as in training",
     )
     parser.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps data sets")
     parser.add_argument(
@@ -62,7 +62,7 @@ def load(arguments, source=None, limit_train=1, as_trained=False):
         raise ValueError(f"--dataset is needed: {weights} does not say what it was trained on.")
     dataset, part = arguments.dataset or trained_on, {"limit_train": limit_train, "at_most": True}
     if as_trained:
-        of_its_own = settings is not None and settings.dataset == dataset
+        of_its_own = settings is not None and settings.dataset == sources.full_name(dataset)
         part = {name: getattr(settings, name) for name in _PARTS} if of_its_own else {}
     images = data.load(
         dataset,
@@ -109,6 +109,9 @@ def _classifier(weights, configuration):
 def locate(source):
     """The weight file, the directory for what is made of it, and its run's `Config`, or None.
 
+    That directory is the one that holds weights.h5, or for a file of another name one of this name
+    beside it.
+
     Args:
         source: The name of weights that ship, a weight file, or a directory that holds one: a
             run's, or what prune.py wrote.
@@ -121,18 +124,16 @@ def locate(source):
             f"{', '.join(shipped_files())}."
         )
     if not source.is_dir():
-        return source, source.parent, _settings(source)
+        is_named = source.suffix and source.name != config.WEIGHTS_FILE
+        return (
+            source,
+            source.with_suffix("") if is_named else source.parent,
+            config.of_weights(source),
+        )
     weights = source / config.WEIGHTS_FILE
     if not weights.exists():
         raise ValueError(
             f"{source} is no finished run: it holds no {config.WEIGHTS_FILE}. "
             f"train.py --resume --run-dir {source} finishes one."
         )
-    return weights, source, _settings(weights)
-
-
-def _settings(weights):
-    """The `Config` of the run that a weight file is of; None of one that lies elsewhere."""
-    is_of_run = weights.name == config.WEIGHTS_FILE
-    is_of_run = is_of_run and (weights.parent / config.CONFIG_FILE).exists()
-    return config.load(weights.parent)[0] if is_of_run else None
+    return weights, source, config.of_weights(weights)

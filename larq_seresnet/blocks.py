@@ -68,8 +68,8 @@ def check_blocks(arguments):
     if squeezed is not None:
         if not _are_six(squeezed, lambda units: units == 0 or is_count(units)) or not any(squeezed):
             raise ValueError(
-                f"`squeezed` must be six integers, 0 or more and not all of them 0 (use "
-                f"attention=None for that), received {squeezed!r}."
+                f"`squeezed` must be six integers, 0 or more and not all of them 0 (for that there "
+                f"is another `attention`), received {squeezed!r}."
             )
         usual = [each / arguments.reduction_ratio for each in _gated_channels(arguments)]
         arguments.squeezed = None if list(squeezed) == usual else tuple(squeezed)

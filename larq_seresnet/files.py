@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-TRIAL_SECONDS = 20
+TRIAL_SECONDS = 60
 
 
 def replace(path, write):
@@ -103,9 +103,11 @@ def trial(*arguments, content=None):
         content: Bytes of its standard input.
 
     Returns:
-        What it says on standard output, or else how it was ended; "" where all is well, or where
-        an exception is raised, which will be raised here as well.
+        What it says on standard output, or else how it was ended; "" where all is well, where an
+        exception is raised, which will be raised here as well, or where there is no `python`.
     """
+    if not sys.executable or getattr(sys, "frozen", False):  # embedded, or an application's own
+        return ""
     command = [sys.executable, *map(str, arguments)]
     try:
         done = subprocess.run(command, input=content, capture_output=True, timeout=TRIAL_SECONDS)

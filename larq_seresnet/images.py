@@ -53,8 +53,10 @@ def read_image(path, size=(32, 32)):
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no image, is damaged, or has pixels without a unique meaning in 8 bits,
-            such as floats; the message begins with the path.
+            such as floats; the message begins with the path. If `size` is no height and width.
     """
+    if size is not None:
+        _check_size(size)
     content = pathlib.Path(path).read_bytes()
     try:
         image = _decode_with_pillow(content) if _has_pillow() else _decode(content)
@@ -65,6 +67,12 @@ def read_image(path, size=(32, 32)):
         what = what.partition(" <")[0]  # what Python calls the bytes in memory
         raise ValueError(f"{path} is no image, or is damaged: {what}") from error
     return image if size is None else fit(image, size)
+
+
+def _check_size(size):
+    is_pair = isinstance(size, (tuple, list)) and len(size) == 2
+    if not is_pair or not all(hasattr(side, "__index__") and side > 0 for side in size):
+        raise ValueError(f"`size` must be None or height and width in pixels, received {size!r}.")
 
 
 def fit(image, size):

@@ -154,8 +154,8 @@ def SEResNet14(
     Returns:
         A functional `tf.keras.Model`. It takes images from `preprocess_input`, of shape
         (N, H, W, channels), and returns float32 probabilities of shape (N, num_classes). Without
-        top it returns the last feature map, (N, H/4, W/4, filters[-1]), or with `pooling`
-        (N, filters[-1]). The logits are the input of its layer "predictions".
+        top it returns the last feature map, (N, H/4, W/4, filters[-1]), sides rounded up, or with
+        `pooling` (N, filters[-1]). The logits are the input of its layer "predictions".
 
     Raises:
         ValueError: If an argument is none of the above, if `weights` does not fit (for "cifar10"
@@ -388,13 +388,25 @@ def _relu(x, name):
     return tf.keras.layers.ReLU(name=f"{name}_relu")(x)
 
 
+def _check_classes(arguments):
+    classes = arguments.num_classes
+    if not arguments.include_top:
+        arguments.num_classes = None
+    elif not is_count(classes) or classes == 1:
+        raise ValueError(
+            "`num_classes` must be an integer, 2 or more, for the softmax of one class is always "
+            f"1, received {classes!r}."
+        )
+
+
 def _image_input(input_shape, input_tensor, include_top):
     """The Keras tensor that the network begins with."""
     if input_tensor is not None:
         if not (tf.is_tensor(input_tensor) and tf.keras.backend.is_keras_tensor(input_tensor)):
             raise ValueError(f"`input_tensor` must be a Keras tensor, received {input_tensor!r}.")
         shape, argument = tuple(input_tensor.shape[1:]), "input_tensor"
-        if input_shape is not None and tuple(input_shape) != shape:
+        is_other = not isinstance(input_shape, (tuple, list)) or tuple(input_shape) != shape
+        if input_shape is not None and is_other:
             raise ValueError(
                 f"`input_shape` must be that of `input_tensor`, {shape}, received {input_shape}."
             )
@@ -440,14 +452,7 @@ def _check_arguments(arguments):
         or not all(is_count(channels) for channels in filters)
     ):
         raise ValueError(f"`filters` must be three positive integers, received {filters!r}.")
-    classes = arguments.num_classes
-    if not is_count(classes):
-        raise ValueError(f"`num_classes` must be a positive integer, received {classes!r}.")
-    if arguments.include_top and classes == 1:
-        raise ValueError(
-            "`num_classes` must be 2 or more with top, for the softmax of one class is always 1, "
-            "received 1."
-        )
+    _check_classes(arguments)
     ratio = arguments.reduction_ratio
     if not is_count(ratio):
         raise ValueError(f"`reduction_ratio` must be a positive integer, received {ratio!r}.")

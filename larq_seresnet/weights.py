@@ -15,6 +15,8 @@ from larq_seresnet import files, weight_files
 from larq_seresnet.arguments import configuration_name
 from larq_seresnet.precision import EightBit, SumOfSigns
 
+import tensorflow as tf
+
 #: The weights that ship, by data set: the SHA-256 of each file, by the configuration's name.
 SHIPPED: dict[str, dict[str, str]] = {
     "cifar10": {
@@ -70,15 +72,18 @@ def save_weights(model, path, trained_on=None, class_names=None, packed=False):
 
     Raises:
         ValueError: If `model` does not come from `SEResNet14`, if a weight is NaN or infinite, if
-            two weights of a layer have the same name, or if there are not as many names as classes.
+            two weights of a layer have the same name, if layers before the stem have weights, or if
+            there are not as many names as classes.
     """
     classes = _configuration(model)["num_classes"]
+    _check_begins_with_stem(model)
     broken = [weight.name for weight in model.weights if not np.isfinite(weight.numpy()).all()]
     if broken:
         raise ValueError(f"`model` must have finite weights, received NaN or infinity in {broken}.")
     if class_names is not None:
         class_names = [str(name) for name in class_names]
         if len(class_names) != classes:
+            classes = classes or "none without top"
             raise ValueError(
                 f"`class_names` must be as many as the model's classes, {classes}, received "
                 f"{len(class_names)}."
@@ -103,6 +108,23 @@ def save_weights(model, path, trained_on=None, class_names=None, packed=False):
         weight_files.sign_hdf5(part, model.configuration, trained_on, class_names)
 
     files.replace(path, write)
+
+
+def _check_begins_with_stem(model):
+    """Refuses weights in front of the stem, which no `SEResNet14` could load; warns of layers."""
+    stem = [layer.name for layer in model.layers].index("stem_conv")
+    before = [
+        layer for layer in model.layers[:stem] if not isinstance(layer, tf.keras.layers.InputLayer)
+    ]
+    names = [layer.name for layer in before]
+    if any(layer.weights for layer in before):
+        raise ValueError(f"`model` must have no weights before its stem, received {names}.")
+    if before:
+        warnings.warn(
+            f"the weights are without the layers before the stem, {names}: what loads them must be "
+            "given the same `input_tensor`, and files converted from them begin with the stem.",
+            stacklevel=_calls_in_package(),
+        )
 
 
 def _configuration(model):

@@ -17,6 +17,8 @@ from larq_seresnet.seresnet import ATTENTIONS, GATE_PLACES, HEADS, SHORTCUTS
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.h5"
+#: The folder in a run directory that prune.py writes.
+PRUNED = "pruned"
 #: Fields that say where a run reads and what it records, not what is learnt.
 ASIDE = ("data_dir", "gate_epochs")
 
@@ -389,24 +391,14 @@ class Config:
     def _check_closing(self):
         """Raises ValueError where there are no gates that could close."""
         for name, fits, allowed in (
-            ("attention", self.attention == "se", "se"),
-            ("fmb", self.fmb, "on (without it no gate is closed)"),
-            (
-                "activation",
-                GATE_ACTIVATIONS[self.activation].closed == 0,
-                "sigmoid or hard_sigmoid (gates of -1 and 1 close nothing)",
-            ),
+            ("attention", self.attention == "se", "'se'"),
+            *what_closes(vars(self)),
             (
                 "fmb_gradient",
                 self.fmb_gradient != "none",
-                "straight_through (or gates do not learn)",
+                "'straight_through' (or gates do not learn)",
             ),
             ("epochs", self.epochs > 1, "2 or more"),
-            (
-                "gate_at",
-                self.precision != "w1a1" or self.gate_at == "end",
-                "end for w1a1 (its second convolutions need all channels)",
-            ),
         ):
             if not fits:
                 raise ValueError(
@@ -463,6 +455,23 @@ for _field in dataclasses.fields(Config):
     FLAG_GROUPS.setdefault(_field.metadata["group"], []).append(_field.name)
 
 
+def what_closes(arguments: dict[str, Any]) -> tuple[tuple[str, bool, str], ...]:
+    """What a network's gates of channels must be to close any: argument, whether it is, allowed."""
+    return (
+        ("fmb", arguments["fmb"], "True (without it no gate is closed)"),
+        (
+            "activation",
+            GATE_ACTIVATIONS[arguments["activation"]].closed == 0,
+            "'sigmoid' or 'hard_sigmoid' (gates of -1 and 1 close nothing)",
+        ),
+        (
+            "gate_at",
+            arguments["precision"] != "w1a1" or arguments["gate_at"] == "end",
+            "'end' for precision 'w1a1', whose second convolutions need all channels",
+        ),
+    )
+
+
 def load(run_dir: pathlib.Path) -> tuple[Config, dict[str, Any]]:
     """Reads a run directory's config.json.
 
@@ -477,6 +486,14 @@ def load(run_dir: pathlib.Path) -> tuple[Config, dict[str, Any]]:
     if not path.exists():
         raise FileNotFoundError(f"{run_dir} is not a run directory: it holds no {CONFIG_FILE}.")
     return read(path)
+
+
+def of_weights(weights: str | pathlib.Path) -> Config | None:
+    """The `Config` of the run that a weight file is of, pruned or not; None of one elsewhere."""
+    path = pathlib.Path(weights).absolute()
+    run_dir = path.parent.parent if path.parent.name == PRUNED else path.parent
+    is_of_run = path.name == WEIGHTS_FILE and (run_dir / CONFIG_FILE).exists()
+    return load(run_dir)[0] if is_of_run else None
 
 
 def read(path: pathlib.Path) -> tuple[Config, dict[str, Any]]:

@@ -63,7 +63,7 @@ def shares(opened):
 
     Returns:
         By block a dict for json: counts of its "channels", of those that are open "always",
-        "sometimes" and "never", and the mean share of images, "open".
+        "sometimes" and "never", the mean share of images, "open", and that "of_each" channel.
     """
     found = {}
     for block, each in opened.items():
@@ -75,6 +75,7 @@ def shares(opened):
             "sometimes": len(share) - always - never,
             "never": never,
             "open": float(share.mean()),
+            "of_each": share.round(4).tolist(),
         }
     return found
 

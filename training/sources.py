@@ -71,7 +71,7 @@ def find(name, data_dir):
     try:
         if name == EMBEDDED:
             return _digits()
-        if name is not None and pathlib.Path(name).is_dir():
+        if name is not None and _is_folder(name):
             return _folder(pathlib.Path(name))
         if name is not None and (os.path.isabs(name) or pathlib.Path(name).is_file()):
             what = "is a file" if pathlib.Path(name).exists() else "is gone, or never was there"
@@ -85,6 +85,19 @@ def find(name, data_dir):
             raise
         print(f"{reason}\nNo --dataset was named: training on scikit-learn's {EMBEDDED} instead.")
         return _digits()
+
+
+def full_name(name):
+    """The name of a data set as config.json has it: of a folder its whole path."""
+    is_folder = name is not None and name != EMBEDDED and _is_folder(name)
+    return str(pathlib.Path(name).resolve()) if is_folder else name
+
+
+def _is_folder(name):
+    """Whether it means a folder; where TFDS keeps its data, what it prepared is not meant."""
+    path = pathlib.Path(name)
+    prepared = (any(path.glob(f"{depth}dataset_info.json")) for depth in ("*/", "*/*/"))
+    return path.is_dir() and (path.is_absolute() or not any(prepared))
 
 
 def _as_bytes(images, size):

@@ -21,6 +21,7 @@ from larq_seresnet.training import (
     flags,
     machine,
     pictures,
+    sources,
     strategies,
     teacher,
 )
@@ -58,11 +59,13 @@ def main(argv=None):
             held.enter_context(files.locked(run_dir))
         else:
             _check_claim(run_dir, overwrite)
+            _check_outside(run_dir, settings)
         checkpoint = callbacks.Checkpoint(run_dir / "checkpoint", model)
         first = _epochs_done(checkpoint, last, run_dir) if resume else 0
         if not first and settings.weights is not None:
             load_weights(model, settings.weights)
         epochs = range(first, last)
+        _check_unseen(settings, images)
         known = facts.of_run(settings, images, epochs, known, synchronized)
         said = strategies.alone(_said, settings, images)
         if not resume:
@@ -234,8 +237,25 @@ def _of_weights(path):
     if path is None or path in SHIPPED:
         return {}
     configuration = read(path).configuration
-    names = set(config.FLAG_GROUPS["model"]) & set(configuration) - {"input_shape"}
+    if None in configuration["input_shape"]:  # of a network without top
+        del configuration["input_shape"]
+    names = set(config.FLAG_GROUPS["model"]) & set(configuration)
     return {name: configuration[name] for name in names}
+
+
+def _check_unseen(settings, images):
+    """Raises ValueError where weights to begin with were trained on images that are held out."""
+    weights = settings.weights
+    if weights is None or not settings.held_out:
+        return
+    trained_on = weights if weights in SHIPPED else read(weights).trained_on
+    run = None if weights in SHIPPED else config.of_weights(weights)
+    if trained_on == images.name and (run is None or (run.held_out or 0) < settings.held_out):
+        raise ValueError(
+            f"`weights` {weights} must be trained without the images that are held out, so with "
+            f"`held_out` {settings.held_out} or more, received "
+            f"{'weights of no run' if run is None else run.held_out}."
+        )
 
 
 def _as_saved(name, value, settings):
@@ -244,8 +264,8 @@ def _as_saved(name, value, settings):
         return dataclasses.replace(settings, relaxed_inputs=value).relaxed_inputs
     if name == "compute_dtype":
         return fitting.compute_dtype(value)
-    if name == "dataset" and pathlib.Path(value).is_dir():
-        return str(pathlib.Path(value).resolve())
+    if name == "dataset":
+        return sources.full_name(value)
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -309,6 +329,16 @@ def _check_claim(run_dir, overwrite):
         if not (run_dir / config.CONFIG_FILE).exists():
             raise ValueError(
                 f"`run_dir` {run_dir} is no earlier run, so --overwrite leaves it alone."
+            )
+
+
+def _check_outside(run_dir, settings):
+    """Raises ValueError where what a run needs would be deleted with the one before it."""
+    for name in ("weights", "teacher"):
+        path = getattr(settings, name)
+        if path and pathlib.Path(path).resolve().is_relative_to(run_dir.resolve()):
+            raise ValueError(
+                f"`{name}` {path} must not be in `run_dir` {run_dir}: it would be lost."
             )
 
 

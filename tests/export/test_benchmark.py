@@ -156,6 +156,23 @@ def test_a_peer_must_be_of_the_same_images(trained, stored, tmp_path, capsys):
         benchmark.peer(path, fewer)
 
 
+@pytest.mark.skipif(not pack_tflm.tflm.is_installed(), reason="no tflite-micro")
+def test_peers_in_int8_are_measured_in_tflm_too(stored, capsys):
+    def target(*way, **given):
+        return benchmark.Target("other", "as given", stored("w1", *way, **given))
+
+    integers = target("tflm", "int8")
+    as_litert = dataclasses.replace(integers.converted, runtime="litert")
+    found = benchmark.in_tflm(dataclasses.replace(integers, converted=as_litert))
+    assert found == integers
+    assert benchmark.in_tflm(target("litert", "int4")) is None
+    assert not capsys.readouterr().err
+    unknown = target("litert", "int4", input_type="uint8", output_type="int8").converted
+    unknown = types.SimpleNamespace(tflite=unknown.tflite, interface=as_litert.interface)
+    assert benchmark.in_tflm(benchmark.Target("other", "as given", unknown)) is None
+    assert "other is measured in LiteRT alone: TFLM refuses the file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("dtype", "expected"),
     [(np.float32, [0.0, 128.0, 255.0]), (np.uint8, [0, 128, 255]), (np.int8, [-128, 0, 127])],

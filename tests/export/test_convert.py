@@ -334,6 +334,12 @@ def test_weights_that_cannot_be_proved_are_refused(tmp_path, capsys, name, argum
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_a_network_for_images_of_any_size_is_refused():
+    model = SEResNet14(include_top=False, input_shape=(None, None, 3), weights=None)
+    with pytest.raises(ValueError, match=r"must have an `input_shape` of numbers, .*None, None, 3"):
+        convert.to_tflite(model, "litert")
+
+
 @pytest.mark.parametrize("gate_bias", [1.0, None])
 def test_a_gate_is_open_at_its_threshold(gate_bias):
     """By its sign, too: whole numbers and a bias that makes some arguments 0, without rounding."""

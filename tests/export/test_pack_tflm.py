@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import importlib.util
 
 import numpy as np
@@ -10,6 +11,7 @@ from larq_seresnet.export import (
     c_array,
     convert,
     flatbuffer,
+    pack_litert,
     pack_tflm,
     plan,
     runtimes,
@@ -131,6 +133,23 @@ def test_a_gate_is_on_the_side_of_its_argument(images, arguments, closed):
         np.testing.assert_array_equal(values[clear] == 1, argument[clear] >= 0)
         seen |= set(np.unique(values))
     assert seen == {float(closed), 1.0}
+
+
+@needs_tflm
+def test_layers_of_equal_weights_have_scales_of_their_own(images):
+    """Matrices of one weight, which the converter stores once, of modules with other gates."""
+    outer = ((0,), (1, 3), (0, 2, 7), (5,), (*range(16),), (3, 4, 15))
+    model = _after_batch_norm_of(images, outer=outer)
+    kinds = []
+    for make in (functools.partial(pack_litert.full_int8, integer_ends=True), pack_tflm.convert):
+        content = flatbuffer.read(make(model, preprocess_input(images)))
+        read = [operator.inputs[1] for operator in anatomy.convolutions(content)]
+        kinds.append(len(set(read)))
+    assert kinds[0] < kinds[1] == len(read)
+    converted = convert.to_tflite(model, "tflm", images=preprocess_input(images))
+    found = converted.predict(converted.as_input(images))
+    classes = model.predict(preprocess_input(images), verbose=0).argmax(axis=1)
+    assert (found.argmax(axis=1) == classes).mean() > 0.9
 
 
 OTHERS = {

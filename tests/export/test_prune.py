@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from larq_seresnet import SEResNet14, preprocess_input, save_weights
 from larq_seresnet.blocks import BLOCKS
 from larq_seresnet.export import convert, prune
-from larq_seresnet.training import channels, closing, data, gates, train
+from larq_seresnet.training import channels, closing, config, data, gates, train
 from larq_seresnet.weights import read
 
 import tensorflow as tf
@@ -209,6 +210,9 @@ def test_a_run_is_pruned_by_the_images_that_it_was_trained_on(shared, tmp_path):
         "--epochs 1 --compute-dtype float32"
     ).split()
     run_dir = shared("held_out", lambda path: train.main([*flags, "--run-dir", str(path)]))
+    shutil.copytree(run_dir, tmp_path / "run")
+    pruned = prune.main([str(tmp_path / "run")])
+    assert config.of_weights(pruned) == config.load(run_dir)[0]  # pruned again, it is by the same
     for source in (run_dir / "weights.h5", run_dir):
         flags = ["--share", "0.99", "--out-dir", str(tmp_path / source.name)]
         weights = prune.main([str(source), *flags])
@@ -229,7 +233,33 @@ def test_a_network_whose_gates_all_change_stays_as_it_is():
         "settled": [],
         "occupancy": {"a": {"channels": 2}, "b": {"channels": 1}},
     }
-    assert "Nothing was removed" in prune.verdict(proof)
+    assert "closed for all training" in prune.verdict(proof | {"share": 0.0})
+    assert "open for less than 25.0% of training" in prune.verdict(proof | {"share": 0.25})
+
+
+def test_weights_are_not_lost_to_pruned_ones(small_model, tmp_path, capsys):
+    """Neither those that are pruned, in place, nor what was pruned of others beside them."""
+    (tmp_path / "run").mkdir()
+    save_weights(small_model(), tmp_path / "run" / "weights.h5", "digits")
+    kept = (tmp_path / "run" / "weights.h5").read_bytes()
+    flags = ["--limit-test", "5"]
+    with pytest.raises(SystemExit):
+        prune.main([str(tmp_path / "run"), "--out-dir", str(tmp_path / "run"), *flags])
+    assert "--out-dir must not hold weights that were not pruned" in capsys.readouterr().err
+    assert (tmp_path / "run" / "weights.h5").read_bytes() == kept
+    save_weights(small_model(), tmp_path / "a.npz", "digits", packed=True)
+    weights = prune.main([str(tmp_path / "a.npz"), *flags])
+    assert weights == tmp_path / "a" / "pruned" / "weights.h5"
+
+
+def test_a_bias_beyond_float16_does_not_stop_pruning():
+    """Of gates that settled for good in a wide module."""
+    model = SEResNet14(filters=(4, 8, 80), gate_at="middle", weights=None)
+    bias = model.get_layer("stage3_block1_se").expand.bias
+    bias.assign(channels.biases(np.arange(80) < 40))
+    assert prune.sizes(model)["file"] == "lce, 1bit, fewest bytes"
+    model = SEResNet14(filters=(4, 8, 16), weights=None)
+    assert prune.sizes(model)["file"] == "lce, 1bit_half, fewest bytes"
 
 
 @pytest.mark.parametrize("share", ["-0.1", "1", "nan"])

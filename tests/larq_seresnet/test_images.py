@@ -68,6 +68,12 @@ def test_orientation_has_16_or_32_bits_in_either_order(tmp_path, monkeypatch, pr
     np.testing.assert_array_equal(_read(tmp_path, "image.png", content), turned)
 
 
+@pytest.mark.parametrize("size", [32, (0, 0), (32,), (32.0, 32), "ab"])
+def test_a_size_that_is_none_is_refused(tmp_path, size):
+    with pytest.raises(ValueError, match="`size` must be None or height and width in pixels"):
+        larq_seresnet.read_image(tmp_path / "none.png", size)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.png"):
         larq_seresnet.read_image(tmp_path / "none.png")

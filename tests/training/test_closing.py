@@ -163,13 +163,16 @@ def test_a_resumed_run_settles_as_an_unbroken_one(settled, tmp_path):
     [
         ({"activation": "tanh"}, "With `keep` below 1 `activation` must be .* close nothing.,"),
         ({"activation": "hard_tanh"}, "received 'hard_tanh'"),
-        ({"fmb": False}, "`fmb` must be on .without it no gate is closed."),
-        ({"fmb_gradient": "none"}, "`fmb_gradient` must be straight_through"),
-        ({"attention": None}, "With `keep` below 1 `attention` must be se, received None"),
-        ({"attention": "se_paper"}, "`attention` must be se, "),
-        ({"attention": "cbam"}, "`attention` must be se, "),
+        ({"fmb": False}, "`fmb` must be True .without it no gate is closed."),
+        ({"fmb_gradient": "none"}, "`fmb_gradient` must be 'straight_through'"),
+        ({"attention": None}, "With `keep` below 1 `attention` must be 'se', received None"),
+        ({"attention": "se_paper"}, "`attention` must be 'se', "),
+        ({"attention": "cbam"}, "`attention` must be 'se', "),
         ({"epochs": 1}, "With `keep` below 1 `epochs` must be 2 or more, received 1"),
-        ({"precision": "w1a1", "gate_at": "middle"}, "`gate_at` must be end for w1a1"),
+        (
+            {"precision": "w1a1", "gate_at": "middle"},
+            "`gate_at` must be 'end' for precision 'w1a1'",
+        ),
         ({"keep": 0.0}, "`keep` must be above 0 and at most 1, received 0.0"),
         ({"keep": 1.5}, "received 1.5"),
         (

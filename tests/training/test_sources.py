@@ -178,6 +178,18 @@ def test_a_folder_that_is_gone_is_not_looked_up_as_a_name(folder):
         data.load(str(folder / "red" / "1.png"))
 
 
+def test_what_tfds_prepared_is_no_folder_of_images(tmp_path, monkeypatch, folder):
+    """Or its data sets could not be named where it keeps them."""
+    monkeypatch.chdir(tmp_path)
+    for place in ("cifar10/3.0.2", "emnist/letters/3.0.0"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "dataset_info.json").touch()
+        name = place.partition("/")[0]
+        assert sources.full_name(name) == name
+    monkeypatch.chdir(folder.parent)
+    assert sources.full_name(folder.name) == str(folder.resolve())
+
+
 class _Prepared:
     """What is read of a TFDS builder; every split but those of `unlabelled` has one image."""
 

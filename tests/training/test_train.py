@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from larq_seresnet import SEResNet14, files
+from larq_seresnet import SEResNet14, files, save_weights
 from larq_seresnet.training import (
     batch_norm,
     callbacks,
@@ -379,6 +379,42 @@ def test_overwriting_and_beginning_with_weights(trained, tmp_path):
     )
     for one, other in zip(begun, ended, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_what_a_run_begins_with_is_not_deleted_first(trained, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    shutil.copytree(trained("w1"), run_dir)
+    for flags in (["--weights", run_dir / "weights.h5"], ["--teacher", run_dir]):
+        digits = ["--dataset", "digits", "--run-dir", run_dir, "--overwrite"]
+        assert f"`{flags[0][2:]}`" in _fails(capsys, *digits, *flags)
+    assert (run_dir / "weights.h5").exists()
+
+
+def test_weights_that_know_the_held_out_images_are_refused(trained, tmp_path, capsys):
+    """They would be tested on what they were trained on; those that held out as many are not."""
+    digits = ["--dataset", "digits", "--held-out", 9, "--run-dir", tmp_path / "run", "--weights"]
+    weights = trained("w1") / "weights.h5"
+    message = _fails(capsys, *digits, weights)
+    assert "must be trained without the images that are held out" in message
+    assert "with `held_out` 9 or more, received None" in message
+    save_weights(SEResNet14(weights=None), tmp_path / "own.h5", "digits")
+    assert "received weights of no run" in _fails(capsys, *digits, tmp_path / "own.h5")
+    settings, facts = config.load(trained("w1"))
+    run_dir = tmp_path / "earlier"
+    run_dir.mkdir()
+    dataclasses.replace(settings, held_out=9).save(run_dir, **facts)
+    shutil.copy(weights, run_dir)
+    images = data.load("digits", held_out=9)
+    begun = dataclasses.replace(settings, held_out=9, weights=str(run_dir / "weights.h5"))
+    train._check_unseen(begun, images)
+
+
+def test_weights_bring_the_size_of_their_images(tmp_path):
+    save_weights(SEResNet14(input_shape=(48, 40, 3), weights=None), tmp_path / "own.h5")
+    assert train._of_weights(str(tmp_path / "own.h5"))["input_shape"] == [48, 40, 3]
+    model = SEResNet14(include_top=False, input_shape=(None, None, 3), weights=None)
+    save_weights(model, tmp_path / "any.h5")
+    assert "input_shape" not in train._of_weights(str(tmp_path / "any.h5"))
 
 
 def test_a_run_goes_on_with_the_data_it_began_with(trained, tmp_path, capsys):

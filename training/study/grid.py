@@ -160,13 +160,16 @@ class Grid:
         """
         dtypes = collections.Counter(settings.compute_dtype for settings, _ in self.runs.values())
         counts = " and ".join(f"{dtype} ({count})" for dtype, count in sorted(dtypes.items()))
+        apart = ", which are not compared with each other" * (len(dtypes) > 1)
+        teachers = len(self.facts("teacher_sha256"))
+        taught = f" They were taught by {teachers} trainings of the teacher." * (teachers > 1)
         parts = [_parts(facts, len(_errors(path))) for path, (_, facts) in self.runs.items()]
         commits = {str(part["commit"]) for each in parts for part in each if "commit" in part}
         moved = sum(len({part.get("processor") for part in each}) > 1 for each in parts)
         elsewhere = f" Begun on one processor and finished on another: {moved} of {len(parts)}."
         return (
-            f"runs with the code of {', '.join(sorted(commits))}, layers computed in {counts}."
-            + elsewhere * bool(moved)
+            f"runs with the code of {', '.join(sorted(commits))}, layers computed in {counts}"
+            f"{apart}.{taught}" + elsewhere * bool(moved)
         )
 
     def data(self):

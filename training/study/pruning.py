@@ -6,10 +6,17 @@ from typing import Any
 import numpy as np
 
 from larq_seresnet import files
-from larq_seresnet.training import data
-from larq_seresnet.training.config import FLAG_GROUPS
+from larq_seresnet.training import config, data
+from larq_seresnet.training.callbacks import GATE_IMAGES
 from larq_seresnet.training.study import document, figures, frontier, modules
-from larq_seresnet.training.study.grid import Grid, difference, each_seed, percent, points
+from larq_seresnet.training.study.grid import (
+    Grid,
+    difference,
+    each_seed,
+    mean_share,
+    percent,
+    points,
+)
 from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_errors, budget_run
 
 BUDGET = 25
@@ -132,6 +139,7 @@ def write_report(results):
         + "\nBelow 0 the first is better. In brackets 95 % intervals by paired bootstrap, for "
         "three seeds or more; t: by Student's t, for two or more.\n\n"
         + _goals(grid, known, sizes)
+        + _settling(grid)
         + _occupancy(grid, results)
         + f"\n![error against bytes](pruning.png)\n\nFrom {grid.provenance()}\n"
     )
@@ -214,8 +222,9 @@ def _kept(grid, known, arm):
 
 def _bytes(grid, known, results):
     """The bytes of each arm's file: of its pruned networks their mean, of others by their shape."""
+    of_shape = config.FLAG_GROUPS["model"]
     shapes = {
-        arm: {name: value for name, value in known[arm].items() if name in FLAG_GROUPS["model"]}
+        arm: {name: value for name, value in known[arm].items() if name in of_shape}
         for arm in known
         if "keep" not in known[arm]
     }
@@ -281,10 +290,31 @@ def _verdict(found, reached, seeds=1):
     return "**reached**" if reached else "**missed**"
 
 
+def _settling(grid):
+    """How far the gates of each closed arm had closed by themselves when they settled."""
+    told = []
+    for arm in (name for name in LABELS if name in ARMS and "keep" in ARMS[name]):
+        epoch = config.Config(**ARMS[arm], epochs=BUDGET).epoch_of_settling()
+        found = grid.modules(budget_arm(arm, BUDGET), epoch)
+        if found:
+            never, channels = (
+                np.mean([sum(module[key] for module in each.values()) for each in found])
+                for key in ("never_open", "channels")
+            )
+            is_open = np.mean([mean_share(each, "open") for each in found])
+            told.append(
+                f"- {LABELS[arm]}: {percent(is_open)} of the gates open, {never:.0f} of "
+                f"{channels:.0f} channels for none\n"
+            )
+    if not told:
+        return ""
+    return f"\nWhen gates settled, for {GATE_IMAGES} test images:\n\n{''.join(told)}"
+
+
 def _occupancy(grid, results):
-    """Which channels open at the end, of the longest runs whose gates stay gates."""
-    for arm in ("whole", "found_gated"):
+    """Which channels each depth needs, of the first run that there is of those that close."""
+    for arm in ("closed", "closed_70kb", "closed_20kb", "whole", "found_gated"):
         found = modules.occupancy(grid, budget_arm(arm, BUDGET), results)
         if found:
-            return f"{found} Gates: {LABELS[arm]}, no term in the loss.\n"
+            return f"\n{found} Gates: {LABELS[arm]}.\n"
     return ""

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from larq_seresnet import SEResNet14, save_weights
 from larq_seresnet.layers import GATE_ACTIVATIONS
 from larq_seresnet.training import gates
 from larq_seresnet.training.study import occupancy
@@ -13,8 +14,22 @@ import tensorflow as tf
 def test_shares_by_hand():
     opened = np.array([[1, 0, 1, 1], [1, 0, 0, 1]], bool)
     assert gates.shares({"b": opened, "c": ~opened[:, :2]}) == {
-        "b": {"channels": 4, "always": 2, "sometimes": 1, "never": 1, "open": 0.625},
-        "c": {"channels": 2, "always": 1, "sometimes": 0, "never": 1, "open": 0.5},
+        "b": {
+            "channels": 4,
+            "always": 2,
+            "sometimes": 1,
+            "never": 1,
+            "open": 0.625,
+            "of_each": [1.0, 0.0, 0.5, 1.0],
+        },
+        "c": {
+            "channels": 2,
+            "always": 1,
+            "sometimes": 0,
+            "never": 1,
+            "open": 0.5,
+            "of_each": [0.0, 1.0],
+        },
     }
     text = gates.table(gates.shares({"b": opened, "c": ~opened[:, :2]}))
     assert "| b | 4 | 2 | 1 | 1 | 62.5% |" in text
@@ -66,4 +81,9 @@ def test_what_has_no_gates_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         occupancy.main([str(tmp_path / "nothing")])
     assert stop.value.code == 2
-    assert "nothing is not a run directory" in capsys.readouterr().err
+    assert "nothing does not exist: a run directory or a weight file" in capsys.readouterr().err
+    save_weights(SEResNet14(attention=None, filters=(4, 4, 4), weights=None), tmp_path / "no.h5")
+    with pytest.raises(SystemExit):
+        occupancy.main([str(tmp_path / "no.h5"), "--dataset", "digits"])
+    assert "no.h5 has no gates of channels" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["no.h5"]
