@@ -72,11 +72,10 @@ def save_weights(model, path, trained_on=None, class_names=None, packed=False):
 
     Raises:
         ValueError: If `model` does not come from `SEResNet14`, if a weight is NaN or infinite, if
-            two weights of a layer have the same name, if layers before the stem have weights, or if
-            there are not as many names as classes.
+            two weights of a layer have the same name, or if there are not as many names as classes.
     """
     classes = _configuration(model)["num_classes"]
-    _check_begins_with_stem(model)
+    _warn_of_other_layers(model)
     broken = [weight.name for weight in model.weights if not np.isfinite(weight.numpy()).all()]
     if broken:
         raise ValueError(f"`model` must have finite weights, received NaN or infinity in {broken}.")
@@ -110,19 +109,19 @@ def save_weights(model, path, trained_on=None, class_names=None, packed=False):
     files.replace(path, write)
 
 
-def _check_begins_with_stem(model):
-    """Refuses weights in front of the stem, which no `SEResNet14` could load; warns of layers."""
+def _warn_of_other_layers(model):
+    """Warns of layers in front of the stem, which the arguments in a file do not tell."""
     stem = [layer.name for layer in model.layers].index("stem_conv")
     before = [
-        layer for layer in model.layers[:stem] if not isinstance(layer, tf.keras.layers.InputLayer)
+        layer.name
+        for layer in model.layers[:stem]
+        if not isinstance(layer, tf.keras.layers.InputLayer)
     ]
-    names = [layer.name for layer in before]
-    if any(layer.weights for layer in before):
-        raise ValueError(f"`model` must have no weights before its stem, received {names}.")
     if before:
         warnings.warn(
-            f"the weights are without the layers before the stem, {names}: what loads them must be "
-            "given the same `input_tensor`, and files converted from them begin with the stem.",
+            f"the layers before the stem, {before}, are no part of what the file says of its "
+            "model: what loads it must be given an `input_tensor` from layers of these names, and "
+            "files converted from it begin with the stem.",
             stacklevel=_calls_in_package(),
         )
 

@@ -229,12 +229,15 @@ def test_weights_that_ship_go_by_name_and_keep_their_classes(tmp_path, monkeypat
 
 def test_weights_without_class_names_get_no_labels_of_others(tmp_path, capsys, small_model):
     save_weights(small_model(), tmp_path / "own.npz", packed=True)
-    (tmp_path / "labels.txt").write_text("of another model")
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for place in (tmp_path, folder):
+        (place / "labels.txt").write_text("of another model")
     convert.main([str(tmp_path / "own.npz"), "--dataset", "digits", "--limit-test", "20"])
     assert "own.npz does not name its classes" in capsys.readouterr().err
-    assert not (tmp_path / "labels.txt").exists()
-    assert "top-1 error" not in (tmp_path / "lce_1bit.md").read_text()
-    assert json.loads((tmp_path / "lce_1bit.json").read_text())["keras_error"] is None
+    assert (tmp_path / "labels.txt").exists() and not (folder / "labels.txt").exists()
+    assert "top-1 error" not in (folder / "lce_1bit.md").read_text()
+    assert json.loads((folder / "lce_1bit.json").read_text())["keras_error"] is None
 
 
 def test_weights_of_another_version_are_refused(tmp_path, capsys, small_model):
