@@ -3,7 +3,6 @@
 import argparse
 import importlib.metadata
 import json
-import pathlib
 import platform
 import sys
 
@@ -99,8 +98,10 @@ def _write(directory, stem, converted, proof, images, as_header):
     before += [f"{stem}.h"] * (not as_header)
     for name, content in contents.items():
         files.replace(directory / name, lambda part, content=content: part.write_bytes(content))
-    for name in before if class_names else [*before, LABELS_FILE]:
+    for name in before:
         (directory / name).unlink(missing_ok=True)  # it would pass for what belongs to this file
+    if not class_names and (directory / LABELS_FILE).exists():
+        print(f"{directory / LABELS_FILE} stays: it must be of these classes", file=sys.stderr)
     return list(contents)
 
 
@@ -112,12 +113,7 @@ def _parser():
         allow_abbrev=False,
     )
     source.add_arguments(parser)
-    parser.add_argument(
-        "--out-dir",
-        type=pathlib.Path,
-        metavar="DIR",
-        help="default: beside weights.h5; for weights of another name, a folder of this name",
-    )
+    source.add_out_dir(parser)
     parser.add_argument(
         "--runtime",
         choices=runtimes.RUNTIMES,

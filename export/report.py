@@ -7,14 +7,14 @@ from matplotlib.figure import Figure
 
 from larq_seresnet import files
 from larq_seresnet.export import runtimes
+from larq_seresnet.training.pictures import COLOURS
 
-#: Told apart by the colour-blind.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 CAUSES = {
     "tie": "explained by a tie",
     "batch": "by Keras too, in another batch",
     None: "unexplained",
 }
+_WITHOUT_A_TIE = {"batch": "Keras in another batch", "output": "the output, rounded"}
 MARKERS = {"lce": "o", "litert": "s", "tflm": "^"}
 
 
@@ -76,7 +76,7 @@ def _changed(image):
     if image["layer"]:
         tie = (image["layer"], f"{image['distance']:.1e}")
     else:
-        tie = ("Keras in another batch" if image["cause"] == "batch" else "-", "-")
+        tie = (_WITHOUT_A_TIE.get(image["cause"], "-"), "-")
     return (image["image"], image["keras"], image["converted"], f"{image['margin']:.1e}", *tie)
 
 

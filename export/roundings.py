@@ -8,7 +8,6 @@ chosen by these figures is not chosen on test images. Writes roundings.md.
 
 import argparse
 import json
-import pathlib
 
 import numpy as np
 
@@ -40,8 +39,8 @@ def main(argv=None):
         "class.",
         allow_abbrev=False,
     )
-    source.add_arguments(parser)
-    parser.add_argument("--out-dir", type=pathlib.Path, metavar="DIR")
+    source.add_arguments(parser, tests=False)
+    source.add_out_dir(parser)
     arguments = parser.parse_args(argv)
     with programs.refusing_bad_input(parser):
         tflm.check_installed()

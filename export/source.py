@@ -14,8 +14,14 @@ _PARTS = ("limit_train", "held_out")
 NAMELESS = "does not name its classes, so labels.txt is not written (see save_weights)"
 
 
-def add_arguments(parser, **options):
-    """Gives a parser the arguments that `load` reads; `options` go to that of the source."""
+def add_arguments(parser, tests=True, **options):
+    """Gives a parser the arguments that `load` reads.
+
+    Args:
+        tests: Whether it looks at test images.
+        options: Of the argument that is the source.
+    """
+    parser.set_defaults(limit_test=None)
     parser.add_argument(
         "source",
         type=pathlib.Path,
@@ -30,8 +36,19 @@ def add_arguments(parser, **options):
         help="whose images to use; default: as in training",
     )
     parser.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps data sets")
+    if tests:
+        parser.add_argument(
+            "--limit-test", type=int, metavar="N", help="use this many test images, default all"
+        )
+
+
+def add_out_dir(parser):
+    """Gives a parser the argument that says where to write, if not where `load` says."""
     parser.add_argument(
-        "--limit-test", type=int, metavar="N", help="use this many test images, default all"
+        "--out-dir",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="default: beside weights.h5; for weights of another name, a folder of this name",
     )
 
 

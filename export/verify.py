@@ -63,7 +63,8 @@ class Agreement:
             "margin" (its greatest probability less the second), the "difference", and of the first
             values that tipped the "layer" and the "distance" from the threshold, relative to the
             largest value of that map; see `first_tipped`. Its "cause" is "tie"; "batch" where
-            Keras, computing other images beside it, agrees with the file; or None.
+            Keras, computing other images beside it, agrees with the file; "output" where they
+            agree but for the steps of an int8 output; or None.
         eight_bit_median, eight_bit_most: Where the file rounds the inputs of layers to 8 bits, the
             difference to a model that does so too: median over images, and what 99 % of them stay
             under; else None.
@@ -284,10 +285,16 @@ def _listed(model, converted, images, expected, converted_class, difference, rou
             "converted": int(converted_class[index]),
             "margin": float(first[index] - second[index]),
             "difference": float(difference[index]),
-            **cause,
+            **_named(cause, difference[index], rounding),
         }
         for index, cause in zip(chosen, causes, strict=True)
     ]
+
+
+def _named(cause, difference, rounding):
+    """The cause of another class; where no more than the steps of the output differ, it is these."""
+    steps = cause["cause"] == "batch" and divergence.ROUNDING < difference <= rounding
+    return {**cause, "cause": "output"} if steps else cause
 
 
 def _reference(model, converted):

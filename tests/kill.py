@@ -17,6 +17,7 @@ import os
 import pathlib
 import runpy
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -128,7 +129,7 @@ def run(scenario, kills, generator, folder):
             continue
         process.kill()
         process.join()
-        met += 1
+        met += process.exitcode == -signal.SIGKILL
         number = sum(path.is_file() for path in killed.rglob("*"))
         files[number] = files.get(number, 0) + 1
         for name in scenario.whole:

@@ -20,6 +20,7 @@ from sklearn.metrics import confusion_matrix
 from larq_seresnet import SEResNet14, files, preprocess_input, programs, save_weights
 from larq_seresnet.training import callbacks, config, data, fitting, flags, pictures
 from larq_seresnet.training.facts import check_data
+from larq_seresnet.weights import SHIPPED
 
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "larq_seresnet" / "weights"
@@ -135,6 +136,11 @@ def _check(run_dir, settings, facts, limits=("limit_train", "limit_test", "held_
                 f"{run_dir} must be a run on all images, received `{name}` "
                 f"{getattr(settings, name)}."
             )
+    if settings.weights not in (None, *SHIPPED):
+        raise ValueError(
+            f"{run_dir} must begin with initial weights, or with those that ship, received "
+            f"`weights` {settings.weights}."
+        )
     for part in (facts, *facts.get("resumed", [])):
         if part["commit"] is None or part["commit"].endswith("-dirty"):
             raise ValueError(

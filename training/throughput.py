@@ -45,11 +45,11 @@ def main(argv=None):
     """Prints images/s of both and their ratio; returns the rates."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if arguments.epochs < 2 or arguments.turns < 1:
-        parser.error("--epochs must be at least 2, the first warms up, and --turns at least 1")
-    if arguments.images < 1:
-        parser.error(f"--images must be at least 1, received {arguments.images}")
     with programs.refusing_bad_input(parser):
+        for name, least in (("epochs", 2), ("turns", 1), ("images", 1)):  # the first warms up
+            if getattr(arguments, name) < least:
+                received = getattr(arguments, name)
+                raise ValueError(f"--{name} must be at least {least}, received {received}.")
         images = data.load(arguments.dataset, limit_train=arguments.images, limit_test=TEST_IMAGES)
         plain = SEResNet14(
             precision=arguments.precision,
@@ -57,6 +57,11 @@ def main(argv=None):
             num_classes=len(images.class_names),
             weights=None,
         )
+    with programs.failing(parser):
+        return _measured(plain, images, arguments)
+
+
+def _measured(plain, images, arguments):
     plain.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     settings, rates = _rates(plain, images, arguments)
     base = statistics.median(rates["plain model.fit"])
@@ -84,7 +89,7 @@ def main(argv=None):
 
 
 def _parser():
-    parser = argparse.ArgumentParser(prog="throughput.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="throughput.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("--dataset", default="cifar10", help="default: cifar10")
     parser.add_argument("--precision", default="w1", help="default: w1")
     parser.add_argument(

@@ -7,7 +7,13 @@ litert=${2:-1.4.0}  # 2.3.0 crashes under QEMU 7.2
 python=$(command -v "${PYTHON:-python3}")
 [[ $python == /* ]] || python=$PWD/$python
 [ ! -e "$folder/complete" ] || [ "$(cat "$folder/complete")" != "$litert" ] || exit 0
+if [ -n "$(ls -A "$folder" 2>/dev/null)" ] && [ ! -e "$folder/emulator" ]; then
+  echo "emulator.sh: error: $folder must be empty or of this script" >&2
+  exit 2
+fi
 rm -rf "$folder"
+mkdir -p "$folder"
+touch "$folder/emulator"
 mkdir -p "$folder"/{apt/lists/partial,apt/cache/archives/partial,debs,wheels,system,site,qemu}
 cd "$folder"
 

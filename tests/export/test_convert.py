@@ -227,15 +227,15 @@ def test_weights_that_ship_go_by_name_and_keep_their_classes(tmp_path, monkeypat
     assert (tmp_path / name / "labels.txt").read_text().split()[3] == "cat"
 
 
-def test_weights_without_class_names_get_no_labels_of_others(tmp_path, capsys, small_model):
+def test_weights_without_class_names_leave_labels_alone(tmp_path, capsys, small_model):
     save_weights(small_model(), tmp_path / "own.npz", packed=True)
     folder = tmp_path / "own"
     folder.mkdir()
-    for place in (tmp_path, folder):
-        (place / "labels.txt").write_text("of another model")
+    (folder / "labels.txt").write_text("by hand")
     convert.main([str(tmp_path / "own.npz"), "--dataset", "digits", "--limit-test", "20"])
-    assert "own.npz does not name its classes" in capsys.readouterr().err
-    assert (tmp_path / "labels.txt").exists() and not (folder / "labels.txt").exists()
+    said = capsys.readouterr().err
+    assert "own.npz does not name its classes" in said and "labels.txt stays" in said
+    assert (folder / "labels.txt").read_text() == "by hand"
     assert "top-1 error" not in (folder / "lce_1bit.md").read_text()
     assert json.loads((folder / "lce_1bit.json").read_text())["keras_error"] is None
 

@@ -249,6 +249,9 @@ def test_the_first_values_that_tip_are_found():
     assert tipped == {"layer": "b", "distance": pytest.approx(1e-6 / 8), "cause": "tie"}
     same = divergence._first_of_one(names, [probabilities, *signs], [probabilities, *signs])
     assert same == {"layer": None, "distance": 0.0, "cause": "batch"}
+    for difference, cause in ((0.003, "output"), (0.005, "batch")):  # as Keras at first, and later
+        assert verify._named(same, difference, 0.004) == same | {"cause": cause}
+    assert verify._named(same, 5e-5, divergence.ROUNDING) == same
     other = divergence._first_of_one(names, [probabilities, *signs], [probabilities + 0.1, *signs])
     assert other == {"layer": None, "distance": float("inf"), "cause": None}
 

@@ -83,6 +83,7 @@ def test_a_teacher_is_checked_and_its_log_kept(finished, capsys):
         ({"commit": "abc1234-dirty"}, {}, "code that was committed, received abc1234-dirty"),
         ({"commit": None}, {}, "code that was committed, received None"),
         ({"resumed": [{"commit": "a-dirty"}]}, {}, "code that was committed, received a-dirty"),
+        ({}, {"weights": "a.h5"}, "must begin with initial weights, or with those that ship"),
         ({}, {"held_out": 50}, "a run on all images, received `held_out` 50"),
         ({}, {"limit_train": 512}, "a run on all images, received `limit_train` 512"),
         ({}, {"epochs": 2}, "must be a finished run, received 1 epochs"),

@@ -38,7 +38,8 @@ def test_all_three_rates_are_measured(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("--epochs 1", "--epochs must be at least 2"),
+        ("--epochs 1", "--epochs must be at least 2, received 1"),
+        ("--turns 0", "--turns must be at least 1, received 0"),
         ("--images 0", "--images must be at least 1, received 0"),
         (
             "--dataset digits --images 512 --precision w2",

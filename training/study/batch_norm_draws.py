@@ -15,7 +15,9 @@ from larq_seresnet.training import batch_norm, config, data
 
 import tensorflow as tf
 
-#: As for the weights that ship, in pixels.
+#: Of the weights that ship.
+DATASET = "cifar10"
+#: As for them, in pixels.
 CROP = 4
 MOVING_BATCHES = 60  # at a momentum of 0.9 nothing is left of what was there before
 COUNTS = (1_000, batch_norm.IMAGES, batch_norm.LAST_IMAGES)
@@ -24,19 +26,21 @@ COUNTS = (1_000, batch_norm.IMAGES, batch_norm.LAST_IMAGES)
 def main(argv=None):
     """Prints a table of errors; returns them by way."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--precision", default="w1a1", help="of the weights (default: w1a1)")
     parser.add_argument("--draws", type=int, default=5, metavar="N", help="default: 5")
-    parser.add_argument("--dataset", default="cifar10", help="default: cifar10")
     parser.add_argument("--limit-test", type=int, metavar="N", help="default all")
     arguments = parser.parse_args(argv)
-    if arguments.draws < 2:
-        parser.error(f"--draws must be at least 2, received {arguments.draws}")
     with programs.refusing_bad_input(parser):
+        if arguments.draws < 2:
+            raise ValueError(f"--draws must be at least 2, received {arguments.draws}.")
         model = SEResNet14(precision=arguments.precision)
-        images = data.load(arguments.dataset, limit_test=arguments.limit_test)
-    found = errors(model, images, arguments.draws)
+        images = data.load(DATASET, limit_test=arguments.limit_test)
+    with programs.failing(parser):
+        found = errors(model, images, arguments.draws)
     print(f"{model.name}, {len(images.test[0]):,} test images of {images.name}, float32\n")
     print(
         files.table(

@@ -302,7 +302,7 @@ def _fewer(least, most):
 
 def _in_words(text):
     """Of "-12%" that it is 12% more."""
-    if text == NOT_RUN_YET:
+    if text == NOT_RUN_YET or "no bound" in text:
         return text
     return f"{text.removeprefix('-')} more" if text.startswith("-") else f"{text} fewer"
 

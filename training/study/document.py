@@ -8,6 +8,11 @@ NOTICE = "notice.md"
 
 def write(path, text):
     """Writes a report; the `NOTICE` that lies beside it comes first."""
-    notice = path.with_name(NOTICE)
-    first = f"{notice.read_text().strip()}\n\n" if notice.exists() else ""
-    files.write_text(path, first + text)
+    first = notice(path.parent)
+    files.write_text(path, first + "\n\n" * bool(first) + text)
+
+
+def notice(folder):
+    """The `NOTICE` of a folder, or ""."""
+    path = folder / NOTICE
+    return path.read_text().strip() if path.exists() else ""

@@ -116,7 +116,8 @@ def write_report(results):
         f"of recipe `fast`. {data.describe(*grid.data())} Mean and the seeds' values. File: LCE, "
         "`1bit_half`. Activations: the most that LiteRT keeps at once.\n\n"
         + files.table(header, rows)
-        + f"\n![error against memory](frontier.png)\n\nFrom {grid.provenance()}\n"
+        + f"\n![error against bytes](frontier.png)\n\nA larger dot computes more, a "
+        f"darker one needs more memory. From {grid.provenance()}\n"
     )
     document.write(results / "README.md", text)
     drawn = {name: (costs[name], errors) for name, errors in found.items() if errors.size}

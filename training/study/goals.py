@@ -203,7 +203,7 @@ def write_report(results):
         + _table_of_errors(grid)
         + f"\nMean error, with that of each seed in brackets. {_gates(grid)}From "
         f"{grid.provenance()}\n\n![errors](budgets.png)\n"
-        + (f"\n{opened} SE + FMB, 25 epochs, seed 0.\n" if opened else "")
+        + (f"\n{opened} SE + FMB.\n" if opened else "")
         + _time_to_error(results)
     )
     document.write(results / "README.md", text)

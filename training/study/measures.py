@@ -45,10 +45,12 @@ def measure(run_dir):
     settings, facts = config.load(run_dir)
     images = _images(settings)
     trained = fitting.trained(run_dir, settings, len(facts["class_names"]))
+    opened = _open(trained, settings.activation, preprocess_input(images.test[0]))
     return _of_all_images(trained, settings) | {
         "gates": _gates(run_dir, settings),
+        # the last of all: a step of training moves BatchNorm's averages
         "gradients": _gradients(settings, trained, images.train),
-        "open": _open(trained, settings.activation, preprocess_input(images.test[0])),
+        "open": opened,
     }
 
 

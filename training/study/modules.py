@@ -125,7 +125,7 @@ def occupancy(grid, arm, results):
     Returns:
         The picture and its caption, in Markdown; "" where no run has measured it.
     """
-    for measured in grid.measures.get(arm, {}).values():
+    for seed, measured in grid.measures.get(arm, {}).items():
         found = measured.get("occupancy")
         if found:
             pictures.draw_occupancy(found, results / "occupancy")
@@ -134,7 +134,8 @@ def occupancy(grid, arm, results):
             )
             return (
                 "![which channels open](occupancy.png)\n\nChannels that are open for all, some or "
-                f"none of the training images after the last epoch: {never} of {count} for none."
+                f"none of the training images after epoch {len(grid.errors[arm][seed])} of seed "
+                f"{seed}: {never} of {count} for none."
             )
     return ""
 

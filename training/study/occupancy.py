@@ -15,13 +15,8 @@ def main(argv=None):
         "that it was trained on, for some, or for none, and draws it by depth.",
         allow_abbrev=False,
     )
-    source.add_arguments(parser)
-    parser.add_argument(
-        "--out-dir",
-        type=pathlib.Path,
-        metavar="DIR",
-        help="default: beside weights.h5; for weights of another name, a folder of this name",
-    )
+    source.add_arguments(parser, tests=False)
+    source.add_out_dir(parser)
     arguments = parser.parse_args(argv)
     with programs.refusing_bad_input(parser):
         model, images, directory = source.load(arguments, as_trained=True)

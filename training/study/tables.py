@@ -4,7 +4,7 @@ import numpy as np
 
 from larq_seresnet import files
 from larq_seresnet.training import callbacks, config, data
-from larq_seresnet.training.study import modules
+from larq_seresnet.training.study import document, modules
 from larq_seresnet.training.study.claims import (
     ALL_FOUR,
     ANNEALED_EPOCHS,
@@ -365,9 +365,8 @@ def _tuning(logs):
     return (
         f"Error on held-out training images (`reproduce.py --profile tuning`), mean of the last "
         f"{TUNING_EPOCHS} of 5 epochs, with that of the last one in brackets; one seed. The chosen "
-        "rate is in bold. These runs are older than the others: their images are those of a copy "
-        "of the data set that was stored as JPEG, and BatchNorm's statistics were not estimated "
-        "anew before an error was measured. So they compare with each other alone.\n\n"
+        f"rate is in bold. {document.notice(logs)}".strip()
+        + "\n\n"
         + files.table(("rate", *map(named, arms)), rows)
     )
 

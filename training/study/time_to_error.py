@@ -42,7 +42,9 @@ def main(argv=None):
     epochs, seconds and error. The last of either is at or under "error", unless it never got there.
     """
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--error", type=float, default=0.2, help="default: 0.2")
     parser.add_argument("--epochs", type=int, default=40, help="at most, default: 40")
@@ -57,20 +59,23 @@ def main(argv=None):
             raise ValueError(f"--error must be between 0 and 1, received {arguments.error}.")
         if arguments.epochs < 1:
             raise ValueError(f"--epochs must be at least 1, received {arguments.epochs}.")
+        config.Config(seed=arguments.seed)  # refuses a bad one
+        SEResNet14(filters=arguments.filters, weights=None)  # likewise
         images = data.load(arguments.dataset, limit_train=arguments.limit_train)
         arguments.out_dir.mkdir(parents=True, exist_ok=True)  # before an hour of training
-    found = {
-        "error": arguments.error,
-        "dataset": images.name,
-        "training_images": len(images.train[0]),
-        "seed": arguments.seed,
-        "processor": machine.processor(),
-        "cores": os.cpu_count(),
-        "plain": plain(images, arguments),
-        "fast": fast(images, arguments),
-    }
-    text = json.dumps(found, indent=1) + "\n"
-    files.write_text(arguments.out_dir / FILE, text)
+    with programs.failing(parser):
+        found = {
+            "error": arguments.error,
+            "dataset": images.name,
+            "training_images": len(images.train[0]),
+            "seed": arguments.seed,
+            "processor": machine.processor(),
+            "cores": os.cpu_count(),
+            "plain": plain(images, arguments),
+            "fast": fast(images, arguments),
+        }
+        text = json.dumps(found, indent=1) + "\n"
+        files.write_text(arguments.out_dir / FILE, text)
     print(markdown(found))
     return found
 

@@ -49,9 +49,11 @@ def main(argv=None):
     )
     given = parser.parse_args(argv)
     with programs.refusing_bad_input(parser):
+        index, count = given.part
+        if not 0 <= index < count:
+            raise ValueError(f"--part must be I of N, from 0 to N - 1, received {index} {count}.")
         entries, wanted, sets = _entries(sys.stdin)
         given.lowered.mkdir(parents=True, exist_ok=True)
-        index, count = given.part
         if index == 0:
             _write_entries(given.lowered, entries, sets)
         for key, (settings, images, taught) in list(wanted.items())[index::count]:
@@ -64,7 +66,10 @@ def main(argv=None):
 
 def _entries(commands):
     """What runs.json holds; by the name of a program what it is made of; by name the data sets."""
-    asked = dict(_parsed(line) for line in commands if line.strip())
+    asked = {}
+    for run_dir, settings in (_parsed(line) for line in commands if line.strip()):
+        if asked.setdefault(run_dir, settings) != settings:
+            raise ValueError(f"each --run-dir must be of one training, received {run_dir} twice.")
     _check(asked)
     sets = _resolve(asked)
     teachers = _taught(asked)
@@ -74,7 +79,8 @@ def _entries(commands):
         key = _key(settings, taught, code)
         wanted.setdefault(key, (settings, images, taught))
         entry = _entry(run_dir, settings, images, taught) | {"program": key}
-        same = json.dumps(dataclasses.asdict(settings), sort_keys=True)
+        # a teacher is waited for by its name
+        same = json.dumps([dataclasses.asdict(settings), taught and run_dir], sort_keys=True)
         entries.setdefault(same, entry)["run_dirs"].append(run_dir)
     return list(entries.values()), wanted, sets
 

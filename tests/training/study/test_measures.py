@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14, preprocess_input, save_weights
-from larq_seresnet.training import callbacks, data, reproduce
+from larq_seresnet.training import callbacks, config, data, fitting, reproduce
 from larq_seresnet.training.study import grid, measures, modules, paper
 
 import tensorflow as tf
@@ -34,6 +34,11 @@ def test_measures_of_a_run(trained):
         assert len(gradients) == 26
         assert all(value > 0 for value in gradients.values())
     assert found["gradients"]["initial"] != found["gradients"]["final"]
+    settings, _ = config.load(trained("w1"))
+    model = fitting.trained(trained("w1"), settings, 10)
+    images = data.load("digits", limit_test=256).test[0]
+    opened = measures._open(model, "sigmoid", preprocess_input(images))
+    assert found["open"] == opened  # of the network as it was trained
 
 
 def test_literal_fmb_lets_no_gradient_through():

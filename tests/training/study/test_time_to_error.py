@@ -85,6 +85,8 @@ def test_the_goals_tell_what_became_of_it(seconds, verdict, tmp_path, write_log)
     [
         ("--error 20", "--error must be between 0 and 1, received 20.0"),
         ("--epochs 0", "--epochs must be at least 1, received 0"),
+        ("--seed -1", "`seed` must be from 0 to 2**31 - 1, received -1"),
+        ("--filters 0 0 0", "`filters` must be three positive integers, received"),
     ],
 )
 def test_bad_input_is_refused(flags, message, capsys):

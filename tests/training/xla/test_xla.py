@@ -326,6 +326,10 @@ def test_what_a_killed_process_trained_has_failed(run, tmp_path):
             ),
             "must be asked about the same views by all it teaches: runs/b needs",
         ),
+        (
+            f"train.py {COMMON} --run-dir runs/a\ntrain.py {COMMON} --run-dir runs/a --crop 1",
+            "each --run-dir must be of one training, received runs/a twice",
+        ),
         ("make coffee", "each line must be a command of train.py, received 'make coffee'"),
     ],
 )
@@ -336,6 +340,27 @@ def test_refuses_commands_that_it_cannot_lower(line, problem, tmp_path, monkeypa
     assert ended.value.code == 2
     assert problem in capsys.readouterr().err
     assert not (tmp_path / "lowered").exists()
+
+
+@pytest.mark.parametrize("part", [("0", "0"), ("4", "4"), ("-1", "2")])
+def test_parts_that_are_none_are_refused(part, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        export.main([str(tmp_path / "lowered"), "--part", *part])
+    assert "--part must be I of N, from 0 to N - 1, received" in capsys.readouterr().err
+
+
+def test_each_teacher_keeps_its_name():
+    """Two of the same settings: those whom the second teaches wait for the second."""
+    lines = [
+        f"train.py {COMMON} --run-dir runs/{folder}/{name} {flags}".replace("@", folder)
+        for folder in "ab"
+        for name, flags in (("teacher", ""), ("pupil", "--teacher runs/@/teacher"))
+    ]
+    entries, _, _ = export._entries(lines)
+    names = {entry["name"]: entry for entry in entries}
+    for folder in "ab":
+        assert names[f"runs+{folder}+pupil"]["teacher"] == f"runs+{folder}+teacher"
+        assert names[f"runs+{folder}+teacher"]["said"]
 
 
 def test_batches_must_be_of_one_size():
