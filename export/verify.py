@@ -292,7 +292,7 @@ def _listed(model, converted, images, expected, converted_class, difference, rou
 
 
 def _named(cause, difference, rounding):
-    """The cause of another class; where no more than the steps of the output differ, it is these."""
+    """The cause of another class: the output, where no more than its steps differ."""
     steps = cause["cause"] == "batch" and divergence.ROUNDING < difference <= rounding
     return {**cause, "cause": "output"} if steps else cause
 

@@ -10,6 +10,8 @@ from larq_seresnet.training import config, data
 from larq_seresnet.training.callbacks import GATE_IMAGES
 from larq_seresnet.training.study import document, figures, frontier, modules
 from larq_seresnet.training.study.grid import (
+    NOT_RUN,
+    NOT_RUN_YET,
     Grid,
     difference,
     each_seed,
@@ -196,7 +198,7 @@ def _is_larger(sizes, arm, other):
 def _answer(found):
     """Whether the first of two arms is better, if the whole interval by Student's t says so."""
     if found.seeds < SEEDS:
-        return "not run" if not found.seeds else "cannot be told"
+        return NOT_RUN_YET if not found.seeds else "cannot be told"
     low, high = found.student
     return "**yes**" if high < 0 else "**no**, worse" if low > 0 else "cannot be told"
 
@@ -245,46 +247,44 @@ def _goals(grid, known, sizes):
         for measured in grid.measures[budget_arm("closed", BUDGET)].values()
         for block, places in measured.get("pruned", {"kept": {}})["kept"].items()
     ]
-    if kept:
-        removed = 1 - sum(part for part, _ in kept) / sum(whole for _, whole in kept)
-        cost = _difference(grid, "closed", "whole")
+    removed = 1 - sum(part for part, _ in kept) / sum(whole for _, whole in kept) if kept else 0
+    cost = _difference(grid, "closed", "whole")
+    rows.append(
+        (
+            "half of the gated channels removed for 1 point or less",
+            f"{percent(removed)} removed, {cost.text(points)}" if kept else NOT_RUN_YET,
+            _verdict(cost, removed >= 0.5 and cost.value <= 0.01),
+        )
+    )
+    for arm, times, most in (("hundredth", 100, 3), ("smallest", 128, 2)):
+        ratio = sizes["float32"] / sizes[arm] if arm in sizes else 0
+        cost = _difference(grid, arm, "float32")
         rows.append(
             (
-                "half of the gated channels removed for 1 point or less",
-                f"{percent(removed)} removed, {cost.text(points)}",
-                _verdict(cost, removed >= 0.5 and cost.value <= 0.01),
+                f"a file {times} times smaller than the float32 network's for {most} points or "
+                "less",
+                f"{ratio:.0f} times, {cost.text(points)}" if ratio else NOT_RUN_YET,
+                _verdict(cost, ratio >= times and cost.value <= most / 100),
             )
         )
-    for arm, times, most in (("hundredth", 100, 3), ("smallest", 128, 2)):
-        if arm in sizes:
-            ratio, cost = sizes["float32"] / sizes[arm], _difference(grid, arm, "float32")
-            rows.append(
-                (
-                    f"a file {times} times smaller than the float32 network's for {most} points or "
-                    "less",
-                    f"{ratio:.0f} times, {cost.text(points)}",
-                    _verdict(cost, ratio >= times and cost.value <= most / 100),
-                )
-            )
     for arm in ("closed", "found"):
-        if arm in sizes:
-            gain = _difference(grid, arm, "by_hand")
-            is_better = gain.student[1] < 0 and not _is_larger(sizes, arm, "by_hand")
-            more = _more_bytes(sizes, arm, "by_hand")
-            rows.append(
-                (
-                    f"{LABELS[arm]}: better than hand-chosen widths, the whole 95 % interval (t), "
-                    "in no more bytes",
-                    f"{gain.text(points, student=True)}, {more} bytes",
-                    _verdict(gain, is_better, SEEDS),
-                )
+        gain = _difference(grid, arm, "by_hand") if arm in known else NOT_RUN
+        is_better = gain.student[1] < 0 and not _is_larger(sizes, arm, "by_hand")
+        more = f", {_more_bytes(sizes, arm, 'by_hand')} bytes" if gain.seeds else ""
+        rows.append(
+            (
+                f"{LABELS[arm]}: better than hand-chosen widths, the whole 95 % interval (t), "
+                "in no more bytes",
+                gain.text(points, student=True) + more,
+                _verdict(gain, is_better, SEEDS),
             )
+        )
     return files.table(("goal", "measured", "verdict"), rows) + "\n"
 
 
 def _verdict(found, reached, seeds=1):
     if not found.seeds:
-        return "not run"
+        return NOT_RUN_YET
     if found.seeds < seeds:
         return "cannot be told"
     return "**reached**" if reached else "**missed**"
