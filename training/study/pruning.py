@@ -175,7 +175,7 @@ def _table_of_differences(grid, known, sizes):
             f"{LABELS[arm]}, minus {LABELS[other]}",
             _more_bytes(sizes, arm, other),
             (found := _difference(grid, arm, other)).text(points, student=True),
-            _answer(found) + ", with more bytes" * _is_larger(sizes, arm, other),
+            _answer(found, _is_larger(sizes, arm, other)),
         )
         for arm, other, what in COMPARED
         if arm in known and other in known
@@ -195,12 +195,13 @@ def _is_larger(sizes, arm, other):
     return {arm, other} <= sizes.keys() and sizes[arm] > EQUAL * sizes[other]
 
 
-def _answer(found):
+def _answer(found, is_larger):
     """Whether the first of two arms is better, if the whole interval by Student's t says so."""
     if found.seeds < SEEDS:
         return NOT_RUN_YET if not found.seeds else "cannot be told"
     low, high = found.student
-    return "**yes**" if high < 0 else "**no**, worse" if low > 0 else "cannot be told"
+    yes = "**yes**" + ", with more bytes" * is_larger
+    return yes if high < 0 else "**no**, worse" if low > 0 else "cannot be told"
 
 
 def _difference(grid, arm, other):
@@ -215,6 +216,8 @@ def _pruned(grid, arm):
 
 def _kept(grid, known, arm):
     found = _pruned(grid, arm)
+    if not found and "keep" in known[arm]:
+        return "-"
     if not found:
         return " ".join(map(str, known[arm].get("inner", ()))) or "all"
     return "; ".join(
