@@ -196,7 +196,8 @@ def test_a_weight_file_alone_is_enough(trained, tmp_path, converted):
     weights = tmp_path / "moved.h5"
     shutil.copy(trained("w1") / "weights.h5", weights)
     convert.main([str(weights), "--limit-test", "10"])
-    assert (tmp_path / "lce_1bit.tflite").read_bytes() == converted("w1").read_bytes()
+    made = tmp_path / "moved" / "lce_1bit.tflite"
+    assert made.read_bytes() == converted("w1").read_bytes()
 
 
 def test_a_wrong_file_is_a_failure_with_a_report(trained, tmp_path, monkeypatch):
