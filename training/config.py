@@ -491,7 +491,9 @@ def load(run_dir: pathlib.Path) -> tuple[Config, dict[str, Any]]:
 def of_weights(weights: str | pathlib.Path) -> Config | None:
     """The `Config` of the run that a weight file is of, pruned or not; None of one elsewhere."""
     path = pathlib.Path(weights).absolute()
-    run_dir = path.parent.parent if path.parent.name == PRUNED else path.parent
+    run_dir = path.parent
+    if run_dir.name == PRUNED and not (run_dir / CONFIG_FILE).exists():  # no run of that name
+        run_dir = run_dir.parent
     is_of_run = path.name == WEIGHTS_FILE and (run_dir / CONFIG_FILE).exists()
     return load(run_dir)[0] if is_of_run else None
 

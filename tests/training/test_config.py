@@ -146,3 +146,12 @@ def test_a_config_of_another_form_is_refused_by_name(tmp_path, content):
     path.write_text(content)
     with pytest.raises(ValueError, match=r"config.json was not written by this version of train"):
         config.load(tmp_path)
+
+
+def test_weights_of_a_run_that_is_called_pruned_are_its_own(tmp_path):
+    """Not of the run around it, whose pruned weights lie in a folder of that name."""
+    folder = tmp_path / config.PRUNED
+    folder.mkdir()
+    for run_dir, seed in ((tmp_path, 1), (folder, 2)):
+        config.Config(seed=seed).save(run_dir)
+        assert config.of_weights(folder / config.WEIGHTS_FILE).seed == seed

@@ -29,8 +29,8 @@ _GATED = {"gate_at": "middle"}
 _BY_HAND = {"attention": None, "ends": "int8"}
 _WIDE = {"filters": (48, 72, 72)}
 _HE = {"filters": (32, 64, 128)}
-#: Of the weights behind gates, shares that leave a file no larger than that of the widths by hand:
-#: a wider network has more channels beside them.
+#: Of the weights behind gates, shares meant for a file as large as that of the widths by hand: a
+#: wider network has more beside them, and uneven widths take more operators. A report has both.
 _CLOSED = _GATED | {"keep": 0.39}
 #: By name, the arguments in which an arm differs from the defaults: `w1`, sigmoid + FMB. `arms`
 #: adds those that have the widths that seed 0 of `FINDS` found.
