@@ -240,7 +240,8 @@ def test_the_smoke_profile_from_training_to_report(tmp_path, monkeypatch, capsys
     assert "1 of 3 runs are done" in capsys.readouterr().err
     assert (tmp_path / "out" / "logs" / f"{first.name}.csv").stat().st_mtime_ns == kept
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    figures = {f"figure{n:02d}.{end}" for n in range(3, 11) for end in ("png", "svg")}
+    drawn = ("occupancy", *(f"figure{n:02d}" for n in range(3, 11)))
+    figures = {f"{figure}.{end}" for figure in drawn for end in ("png", "svg")}
     assert names == {"logs", "report.md", "summary.csv", *figures}
     report = (tmp_path / "out" / "report.md").read_text()
     assert "| sigmoid + FMB | 44.64% | not run | not run |" in report  # of epoch 9
