@@ -211,8 +211,9 @@ class Edit:
 
     def reshape(self, tensor, shape):
         """The tensor in another shape."""
-        new_shape = self.constant(np.array(shape, np.int32))
-        return self.operator("RESHAPE", [tensor, new_shape], [shape])[0]
+        options = schema.ReshapeOptionsT()
+        options.newShape = np.array(shape, np.int32)
+        return self.operator("RESHAPE", [tensor], [shape], options)[0]
 
     def arithmetic(self, name, tensor, constant, shape):
         """ADD, SUB, MUL or DIV of a tensor of `shape` and a float32 array that broadcasts to it."""
@@ -241,10 +242,12 @@ class Edit:
         self._operators.append(operator)
         return operator.outputs
 
-    def split(self, tensor, shapes, dtype=np.float32):
-        """Splits a tensor along its first dimension; returns the parts' indices."""
-        axis = self.constant(np.array(0, np.int32))
-        sizes = [shape[0] for shape in shapes]
+    def split(self, tensor, shapes, dtype=np.float32, axis=0):
+        """Splits a tensor along a dimension; returns the parts' indices."""
+        if len(shapes) == 1:
+            return [tensor]
+        sizes = [shape[axis] for shape in shapes]
+        axis = self.constant(np.array(axis, np.int32))
         if len(set(sizes)) == 1:
             options = schema.SplitOptionsT()
             options.numSplits = len(shapes)

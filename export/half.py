@@ -1,13 +1,15 @@
 """Scales and biases in float16: half of the numbers that stand in a file beside its bits.
 
 What is stored so is a network whose scales and biases are float16 numbers already: `rounded` makes
-it of a trained one, and what it computes is compared with that, too. In the file they are one
-constant of 16 bits,
+it of a trained one, and what it computes is compared with that, too. In the file they are
+constants of 16 bits, one for the biases and one for the scales of each kind of filter,
 
-    float16 -> DEQUANTIZE -> SPLIT_V -> biases, and [RESHAPE] -> the MUL of filters
+    float16 -> DEQUANTIZE -> [SPLIT_V] -> biases, or the MUL of filters
 
 for as many constants of their own would cost more than half of the bits save.
 """
+
+import collections
 
 import numpy as np
 
@@ -117,14 +119,16 @@ def store(tflite):
     if not readers:
         return tflite
     edit = flatbuffer.Edit(model)
-    found = {index: flatbuffer.constant(model, index) for _, index in readers}
-    numbers = np.concatenate([each.reshape(-1) for each in found.values()]).astype(np.float16)
-    (x,) = edit.operator("DEQUANTIZE", [edit.constant(numbers)], [numbers.shape])
-    parts = edit.split(x, [(each.size,) for each in found.values()])
-    place = {
-        index: part if each.ndim == 1 else edit.reshape(part, each.shape)
-        for (index, each), part in zip(found.items(), parts, strict=True)
-    }
+    kinds = collections.defaultdict(dict)
+    for _, index in readers:
+        values = flatbuffer.constant(model, index)
+        kinds[values.shape[1:]][index] = values
+    place = {}
+    for kind in kinds.values():
+        numbers = np.concatenate(list(kind.values())).astype(np.float16)
+        (x,) = edit.operator("DEQUANTIZE", [edit.constant(numbers)], [numbers.shape])
+        parts = edit.split(x, [each.shape for each in kind.values()])
+        place |= zip(kind, parts, strict=True)
     for operator, _ in readers:
         operator.inputs = [place.get(each, each) for each in operator.inputs]
     edit.insert_before(model.subgraphs[0].operators)

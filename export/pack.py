@@ -2,14 +2,14 @@
 
 LCE's converter stores their filters as float32, +-s with one s an output channel. Here they become
 
-    bits (int32) -> LceDequantize -> [RESHAPE] -> [MUL by s] -> [SPLIT] -> the layer
+    bits (int32) -> LceDequantize -> [SPLIT_V] -> [RESHAPE] -> [MUL by s] -> [SPLIT] -> the layer
 
 which the stock LCE runtime computes to the same bits. Each is unpacked by itself, just before it is
 read: the runtime's planner then gives all of them one place in memory. Or filters that differ in
 their output channels alone are unpacked together: that saves operators and tensors, which outweigh
 small filters. Where the input channels do not fill 32-bit words, the bits run on over a flattened
-dimension, and so do those of binary convolutions: they are unpacked and packed again as LCE wants
-them.
+dimension, if it saves bytes over all such filters, however different; and so do those of binary
+convolutions: they are unpacked and packed again as LCE wants them.
 """
 
 import collections
@@ -26,6 +26,8 @@ TOLERANCE = 1e-5
 WORD = 32
 #: What is spared where filters are unpacked.
 MEMORY = ("least", "fewest-bytes")
+#: A SPLIT_V takes as many bytes as so many LceDequantize, each with a constant of its own.
+_SPLIT_V_IN_CONSTANTS = 3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,7 +71,8 @@ def pack(tflite, memory="least"):
 
     Args:
         tflite: Bytes of a file that LCE converted.
-        memory: "least" unpacks each filter by itself, "fewest-bytes" those of one kind together.
+        memory: "least" unpacks each filter by itself, "fewest-bytes" those of one kind together,
+            and many kinds from one constant.
 
     Returns:
         The packed file's bytes, and the layers whose filters were left alone because they hold
@@ -80,12 +83,12 @@ def pack(tflite, memory="least"):
     for each in ends:
         dequantize(model, each)
     half_empty = _half_empty_filters(model)
-    for group in [[each] for each in filters] if memory == "least" else grouped(filters):
-        _unpack_in_graph(model, group, group)
+    for groups in _lists_of_groups(filters, memory):
+        _unpack_in_graph(model, groups)
     for group in grouped(half_empty):
         # LCE's matrix product knows filters by their address: unpacked one group after the other,
         # two of one shape may have the same
-        _unpack_in_graph(model, group, half_empty)
+        _unpack_in_graph(model, [group], half_empty)
     flatbuffer.drop_unused(model)
     return flatbuffer.write(model), left_alone
 
@@ -177,24 +180,44 @@ def bits(signs):
     return np.packbits(np.pad(~signs, padding), axis=-1, bitorder="little").view("<i4")
 
 
-def _unpack_in_graph(model, group, readers):
-    """Adds what unpacks a group of filters, before the first of `readers`, and connects it."""
+def _lists_of_groups(filters, memory):
+    """Groups of filters as `pack` unpacks them: those of a list from one constant."""
+    if memory == "least":
+        return [[[each]] for each in filters]
+    flat, whole = [], []
+    for group in grouped(filters):
+        (flat if group[0].signs.shape[-1] % WORD else whole).append(group)
+    if len(flat) > _SPLIT_V_IN_CONSTANTS:
+        return [[group] for group in whole] + [flat]
+    return [[group] for group in whole + flat]
+
+
+def _unpack_in_graph(model, groups, readers=None):
+    """Adds what unpacks groups of filters from one constant, and connects them.
+
+    It stands before the first of `readers`, by default of the filters' own operators.
+    """
     edit = flatbuffer.Edit(model)
-    signs = np.concatenate([each.signs for each in group])
-    shape = signs.shape
-    if shape[-1] % WORD == 0:
-        (x,) = edit.operator("LceDequantize", [edit.constant(bits(signs))], [shape])
-    else:
-        flat = signs.reshape(1, -1)
-        (x,) = edit.operator("LceDequantize", [edit.constant(bits(flat))], [flat.shape])
-        x = edit.reshape(x, shape)
-    if group[0].binary:
-        words = (*shape[:-1], -(-shape[-1] // WORD))
-        (x,) = edit.operator("LceQuantize", [x], [words], dtype=np.int32)
-        connect(edit, group, x, words, np.int32)
-    else:
-        connect(edit, group, scale(edit, group, x, shape), shape)
+    signs = [np.concatenate([each.signs for each in group]) for group in groups]
+    for group, x, each in zip(groups, _unpacked(edit, signs), signs, strict=True):
+        if group[0].binary:
+            words = (*each.shape[:-1], -(-each.shape[-1] // WORD))
+            (x,) = edit.operator("LceQuantize", [x], [words], dtype=np.int32)
+            connect(edit, group, x, words, np.int32)
+        else:
+            connect(edit, group, scale(edit, group, x, each.shape), each.shape)
+    readers = readers or [each for group in groups for each in group]
     edit.insert_before([each.operator for each in readers])
+
+
+def _unpacked(edit, signs):
+    """Tensors of +-1, one for each array of signs, from one constant of bits."""
+    if len(signs) == 1 and signs[0].shape[-1] % WORD == 0:
+        return edit.operator("LceDequantize", [edit.constant(bits(signs[0]))], [signs[0].shape])
+    flat = np.concatenate([each.reshape(-1) for each in signs])[np.newaxis]
+    (x,) = edit.operator("LceDequantize", [edit.constant(bits(flat))], [flat.shape])
+    parts = edit.split(x, [(1, each.size) for each in signs], axis=1)
+    return [edit.reshape(part, each.shape) for part, each in zip(parts, signs, strict=True)]
 
 
 def scale(edit, group, signs, shape):

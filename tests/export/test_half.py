@@ -67,12 +67,13 @@ def test_what_is_stored_are_the_rounded_numbers(count, arguments, images):
         converted = convert.to_tflite(model, runtime, "1bit_half", strip=True)
         np.testing.assert_allclose(converted.predict(inputs), expected, rtol=0, atol=5e-5)
         content = flatbuffer.read(converted.tflite)
-        (numbers,) = (
+        numbers = [
             flatbuffer.constant(content, index)
             for index, tensor in enumerate(content.subgraphs[0].tensors)
             if tensor.type == flatbuffer.schema.TensorType.FLOAT16
-        )
-        assert numbers.size == count
+        ]
+        assert sum(each.size for each in numbers) == count
+        assert len(numbers) == len({each.shape[1:] for each in numbers})
 
 
 def _of_several_numbers(content):

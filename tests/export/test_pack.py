@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from larq_seresnet import preprocess_input
+from larq_seresnet import SEResNet14, preprocess_input
 from larq_seresnet.export import anatomy, convert, flatbuffer, pack
 from larq_seresnet.export.runtimes import Converted
 
@@ -53,6 +53,29 @@ def test_filters_that_are_unpacked_one_by_one_take_one_place(plain):
             waiting -= set(each.inputs)
     together = flatbuffer.read(pack.pack(plain, "fewest-bytes")[0])
     assert anatomy.peak_activations(content) < anatomy.peak_activations(together)
+
+
+def test_filters_of_uneven_widths_stand_in_one_constant(images):
+    """As pruning leaves them; the same outputs to the last bit, in fewer bytes."""
+    model = SEResNet14(
+        weights=None,
+        filters=(8, 16, 16),
+        inner=(5, 7, 9, 11, 13, 15),
+        attention=None,
+        input_shape=images.shape[1:],
+    )
+    inputs = preprocess_input(images)
+    by_itself, together = (
+        convert.to_tflite(model, weights="1bit", memory=memory, strip=True)
+        for memory in pack.MEMORY
+    )
+    np.testing.assert_array_equal(together.predict(inputs), by_itself.predict(inputs))
+    assert len(together.tflite) < len(by_itself.tflite)
+    content = flatbuffer.read(together.tflite)
+    assert anatomy.count_operators(content)["LceDequantize"] == 1
+    found = anatomy.bytes_by_part(content, len(together.tflite))
+    kernels = sum(np.prod(each.shape) for each in model.weights if each.shape.rank > 1)
+    assert kernels / 8 <= found["filters"] < kernels / 8 + 4
 
 
 @pytest.mark.parametrize("memory", pack.MEMORY)

@@ -31,7 +31,7 @@ _WIDE = {"filters": (48, 72, 72)}
 _HE = {"filters": (32, 64, 128)}
 #: Of the weights behind gates, shares meant for a file as large as that of the widths by hand: a
 #: wider network has more beside them, and uneven widths take more operators. A report has both.
-_CLOSED = _GATED | {"keep": 0.39}
+_CLOSED = _GATED | {"keep": 0.395}
 #: By name, the arguments in which an arm differs from the defaults: `w1`, sigmoid + FMB. `arms`
 #: adds those that have the widths that seed 0 of `FINDS` found.
 ARMS: dict[str, dict[str, Any]] = {
@@ -42,11 +42,11 @@ ARMS: dict[str, dict[str, Any]] = {
     "whole": _ENDS | _WIDE | _GATED,
     "closed_20kb": _ENDS | _CLOSED | {"filters": (24, 48, 48), "keep": 0.345},
     "by_hand_20kb": _BY_HAND | {"filters": (16, 32, 32)},
-    "closed_70kb": _ENDS | _CLOSED | {"filters": (48, 96, 120), "keep": 0.415},
+    "closed_70kb": _ENDS | _CLOSED | {"filters": (48, 96, 120), "keep": 0.42},
     "by_hand_70kb": _BY_HAND | {"filters": (32, 64, 80)},
     "float32": {"precision": "float32", "attention": None} | _HE,
-    "hundredth": _ENDS | _HE | _CLOSED | {"keep": 0.18},
-    "smallest": _ENDS | _HE | _CLOSED | {"keep": 0.12},
+    "hundredth": _ENDS | _HE | _CLOSED | {"keep": 0.19},
+    "smallest": _ENDS | _HE | _CLOSED | {"keep": 0.125},
 }
 #: The arm whose first run finds widths.
 FINDS = "closed"
@@ -63,8 +63,8 @@ LABELS = {
     "closed_70kb": "70 kB: closed by gates, pruned",
     "by_hand_70kb": "70 kB: hand-chosen widths",
     "float32": "(32, 64, 128), float32",
-    "hundredth": "(32, 64, 128), 1-bit, closed by gates, pruned to 18 %",
-    "smallest": "(32, 64, 128), 1-bit, closed by gates, pruned to 12 %",
+    "hundredth": "(32, 64, 128), 1-bit, closed by gates, pruned to 19 %",
+    "smallest": "(32, 64, 128), 1-bit, closed by gates, pruned to 12.5 %",
 }
 #: Arms and how many seeds, in the order of training.
 PLAN = (
@@ -97,12 +97,16 @@ def arms(logs=None):
     kept = logs and logs / f"{budget_arm(FINDS, BUDGET)}_seed0.measures.json"
     if not kept or not kept.exists():
         return ARMS
-    inner = tuple(len(places) for places in json.loads(kept.read_text())["pruned"]["kept"].values())
-    gated = {"ends": "int8", "squeezed": tuple(-(-channels // 4) for channels in inner)} | _GATED
-    return ARMS | {
-        "found": _BY_HAND | _WIDE | {"inner": inner},
-        "found_gated": gated | _WIDE | {"inner": inner},
-    }
+    found = _found(FINDS, json.loads(kept.read_text())["pruned"])
+    squeezed = tuple(-(-channels // 4) for channels in found["inner"])
+    gated = {"ends": "int8", "squeezed": squeezed} | _GATED | _WIDE | {"inner": found["inner"]}
+    return ARMS | {"found": found, "found_gated": gated}
+
+
+def _found(arm, pruned):
+    """The network that pruning a run of an arm left, as arguments."""
+    inner = tuple(len(places) for places in pruned["kept"].values())
+    return _BY_HAND | {"filters": ARMS[arm]["filters"], "inner": inner}
 
 
 def runs(logs=None):
@@ -133,8 +137,8 @@ def write_report(results):
         "during the first half of the epochs, and the rest is trained without gates. Without the "
         "term, those channels are kept that open for most images after the first half, or random "
         "ones. Found: the widths that seed 0 of the first kept. The float32 network has no SE. "
-        "Bytes: the pruned network's LCE file, `--weights 1bit_half --memory fewest-bytes "
-        "--strip`.\n\n"
+        "Bytes: the LCE file of a network of that shape, `--weights 1bit_half --memory "
+        "fewest-bytes --strip`.\n\n"
         + _table_of_errors(grid, known, errors, sizes)
         + "\nMean error, with that of each seed in brackets.\n\n"
         + _table_of_differences(grid, known, sizes)
@@ -226,20 +230,28 @@ def _kept(grid, known, arm):
 
 
 def _bytes(grid, known, results):
-    """The bytes of each arm's file: of its pruned networks their mean, of others by their shape."""
+    """The bytes of each arm's file, by its shape; of pruned networks of several seeds their mean.
+
+    What a log says of its file is of the converter of its time.
+    """
+    shapes = {arm: _shapes(grid, known, arm) for arm in known}
+    named = {
+        f"{arm} {turn}": shape for arm, each in shapes.items() for turn, shape in enumerate(each)
+    }
+    costs = frontier.costs_of(named, results / "costs.json")
+    return {
+        arm: round(np.mean([costs[f"{arm} {turn}"].file for turn in range(len(each))]))
+        for arm, each in shapes.items()
+        if each
+    }
+
+
+def _shapes(grid, known, arm):
+    """The networks that the runs of an arm end with: one, or one for each that was pruned."""
+    if "keep" in known[arm]:
+        return [_found(arm, each) for each in _pruned(grid, arm)]
     of_shape = config.FLAG_GROUPS["model"]
-    shapes = {
-        arm: {name: value for name, value in known[arm].items() if name in of_shape}
-        for arm in known
-        if "keep" not in known[arm]
-    }
-    costs = frontier.costs_of(shapes, results / "costs.json")
-    closed = {
-        arm: round(np.mean([each["sizes"]["after"]["bytes"] for each in found]))
-        for arm in known
-        if (found := _pruned(grid, arm))
-    }
-    return {arm: cost.file for arm, cost in costs.items()} | closed
+    return [{name: value for name, value in known[arm].items() if name in of_shape}]
 
 
 def _goals(grid, known, sizes):
