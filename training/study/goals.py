@@ -224,8 +224,9 @@ def _introduction(grid):
         "a few hundredths of a point more or less.\n"
         "- Differences are in points of error; below 0 the first is better. The recipe was "
         "developed with SE + FMB, so if it favours an arm, it is that one.\n"
-        "- Six and 25 epochs of the default network are the same trainings as in "
-        "[spatial](../spatial/README.md), which calls them channel + FMB, channel and none.\n"
+        "- Six epochs of the default network, and 25 of the first two seeds, are the same "
+        "trainings as in [spatial](../spatial/README.md), which calls them channel + FMB, channel "
+        "and none.\n"
         '- XS, S and M are SEResNet14XS, S and M; "one bit everywhere" is S without 8-bit ends. '
         f"They are trained with crops of {_LONG['crop']} pixels and taught "
         f"(share {_LONG['teacher_share']}, temperature {_LONG['teacher_temperature']}) by a "
