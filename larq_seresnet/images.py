@@ -52,8 +52,9 @@ def read_image(path, size=(32, 32)):
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no image, is damaged, or has pixels without a unique meaning in 8 bits,
-            such as floats; the message begins with the path. If `size` is no height and width.
+        ValueError: If it is no image, is damaged, has more pixels than Pillow reads (some 179
+            million), or pixels without a unique meaning in 8 bits, such as floats; the message
+            begins with the path. If `size` is no height and width.
     """
     if size is not None:
         _check_size(size)
@@ -66,7 +67,7 @@ def read_image(path, size=(32, 32)):
         what = " ".join(str(error).split()) or type(error).__name__
         what = what.partition(" <")[0]  # what Python calls the bytes in memory
         raise ValueError(f"{path} is no image, or is damaged: {what}") from error
-    return image if size is None else fit(image, size)
+    return np.array(image if size is None else fit(image, size))  # the caller's own
 
 
 def _check_size(size):
@@ -131,17 +132,27 @@ def _has_pillow():
 
 
 def _decode_with_pillow(content):
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    with Image.open(io.BytesIO(content), formats=tuple(FORMATS)) as image:
-        image.load()
+    Image.init()
+    known = [name for name in FORMATS if name in Image.OPEN]  # Pillow before 11.2 has no AVIF
+    try:
+        image = Image.open(io.BytesIO(content), formats=known)
+    except Image.DecompressionBombError as error:
+        raise _Refused(f"has more pixels than Pillow reads: {error}") from error
+    with image:
+        image.load()  # which turns a TIFF, and its orientation is noted no more
         _check_meaning(image, content)
-        image = ImageOps.exif_transpose(image)
-        if image.mode == "I" or image.mode.startswith("I;16"):
-            return _repeated((np.asarray(image).astype(np.int32) >> 8).astype(np.uint8))
-        if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
-            return on_white(np.asarray(image.convert("RGBA")))
-        return np.asarray(image.convert("RGB"))
+        return _turned(_rgb(image), image.getexif().get(_EXIF_ORIENTATION, 1))
+
+
+def _rgb(image):
+    """The pixels of Pillow's image, uint8 (H, W, 3)."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _repeated((np.asarray(image).astype(np.int32) >> 8).astype(np.uint8))
+    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
+        return on_white(np.asarray(image.convert("RGBA")))
+    return np.asarray(image.convert("RGB"))
 
 
 def _check_meaning(image, content):
@@ -156,7 +167,8 @@ def _check_meaning(image, content):
     readable = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
     if mode not in (*readable, "I") and not mode.startswith("I;16"):
         raise _Refused(f"has pixels of the kind {mode!r}: save it as grey or RGB, 8 or 16 bits")
-    if image.format == "PNG" and isinstance(image.info.get("transparency"), (int, tuple)):
+    levels = isinstance(image.info.get("transparency"), (int, tuple)) and mode != "P"
+    if image.format == "PNG" and levels:  # of a palette it is a place, whatever the depth
         depth = content[24]
         if depth not in (1, 8):
             raise _Refused(f"names a transparent colour in {depth} bits: save it with 8 bits")

@@ -400,4 +400,4 @@ class SpatialAttention(tf.keras.layers.Layer):
 def _in_policy(quantizer, policy):
     """A quantizer that computes under a layer's policy, not under the global one."""
     found = lq.quantizers.get(quantizer)
-    return type(found)(dtype=policy) if isinstance(quantizer, str) else found
+    return type(found)(dtype=policy.name) if isinstance(quantizer, str) else found

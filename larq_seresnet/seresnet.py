@@ -47,8 +47,8 @@ POOLINGS = {
 class SEResNet(tf.keras.Model):
     """What `SEResNet14` returns: a functional model that knows the arguments it was built with.
 
-    It keeps them when it is saved, cloned or pickled, so `save_weights` and conversion also work
-    on a loaded model.
+    It keeps them when it is saved, pickled or cloned, so `save_weights` and conversion also work
+    on a loaded model; `clone_model` with a `clone_function` or `input_tensors` loses them.
 
     Attributes:
         configuration: The arguments, as json.

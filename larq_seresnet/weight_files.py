@@ -108,7 +108,9 @@ def _is_zip(path):
 
 #: HDF5 never ends on some damaged files; what it raises for others is raised again here.
 _HDF5_TRIAL = """
-import contextlib, sys, h5py
+import sys
+sys.path = [place for place in sys.path if place]  # not the working directory
+import contextlib, h5py
 def read(name, item):
     dict(item.attrs)
     if isinstance(item, h5py.Dataset):

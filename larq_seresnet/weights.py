@@ -71,10 +71,15 @@ def save_weights(model, path, trained_on=None, class_names=None, packed=False):
             computes the same; its latent weights lie within +-0.1.
 
     Raises:
-        ValueError: If `model` does not come from `SEResNet14`, if a weight is NaN or infinite, if
-            two weights of a layer have the same name, or if there are not as many names as classes.
+        ValueError: If `model` does not come from `SEResNet14`, if `trained_on` is no name, if a
+            weight is NaN or infinite, if two weights of a layer have the same name, or if there are
+            not as many names as classes.
     """
     classes = _configuration(model)["num_classes"]
+    if trained_on is not None and not isinstance(trained_on, str):
+        raise ValueError(
+            f"`trained_on` must be None or the name of a data set, received {trained_on!r}."
+        )
     _warn_of_other_layers(model)
     broken = [weight.name for weight in model.weights if not np.isfinite(weight.numpy()).all()]
     if broken:
@@ -129,7 +134,10 @@ def _warn_of_other_layers(model):
 def _configuration(model):
     """The arguments that made a model."""
     if not isinstance(getattr(model, "configuration", None), str):
-        raise ValueError(f"`model` must be what SEResNet14 returned, received {model!r}.")
+        raise ValueError(
+            f"`model` must be what SEResNet14 returned, or have its `configuration`, received "
+            f"{model!r}."
+        )
     return json.loads(model.configuration)
 
 

@@ -29,6 +29,7 @@ TRIAL_SECONDS = 60
 #: Computes an image of zeros in a process of its own, which a damaged file may crash.
 TRIAL = """
 import sys
+sys.path = [place for place in sys.path if place]  # not the working directory
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 interpreter = Interpreter(model_content=sys.stdin.buffer.read())

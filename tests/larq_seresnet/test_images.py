@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 from golden import by_pillow, images, png, refused
+from PIL import Image
 
 import larq_seresnet
 from larq_seresnet.images import fit, image_files
@@ -171,3 +172,40 @@ def test_a_folder_counts_once_whatever_links_lead_to_it(tmp_path):
     (tmp_path / "others").symlink_to(tmp_path / "cats")
     assert image_files(tmp_path) == ([tmp_path / "cats" / "a.png"], [])
     assert image_files(tmp_path / "others") == ([tmp_path / "others" / "a.png"], [])
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+def test_a_palette_of_few_bits_may_have_a_transparent_entry(tmp_path, depth):
+    palette = np.random.default_rng(0).integers(0, 256, (2**depth, 3), dtype=np.uint8)
+    places = np.random.default_rng(1).integers(0, 2**depth, (6, 5))
+    alpha = bytes([255, 0])  # the second entry; others are opaque
+    content = png(places, depth, 3, (b"PLTE", palette.tobytes()), (b"tRNS", alpha))
+    palette[1] = 255
+    np.testing.assert_array_equal(_read(tmp_path, "p.png", content), palette[places])
+
+
+def test_odd_exif_beside_the_orientation_is_ignored(tmp_path):
+    orientation = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    resolution = struct.pack("<HHI4s", 0x011A, 2, 4, b"low\0")  # text, where it is a ratio
+    exif = struct.pack("<2sHIH", b"II", 42, 8, 2) + orientation + resolution + bytes(4)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    found = _read(tmp_path, "p.png", png(pixels, 8, 2, (b"eXIf", exif)))
+    np.testing.assert_array_equal(found, np.rot90(pixels, -1))
+
+
+def test_an_older_pillow_reads_all_it_knows(tmp_path, monkeypatch):
+    Image.init()
+    monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
+    assert _read(tmp_path, "p.png", png(np.zeros((2, 3, 3)), 8, 2)).shape == (2, 3, 3)
+
+
+@pytest.mark.parametrize("size", [None, (3, 3), (2, 2)])
+def test_what_is_read_can_be_written_to(tmp_path, size):
+    found = _read(tmp_path, "p.png", png(np.ones((3, 3, 3)), 8, 2), size)
+    found[:] = 7
+
+
+def test_too_many_pixels_are_called_that(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)
+    with pytest.raises(ValueError, match="has more pixels than Pillow reads: Image size"):
+        _read(tmp_path, "p.png", png(np.zeros((3, 3, 3)), 8, 2))

@@ -229,3 +229,11 @@ def test_layers_are_registered_by_name():
 def test_wrong_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("attention", [SqueezeExcite, SpatialAttention])
+def test_quantizers_by_name_are_saved(attention, tmp_path):
+    x = tf.keras.Input((4, 4, 8))
+    model = tf.keras.Model(x, attention(kernel_quantizer="approx_sign")(x))
+    model.save(tmp_path / "m.keras")
+    assert tf.keras.models.load_model(tmp_path / "m.keras").count_params() == model.count_params()

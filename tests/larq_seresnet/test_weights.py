@@ -584,3 +584,17 @@ def test_nothing_that_runs_code_of_files_is_called():
             assert called not in ("eval", "exec", "pickle.loads", "load_model_from_json"), path
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
                 assert isinstance(node.value, ast.Constant) and node.value.value is False, path
+
+
+@pytest.mark.parametrize("trained_on", [True, 2026, pathlib.Path("flowers")])
+def test_only_a_name_is_what_weights_were_trained_on(saved, tmp_path, trained_on):
+    with pytest.raises(ValueError, match="`trained_on` must be None or the name of a data set"):
+        save_weights(saved[0], tmp_path / "w.h5", trained_on)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_code_of_the_working_directory_runs(saved, tmp_path, monkeypatch):
+    """Nor is what it prints taken for damage."""
+    (tmp_path / "h5py.py").write_text("print('other code ran')\n")
+    monkeypatch.chdir(tmp_path)
+    assert read(saved[1]).trained_on == "digits"
