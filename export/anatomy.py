@@ -186,9 +186,7 @@ def bytes_by_part(model, size):
         sum(len(data) for each in buffers if (data := model.buffers[each].data) is not None)
         for buffers in (of_filters, of_numbers)
     )
-    for tensor in tensors:
-        if tensor.quantization is not None and tensor.quantization.scale is not None:
-            scales += 4 * len(tensor.quantization.scale)
+    scales += sum(4 * _scales(tensor) for tensor in tensors)
     return {
         "bytes": size,
         "filters": filters,
@@ -236,6 +234,12 @@ def tensor_bytes(model, index):
 def channels_in(operator):
     """The input channels of a binary convolution, which its packed filter does not tell."""
     return flexbuffers.Loads(bytes(operator.customOptions))["channels_in"]
+
+
+def _scales(tensor):
+    """How many scales a tensor is quantized by."""
+    parameters = tensor.quantization
+    return 0 if parameters is None or parameters.scale is None else len(parameters.scale)
 
 
 def macs(model):
@@ -323,11 +327,15 @@ def bytes_by_layer(model, layer_names):
             for index in inputs:
                 readers[index][layer] += max(1, int(np.prod(graph.tensors[index].shape)))
     of_buffers = collections.defaultdict(collections.Counter)
+    sizes = collections.Counter()
     for index, layers in readers.items():
-        of_buffers[graph.tensors[index].buffer] += layers
+        tensor = graph.tensors[index]
+        data = model.buffers[tensor.buffer].data
+        if data is not None:
+            of_buffers[tensor.buffer] += layers
+            sizes[tensor.buffer] = max(sizes[tensor.buffer], len(data) + 4 * _scales(tensor))
     total = collections.Counter()
     for buffer, layers in of_buffers.items():
-        data = model.buffers[buffer].data
-        for layer, elements in layers.items() if data is not None else ():
-            total[layer] += len(data) * elements / layers.total()
+        for layer, elements in layers.items():
+            total[layer] += sizes[buffer] * elements / layers.total()
     return {layer: round(total[layer]) for layer in layer_names if round(total[layer])}

@@ -197,7 +197,11 @@ def all_targets(model, label, calibration, runtime_names):
         exact = convert.convert(model, runtime, calibration)
         for way, memory in _ways(model, runtime):
             if way == pack_litert.HALF:
-                converted = convert.to_tflite(model, runtime, way, strip=True, memory=memory)
+                try:
+                    converted = convert.to_tflite(model, runtime, way, strip=True, memory=memory)
+                except ValueError as error:  # of numbers that float16 does not hold
+                    print(f"{label} is not measured so: {error}", file=sys.stderr)
+                    continue
             else:
                 converted = convert.store(exact, runtime, way, strip=True, memory=memory)[0]
             name = f"{way}, fewest bytes" if memory == "fewest-bytes" else way

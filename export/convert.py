@@ -270,6 +270,8 @@ def _check_types(model, runtime, input_type, output_type):
     interface.types(runtime, input_type, output_type)
     if input_type == "uint8":
         interface.check_bytes(model.input_shape[1:], model.layers[1].name == "stem_conv")
+    if output_type == "int8" and runtime != "tflm":
+        interface.check_probabilities(json.loads(model.configuration)["include_top"])
 
 
 def store(

@@ -17,8 +17,14 @@ TIE = 1e-5
 CHUNK = 200
 
 
-def first_tipped(model, converted, images, rounding=ROUNDING):
+def first_tipped(model, converted, images, given, rounding=ROUNDING):
     """Where Keras and a converted file first disagree on which side of a threshold values lie.
+
+    Args:
+        model, converted: The network and its file.
+        images: uint8, (N, H, W, 3).
+        given: What the file itself gives for them: with its maps exposed it is another file.
+        rounding: By how much a probability may differ.
 
     Returns:
         For each image a dict: "layer", "distance" and "cause" as in `Agreement`. If nothing tips,
@@ -44,7 +50,7 @@ def first_tipped(model, converted, images, rounding=ROUNDING):
             _first_of_one(
                 [layer.name for layer in layers],
                 [each[index] for each in expected],
-                [received[0][index]]
+                [given[start + index].reshape(-1)]
                 + [
                     np.where(each[index] > 0, each[index], -1.0) if sign else each[index]
                     for each, sign in zip(received[1:], above, strict=True)
@@ -60,7 +66,8 @@ def _first_of_one(names, expected, received, rounding=ROUNDING):
     for name, values, others in zip(names, expected[1:], received[1:], strict=True):
         tipped = (values >= 0) != (others >= 0)
         if tipped.any():
-            distance = float(np.abs(values[tipped]).max() / np.abs(values).max())
+            largest = max(np.abs(values).max(), np.finfo(np.float32).tiny)
+            distance = float(np.abs(values[tipped]).max() / largest)
             cause = "tie" if distance <= TIE else None
             return {"layer": name, "distance": distance, "cause": cause}
     if np.abs(expected[0] - received[0]).max() <= rounding:

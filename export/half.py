@@ -20,6 +20,10 @@ from larq_seresnet.weights import copy_weights, named_weights
 
 import tensorflow as tf
 
+#: The least float16 above 0. A gate of bias 0 gets it: LCE's gates are signs, and there 0 itself
+#: counts as open by the next greater bias, of which float16 would make 0 again.
+_LEAST = np.float32(2**-24)
+
 
 def rounded(model):
     """A SEResNet14 like another one, whose scales and biases on a device are float16 numbers.
@@ -50,7 +54,10 @@ def rounded(model):
             parts = parts_with_kernels(other)
             if parts[-1].use_bias:
                 scales = [kernel_and_scale(each)[1] for each in parts]
-                _round(parts[-1].bias, np.prod(scales) if binary_gates else 1)
+                if binary_gates:
+                    _round(parts[-1].bias, np.prod(scales), _LEAST)
+                else:
+                    _round(parts[-1].bias)
         elif getattr(layer, "use_bias", False):
             _round(other.bias)
     return copy
@@ -80,9 +87,10 @@ def _round_batch_norm(layer):
     weights["moving_variance"].assign(np.full_like(scale, one))
 
 
-def _round(bias, unit=1):
-    """Rounds a bias that a device gets divided by `unit`."""
-    bias.assign(_half(bias.numpy() / unit) * np.float32(unit))
+def _round(bias, unit=1, of_zero=0):
+    """Rounds a bias that a device gets divided by `unit`, 0 to another number."""
+    halves = _half(bias.numpy() / unit)
+    bias.assign(np.where(halves == 0, np.float32(of_zero), halves) * np.float32(unit))
 
 
 def _half(numbers):

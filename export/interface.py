@@ -3,7 +3,7 @@
 import numpy as np
 
 from larq_seresnet.arguments import check_choice
-from larq_seresnet.export import flatbuffer
+from larq_seresnet.export import anatomy, flatbuffer
 from larq_seresnet.preprocessing import MEAN, STD
 
 #: By runtime, what its files can be made to take and to give; the first by default.
@@ -26,7 +26,8 @@ def with_types(tflite, input_type, output_type):
         The new file's bytes.
 
     Raises:
-        ValueError: If bytes are wanted for other than what `check_bytes` allows.
+        ValueError: If bytes are wanted for other than what `check_bytes` allows, or for other
+            outputs than probabilities.
     """
     model = flatbuffer.read(tflite)
     if input_type == "uint8":
@@ -36,6 +37,9 @@ def with_types(tflite, input_type, output_type):
         check_bytes(graph.tensors[graph.inputs[0]].shape[1:], names == {"CONV_2D"})
         _take_bytes(model)
     if output_type == "int8":
+        graph = model.subgraphs[0]
+        last = anatomy.producer(graph, graph.outputs[0])
+        check_probabilities(last and flatbuffer.operator_name(model, last) == "SOFTMAX")
         _give_bytes(model)
     return flatbuffer.write(model)
 
@@ -69,6 +73,15 @@ def check_bytes(shape, begins_with_stem):
         raise ValueError(
             "`input_type` 'uint8' is for networks that take what preprocess_input returns, "
             f"(H, W, 3), received {received}: take 'float32' and normalise as in training."
+        )
+
+
+def check_probabilities(are_given):
+    """Raises ValueError where what a network gives is not from 0 to 1, as int8 outputs are."""
+    if not are_given:
+        raise ValueError(
+            "`output_type` 'int8' is for probabilities, received a network without a classifier: "
+            "take 'float32'."
         )
 
 

@@ -35,19 +35,16 @@ def main(argv=None):
         _check_unused(directory)
         directory.mkdir(parents=True, exist_ok=True)
         smaller, proof = proved(model, images, arguments.share)
-        weights = directory / config.WEIGHTS_FILE
+        weights, text = directory / config.WEIGHTS_FILE, markdown(proof)
+        # the report before the weights, which it says may be replaced
+        files.write_text(directory / REPORT, json.dumps(proof, indent=1) + "\n")
+        files.write_text(directory / "prune.md", text)
         save_weights(smaller, weights, _trained_on(arguments, images), images.class_names or None)
         gates.write(
             proof["occupancy"],
             directory,
             f"# {model.name}: {len(images.train[0]):,} training images\n\n",
         )
-        text = markdown(proof)
-        for name, content in (
-            (REPORT, json.dumps(proof, indent=1) + "\n"),
-            ("prune.md", text),
-        ):
-            files.write_text(directory / name, content)
     print(text)
     print(f"wrote {weights}; prune.md, {REPORT} and occupancy.* beside it")
     return weights

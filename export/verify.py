@@ -237,7 +237,7 @@ def compare(model, converted, images, labels):
         raise ValueError("Keras gives NaN or infinity: the model diverged in training.")
     int8_output = converted.interface()[1].dtype == np.int8
     rounding = divergence.ROUNDING + interface.SCALE * int8_output
-    difference = np.where(np.isfinite(received), np.abs(expected - received), np.inf)
+    difference = _difference(expected, received)
     keras_class, converted_class = expected.argmax(axis=1), received.argmax(axis=1)
     beside = {}
     if _rounds_inputs(converted):
@@ -254,29 +254,24 @@ def compare(model, converted, images, labels):
         keras_error=_error(keras_class, labels),
         converted_error=_error(converted_class, labels),
         rounding=rounding,
-        listed=_listed(
-            reference,
-            converted,
-            images,
-            expected,
-            converted_class,
-            difference.max(axis=1),
-            rounding,
-        ),
+        listed=_listed(reference, converted, images, expected, received, rounding),
         **beside,
     )
 
 
-def _listed(model, converted, images, expected, converted_class, difference, rounding):
+def _listed(model, converted, images, expected, received, rounding):
     """What `Agreement.listed` says; of a file that rounds images of another class alone."""
-    keras_class = expected.argmax(axis=1)
+    keras_class, converted_class = expected.argmax(axis=1), received.argmax(axis=1)
+    difference = _difference(expected, received).max(axis=1)
     other_class = keras_class != converted_class
     if _rounds_inputs(converted) or converted.runtime == "tflm":
         chosen = np.flatnonzero(other_class)
         causes = [{"layer": None, "distance": None, "cause": None}] * len(chosen)
     else:
         chosen = np.flatnonzero(other_class | (difference > rounding))
-        causes = divergence.first_tipped(model, converted, images[chosen], rounding)
+        causes = divergence.first_tipped(
+            model, converted, images[chosen], received[chosen], rounding
+        )
     second, first = np.sort(expected, axis=1)[:, -2:].T
     return [
         {
@@ -289,6 +284,10 @@ def _listed(model, converted, images, expected, converted_class, difference, rou
         }
         for index, cause in zip(chosen, causes, strict=True)
     ]
+
+
+def _difference(expected, received):
+    return np.where(np.isfinite(received), np.abs(expected - received), np.inf)
 
 
 def _named(cause, difference, rounding):

@@ -91,7 +91,7 @@ class ErrorLog(tf.keras.callbacks.Callback):
             "images_per_second": f"{self.images / seconds:.1f}",
             "dataset": self.dataset,
         }
-        with open(self.path, "a", newline="") as file:
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, LOG_COLUMNS, lineterminator="\n").writerow(row)
         print(
             f"epoch {epoch + 1}: train error {logs['error']:.2%}, "
@@ -107,7 +107,7 @@ def read_log(path):
         ValueError: If it has other columns, or a row was cut off.
     """
     try:
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             columns, rows = tuple(reader.fieldnames or ()), list(reader)
     except (UnicodeDecodeError, csv.Error) as problem:

@@ -490,12 +490,17 @@ def load(run_dir: pathlib.Path) -> tuple[Config, dict[str, Any]]:
 
 def of_weights(weights: str | pathlib.Path) -> Config | None:
     """The `Config` of the run that a weight file is of, pruned or not; None of one elsewhere."""
+    return facts_of_weights(weights)[0]
+
+
+def facts_of_weights(weights: str | pathlib.Path) -> tuple[Config | None, dict[str, Any]]:
+    """As `of_weights`, and what config.json says besides."""
     path = pathlib.Path(weights).absolute()
     run_dir = path.parent
     if run_dir.name == PRUNED and not (run_dir / CONFIG_FILE).exists():  # no run of that name
         run_dir = run_dir.parent
     is_of_run = path.name == WEIGHTS_FILE and (run_dir / CONFIG_FILE).exists()
-    return load(run_dir)[0] if is_of_run else None
+    return load(run_dir) if is_of_run else (None, {})
 
 
 def read(path: pathlib.Path) -> tuple[Config, dict[str, Any]]:

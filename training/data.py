@@ -1,6 +1,7 @@
 """Image classification sets in memory or beside it, and the tf.data pipelines of training."""
 
 import dataclasses
+import hashlib
 import os
 import shutil
 import tempfile
@@ -14,7 +15,7 @@ from larq_seresnet.training.sources import EMBEDDED, SPLIT_SEED, DataUnavailable
 
 import tensorflow as tf
 
-__all__ = ["EMBEDDED", "DataUnavailable", "ImageSet", "describe", "load"]
+__all__ = ["EMBEDDED", "DataUnavailable", "ImageSet", "check_unseen", "describe", "load"]
 #: Share of the free memory that images may take; where they would take more they lie on disk.
 SHARE_OF_MEMORY = 0.5
 TEST_BATCH_SIZE = 500
@@ -109,6 +110,33 @@ def of_run(settings):
         settings.limit_test,
         settings.held_out,
     )
+
+
+def check_unseen(what, images, held_out, run, facts):
+    """Raises ValueError unless a network was trained without the images that are held out.
+
+    Args:
+        what: The network, as an error names it.
+        images: An `ImageSet`, its test images held out of those for training.
+        held_out: How many were.
+        run: The `Config` of the run that trained the network; None of no run.
+        facts: What config.json says of that run besides.
+    """
+    received = "weights of no run" if run is None else run.held_out
+    known = run is not None and (run.held_out or 0) >= held_out
+    if known:
+        test = images.test[0]
+        alike = run.held_out, run.input_shape, facts.get("test_images")
+        if alike == (held_out, test.shape[1:], len(test)):
+            known = facts["test_images_sha256"] == hashlib.sha256(test).hexdigest()
+        else:
+            known = run.dataset == images.name
+        received = f"a run on other images of {run.dataset}"
+    if not known:
+        raise ValueError(
+            f"{what} must be trained without the images that are held out, so on the same data "
+            f"with `held_out` {held_out} or more, received {received}."
+        )
 
 
 def describe(settings, facts):

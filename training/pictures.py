@@ -35,7 +35,8 @@ def draw_curves(rows, title, path):
         axes.plot(
             epochs, errors, style, marker="o", markersize=3, label=f"{label}: {errors[-1]:.2f} %"
         )
-    axes.set(title=title, xlabel="epoch", ylabel="top-1 error, %", ylim=(0, None))
+    axes.set(xlabel="epoch", ylabel="top-1 error, %", ylim=(0, None))
+    axes.set_title(title, parse_math=False)  # the names of folders are in it
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend(title="after the last epoch")
@@ -49,7 +50,8 @@ def draw_confusion(matrix, class_names, title, path):
     ConfusionMatrixDisplay(matrix, display_labels=class_names).plot(
         ax=axes, cmap="Blues", colorbar=False, xticks_rotation="vertical", text_kw={"fontsize": 7}
     )
-    axes.set(title=title, xlabel="predicted", ylabel="true")
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(title, parse_math=False)
     figure.savefig(path, dpi=130)
 
 

@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 from larq_seresnet import programs
 from larq_seresnet.training.study import ablation, frontier, goals, paper, pruning, runs, spatial
+from larq_seresnet.training.study.runs import Run
 
 RESULTS, RUNS = pathlib.Path("results"), pathlib.Path("runs")
-Runs = list[runs.Run]
+Runs = list[Run]
 
 
 def main(argv=None):
@@ -25,10 +26,16 @@ def main(argv=None):
     with programs.failing(parser):
         try:
             if arguments.print_commands:
-                for run in _missing(profile, arguments, logs):
+                missing = _missing(profile, arguments, logs)
+                for run in _teachers(profile, missing):
+                    print(shlex.join(run.command(RUNS)))
+                for run in missing:
                     print(shlex.join(run.command(folder)))
                 return
             while missing := _missing(profile, arguments, logs, tried):
+                for problem in runs.train_all(_teachers(profile, missing), 1, RUNS):
+                    if problem:
+                        raise ValueError(f"the teacher failed, see {problem}")
                 for problem in runs.train_all(missing, arguments.jobs, folder, logs):
                     if problem:
                         failed.append(problem)
@@ -66,6 +73,13 @@ def _missing(profile, arguments, logs, tried=frozenset()):
     return missing
 
 
+def _teachers(profile, missing):
+    """What is to be trained before some runs: their teacher, unless it is there."""
+    teacher = profile.teacher
+    is_needed = teacher and any(run.arguments.get("teacher") for run in missing)
+    return [teacher] if is_needed and not runs.is_trained(teacher, RUNS / teacher.name) else []
+
+
 @dataclasses.dataclass(frozen=True)
 class Profile:
     """Runs that one command trains.
@@ -75,6 +89,7 @@ class Profile:
         draw: Draws a report from the logs in a folder of results.
         results: That folder; `logs` is the one of logs in it.
         folder: Of run directories.
+        teacher: A run in `RUNS` that teaches others; it is trained first.
         following: From the folder of logs, `runs` and those that follow from what logs say; None
             where none do.
     """
@@ -84,6 +99,7 @@ class Profile:
     results: pathlib.Path = RESULTS / "paper"
     logs: str = "logs"
     folder: pathlib.Path = RUNS / "paper"
+    teacher: Run | None = None
     following: Callable[[pathlib.Path], Runs] | None = None
 
     def planned(self, logs):
@@ -113,6 +129,7 @@ PROFILES = {
         goals.write_report,
         results=RESULTS / "goals",
         folder=RUNS / "goals",
+        teacher=goals.TEACHER,
     ),
     "pruning": Profile(
         pruning.runs(),

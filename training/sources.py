@@ -3,6 +3,8 @@
 import collections
 import concurrent.futures
 import dataclasses
+import functools
+import hashlib
 import os
 import pathlib
 import urllib.error
@@ -189,6 +191,7 @@ def _folder(root):
     else:
         parts = [root]
     found = [_classes(part) for part in parts]
+    _check_text(path for each in found for paths in each.values() for path in paths)
     names = list(found[0])
     if names != list(found[-1]):
         raise ValueError(
@@ -198,6 +201,17 @@ def _folder(root):
     train, test = found if len(found) == 2 else _split(root, found[0])
     readers = (_Files(part.values()) for part in (train, test))
     return Source(str(root.resolve()), tuple(names), *readers)
+
+
+def _check_text(paths):
+    """Raises ValueError where logs, labels and digests could not name a file."""
+    for path in paths:
+        try:
+            str(path.resolve()).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"`dataset` must have names in UTF-8, received {str(path)!a}."
+            ) from error
 
 
 def _folders_in(folder):
@@ -241,12 +255,15 @@ def _split(root, found):
                 f"`dataset` {root} must hold two images of each class at least, one for training "
                 f"and one for the test: received one of {name!r}, {files[0].name}."
             )
-        order = np.random.default_rng(SPLIT_SEED).permutation(len(files))
         first = max(1, round(HELD_OUT * len(files)))
-        test[name], train[name] = (
-            [files[i] for i in np.sort(chosen)] for chosen in (order[:first], order[first:])
-        )
+        order = sorted(files, key=functools.partial(_rank, root))
+        test[name], train[name] = sorted(order[:first]), sorted(order[first:])
     return train, test
+
+
+def _rank(root, path):
+    """By name, so that where images are added the others stay training or test images."""
+    return hashlib.sha256(path.relative_to(root).as_posix().encode()).digest()
 
 
 class _Split:

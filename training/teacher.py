@@ -125,11 +125,8 @@ def check(run_dir, images, held_out=None):
         raise ValueError(
             f"`teacher` {run_dir} must know the same classes, it knows {facts.get('class_names')}."
         )
-    if held_out and settings.dataset == images.name and (settings.held_out or 0) < held_out:
-        raise ValueError(
-            f"`teacher` {run_dir} must be trained without the images that are held out, so with "
-            f"`held_out` {held_out} or more, received {settings.held_out}."
-        )
+    if held_out:
+        data.check_unseen(f"`teacher` {run_dir}", images, held_out, settings, facts)
     return settings
 
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import os
 import pathlib
 import shlex
 import shutil
@@ -10,7 +11,7 @@ import sys
 import tempfile
 
 from larq_seresnet import files, programs, save_weights
-from larq_seresnet.preprocessing import preprocess_input
+from larq_seresnet.preprocessing import CIFAR10_CLASSES, preprocess_input
 from larq_seresnet.training import (
     batch_norm,
     callbacks,
@@ -63,9 +64,9 @@ def main(argv=None):
         checkpoint = callbacks.Checkpoint(run_dir / "checkpoint", model)
         first = _epochs_done(checkpoint, last, run_dir) if resume else 0
         if not first and settings.weights is not None:
+            _check_unseen(settings, images)
             load_weights(model, settings.weights)
         epochs = range(first, last)
-        _check_unseen(settings, images)
         known = facts.of_run(settings, images, epochs, known, synchronized)
         said = strategies.alone(_said, settings, images)
         if not resume:
@@ -78,12 +79,13 @@ def main(argv=None):
         log = callbacks.ErrorLog(run_dir / callbacks.LOG_FILE, images, first)
         if resume:
             settings.save(run_dir, **known)
+        is_chief = strategies.is_chief()
         lock = held.pop_all()
     with programs.failing(parser), lock:
         if epochs or not _is_finished(run_dir):
             _train(model, settings, images, run_dir, epochs, (log, gates, checkpoint), said)
     command = [sys.executable, "-m", "larq_seresnet.export.convert", str(run_dir)]
-    if strategies.is_chief():
+    if is_chief:
         print(f"wrote {run_dir}; to convert it: {shlex.join(command)}")
     return run_dir
 
@@ -248,14 +250,16 @@ def _check_unseen(settings, images):
     weights = settings.weights
     if weights is None or not settings.held_out:
         return
-    trained_on = weights if weights in SHIPPED else read(weights).trained_on
-    run = None if weights in SHIPPED else config.of_weights(weights)
-    if trained_on == images.name and (run is None or (run.held_out or 0) < settings.held_out):
-        raise ValueError(
-            f"`weights` {weights} must be trained without the images that are held out, so with "
-            f"`held_out` {settings.held_out} or more, received "
-            f"{'weights of no run' if run is None else run.held_out}."
-        )
+    run, facts = None, {}
+    if weights in SHIPPED:
+        of_others = images.class_names != CIFAR10_CLASSES
+    else:
+        contents = read(weights)
+        names = tuple(contents.class_names or ())
+        of_others = names != images.class_names if names else contents.trained_on != images.name
+        run, facts = config.facts_of_weights(weights)
+    if not of_others:
+        data.check_unseen(f"`weights` {weights}", images, settings.held_out, run, facts)
 
 
 def _as_saved(name, value, settings):
@@ -334,12 +338,20 @@ def _check_claim(run_dir, overwrite):
 
 def _check_outside(run_dir, settings):
     """Raises ValueError where what a run needs would be deleted with the one before it."""
-    for name in ("weights", "teacher"):
-        path = getattr(settings, name)
-        if path and pathlib.Path(path).resolve().is_relative_to(run_dir.resolve()):
+    place, needed = run_dir.resolve(), dict(vars(settings))
+    if not os.path.isabs(settings.dataset):  # of TFDS, or embedded
+        del needed["dataset"]
+    for name in ("weights", "teacher", "dataset", "data_dir"):
+        path = needed.get(name)
+        if path and pathlib.Path(path).resolve().is_relative_to(place):
             raise ValueError(
                 f"`{name}` {path} must not be in `run_dir` {run_dir}: it would be lost."
             )
+    if "dataset" in needed and place.is_relative_to(settings.dataset):
+        raise ValueError(
+            f"`run_dir` {run_dir} must not be in `dataset` {settings.dataset}: it would be taken "
+            f"for a class of images. --run-dir says where else."
+        )
 
 
 def _empty(run_dir):

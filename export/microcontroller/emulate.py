@@ -63,7 +63,7 @@ def main(argv=None):
         expected = expected.astype(int) - output_facts.zero_point  # as main.cc prints them
         rows = []
         with tempfile.TemporaryDirectory() as folder:
-            build = arguments.build_dir or pathlib.Path(folder)
+            build = (arguments.build_dir or pathlib.Path(folder)).resolve()
             build.mkdir(parents=True, exist_ok=True)
             arena = tflm.arena(converted.tflite)
             header = c_array.header(converted.tflite, model.name, images.class_names, arena)

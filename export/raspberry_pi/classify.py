@@ -25,6 +25,7 @@ except ImportError:
         sys.exit("classify.py: error: images.py must lie beside it, see the README it came with")
 
 MOST_THREADS = 256
+MOST_NAMED = 3
 TRIAL_SECONDS = 60
 #: Computes an image of zeros in a process of its own, which a damaged file may crash.
 TRIAL = """
@@ -50,7 +51,12 @@ def main(argv=None):
     parser.add_argument(
         "--labels", type=pathlib.Path, metavar="FILE", help="default: labels.txt beside the model"
     )
-    parser.add_argument("--top", type=int, default=3, metavar="N", help="classes (default: 3)")
+    parser.add_argument(
+        "--top",
+        type=int,
+        metavar="N",
+        help=f"classes (default: {MOST_NAMED}, or as many there are)",
+    )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="default: 1")
     arguments = parser.parse_args(argv)
     try:
@@ -63,11 +69,12 @@ def main(argv=None):
         classes = interpreter.get_output_details()[0]["shape"][-1]
         if len(labels) != classes:
             raise ValueError(f"--labels must name {classes} classes, received {len(labels)}.")
-        if not 1 <= arguments.top <= classes:
-            raise ValueError(f"--top must be from 1 to {classes}, received {arguments.top}.")
+        top = min(MOST_NAMED, classes) if arguments.top is None else arguments.top
+        if not 1 <= top <= classes:
+            raise ValueError(f"--top must be from 1 to {classes}, received {top}.")
         for path in arguments.image:
             probabilities, seconds = classify(interpreter, path)
-            best = np.argsort(-probabilities, kind="stable")[: arguments.top]
+            best = np.argsort(-probabilities, kind="stable")[:top]
             named = ", ".join(f"{labels[index]} {probabilities[index]:.1%}" for index in best)
             print(f"{path}: {named} ({1e3 * seconds:.2f} ms)")
     except (ValueError, OSError) as problem:

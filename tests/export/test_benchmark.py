@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from larq_seresnet import save_weights
+from larq_seresnet import SEResNet14, save_weights
 from larq_seresnet.export import anatomy, benchmark, convert, flatbuffer, pack_tflm
 from larq_seresnet.training import data
 
@@ -125,6 +125,15 @@ def test_a_benchmark_holds_every_target_and_its_figures(folder):
 
 
 @pytest.mark.slow
+def test_what_float16_does_not_hold_is_left_out(capsys):
+    """The other ways to store such a network are measured all the same."""
+    model = SEResNet14(filters=(4, 8, 16), weights=None)
+    model.get_layer("stage1_block1_se").expand.bias.assign(np.full(4, 80_000.0))
+    found = benchmark.all_targets(model, "wide", None, ("lce",))
+    assert [each.weights for each in found] == ["1bit", "1bit, fewest bytes", "float32"]
+    assert "wide is not measured so: --weights 1bit_half needs" in capsys.readouterr().err
+
+
 def test_a_benchmark_of_one_runtime_holds_its_files_alone(trained, tmp_path):
     flags = f"--runtime lce --limit-test 5 --rounds 1 --out-dir {tmp_path}"
     rows = benchmark.main([str(trained("w1")), *flags.split()])

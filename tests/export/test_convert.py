@@ -422,6 +422,17 @@ def test_other_configurations_convert_too(arguments, images):
         assert bool(operators.keys() & {"LOGISTIC", "TANH", "MINIMUM"}) == bool(gated)
 
 
+def test_features_are_not_given_as_probabilities():
+    """An int8 output is from 0 to 1, features are not."""
+    model = SEResNet14(filters=(4, 8, 16), weights=None, include_top=False, pooling="avg")
+    with pytest.raises(
+        ValueError, match="`output_type` 'int8' is for probabilities, received a ne"
+    ):
+        convert.to_tflite(model, "litert", output_type="int8")
+    with pytest.raises(ValueError, match="`output_type` 'int8' is for probabilities"):
+        convert.store(convert.convert(model, "litert"), "litert", output_type="int8")
+
+
 def test_what_there_is_not_is_refused_in_python_too(small_model, monkeypatch):
     """Before anything is converted."""
     monkeypatch.setattr(convert, "convert", lambda *_: pytest.fail("converted"))

@@ -3,6 +3,7 @@ import pytest
 
 from larq_seresnet import SEResNet14, preprocess_input
 from larq_seresnet.export import anatomy, convert, flatbuffer, half, verify
+from larq_seresnet.layers import SqueezeExcite
 from larq_seresnet.training import data
 
 import tensorflow as tf
@@ -74,6 +75,20 @@ def test_what_is_stored_are_the_rounded_numbers(count, arguments, images):
         ]
         assert sum(each.size for each in numbers) == count
         assert len(numbers) == len({each.shape[1:] for each in numbers})
+
+
+@pytest.mark.parametrize("runtime", ["lce", "litert"])
+def test_gates_at_exactly_0_are_those_of_the_rounded_model(images, runtime):
+    """Of bias 0: the next greater number, which opens them, is no float16 one."""
+    model = _random(images, squeezed=(1,) * 6)
+    for layer in model.layers:
+        if isinstance(layer, SqueezeExcite):
+            bias = layer.expand.bias
+            bias.assign(np.where(np.arange(bias.shape[0]) % 2, bias, 0))
+    inputs = preprocess_input(images)
+    expected = half.rounded(model).predict(inputs, verbose=0)
+    converted = convert.to_tflite(model, runtime, "1bit_half", strip=True)
+    np.testing.assert_allclose(converted.predict(inputs), expected, rtol=0, atol=5e-5)
 
 
 def _of_several_numbers(content):

@@ -252,6 +252,17 @@ def test_weights_are_not_lost_to_pruned_ones(small_model, tmp_path, capsys):
     assert weights == tmp_path / "a" / "pruned" / "weights.h5"
 
 
+def test_pruning_that_was_cut_off_can_be_done_again(small_model, tmp_path, monkeypatch):
+    save_weights(small_model(), tmp_path / "a.npz", "digits", packed=True)
+    flags = [str(tmp_path / "a.npz"), "--limit-test", "5"]
+    with monkeypatch.context() as patched:
+        patched.setattr(prune.gates, "write", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            prune.main(flags)
+    assert (tmp_path / "a" / "pruned" / "weights.h5").exists()
+    assert prune.main(flags).exists()
+
+
 def test_a_bias_beyond_float16_does_not_stop_pruning():
     """Of gates that settled for good in a wide module."""
     model = SEResNet14(filters=(4, 8, 80), gate_at="middle", weights=None)

@@ -94,6 +94,16 @@ def test_classify_alone_says_what_it_lacks(tmp_path):
     assert process.stderr.startswith("classify.py: error: images.py must lie beside it")
 
 
+def test_of_two_classes_both_are_named(tmp_path, classify, capsys):
+    model = larq_seresnet.SEResNet14(filters=(4, 8, 16), num_classes=2, weights=None)
+    converted = convert.to_tflite(model, "litert", input_type="uint8")
+    (tmp_path / "two.tflite").write_bytes(converted.tflite)
+    (tmp_path / "labels.txt").write_text("cat\ndog\n")
+    Image.new("RGB", (40, 30)).save(tmp_path / "0.png")
+    classify.main([str(tmp_path / "two.tflite"), str(tmp_path / "0.png")])
+    assert re.search(r"(cat .*%, dog|dog .*%, cat)", capsys.readouterr().out)
+
+
 @pytest.mark.slow
 def test_a_device_reads_photographs_as_keras_does(tmp_path, stored, trained_model):
     """A folder as from phones, turned, wide and of many formats: class by class, image by image."""

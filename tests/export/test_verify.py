@@ -314,6 +314,15 @@ def test_a_file_that_gives_nan_is_not_verified(trained_model, stored, images):
     assert agreement.failures()
 
 
+def test_what_a_file_gives_is_not_taken_from_another_one(trained_model, stored, images):
+    """With its maps exposed it has another plan of memory, and might compute rightly."""
+    model, converted = trained_model(), stored()
+    given = converted.predict(converted.as_input(images))
+    for answers, cause in ((given, "batch"), (given[:, ::-1], None)):
+        found = divergence.first_tipped(model, converted, images, answers)
+        assert {each["cause"] for each in found} == {cause}
+
+
 @pytest.mark.slow
 def test_layers_with_float_weights_keep_their_inputs(images):
     """INT8 files of the control with a float32 SE: its inputs are not rounded, here nor there."""

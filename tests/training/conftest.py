@@ -25,6 +25,23 @@ def write_log():
 
 
 @pytest.fixture
+def numbered(tmp_path):
+    """Makes a folder of so many images of each class, no two alike."""
+
+    def make(*counts):
+        root = tmp_path / "numbered"
+        for label, count in enumerate(counts):
+            (root / f"class{label}").mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                image = np.full((8, 8, 3), (number, label, 0), np.uint8)
+                path = root / f"class{label}" / f"{number}.png"
+                path.write_bytes(tf.io.encode_png(image).numpy())
+        return root
+
+    return make
+
+
+@pytest.fixture
 def folder(tmp_path):
     """Ten images each of red and blue, of several sizes and formats."""
     root = tmp_path / "colours"

@@ -161,7 +161,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_kept(trained, tmp_path, mo
     first, second, third = reproduce.PROFILES["smoke"].runs[:3]
     profile = reproduce.Profile([first, second, third], lambda results: drawn.append(results))
     monkeypatch.setitem(reproduce.PROFILES, "smoke", profile)
-    monkeypatch.setattr(runs, "_is_trained", lambda run, run_dir: run is second)
+    monkeypatch.setattr(runs, "is_trained", lambda run, run_dir: run is second)
     shutil.copytree(trained("w1"), tmp_path / "runs" / second.name)
     command = [sys.executable, "-c", "exit('no disk')"]
     monkeypatch.setattr(runs.Run, "command", lambda run, folder: command)
@@ -177,6 +177,22 @@ def test_a_run_that_fails_is_named_and_the_others_are_kept(trained, tmp_path, mo
     assert (tmp_path / "out" / "logs" / f"{second.name}.csv").exists()
 
 
+def test_a_teacher_is_trained_before_those_it_teaches(tmp_path, monkeypatch, capsys):
+    """And no more once it is there, nor for runs that have none."""
+    monkeypatch.chdir(tmp_path)
+    reproduce.main(["--profile", "goals", "--print-commands"])
+    commands = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+    settings, run_dir = train.parsed(commands[0][2:])
+    assert (settings.precision, str(run_dir)) == ("float32", "runs/teacher")
+    taught = [train.parsed(each[2:])[0].teacher for each in commands[1:]]
+    assert set(taught) == {"runs/teacher", None}
+    reproduce.main(["--profile", "goals", "--print-commands", "--arms", "fmb_budget1"])
+    assert "runs/teacher" not in capsys.readouterr().out
+    monkeypatch.setattr(runs, "is_trained", lambda run, run_dir: run.name == "teacher")
+    reproduce.main(["--profile", "goals", "--print-commands"])
+    assert len(capsys.readouterr().out.splitlines()) == len(commands) - 1
+
+
 def test_runs_that_follow_from_others_come_after_them(trained, tmp_path, monkeypatch):
     """Widths that a training finds are trained by the same command; what failed only once."""
     first, second, third = reproduce.PROFILES["smoke"].runs[:3]
@@ -188,12 +204,12 @@ def test_runs_that_follow_from_others_come_after_them(trained, tmp_path, monkeyp
     monkeypatch.setitem(reproduce.PROFILES, "smoke", profile)
     asked = []
 
-    def train_all(missing, jobs, folder, logs):
-        asked.append([run.name for run in missing])
+    def train_all(missing, jobs, folder, logs=None):
+        asked.extend([[run.name for run in missing]] * bool(missing))
         return (runs._train(run, folder, logs, []) for run in missing)
 
     monkeypatch.setattr(runs, "train_all", train_all)
-    monkeypatch.setattr(runs, "_is_trained", lambda run, run_dir: run is not third)
+    monkeypatch.setattr(runs, "is_trained", lambda run, run_dir: run is not third)
     monkeypatch.setattr(
         runs.Run, "command", lambda run, folder: [sys.executable, "-c", "exit('no disk')"]
     )

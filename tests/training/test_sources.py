@@ -1,3 +1,6 @@
+import os
+import shutil
+import urllib.error
 import urllib.request
 from types import SimpleNamespace
 
@@ -112,6 +115,22 @@ def test_a_fifth_of_every_class_is_held_out(folder):
     images = data.load(str(folder))
     np.testing.assert_array_equal(np.bincount(images.train[1]), [8, 1, 8])
     np.testing.assert_array_equal(np.bincount(images.test[1]), [2, 1, 2])
+
+
+def test_images_that_are_added_leave_the_others_where_they_are(numbered):
+    """So that no network is tested on what an earlier one learnt from."""
+    before = data.load(str(numbered(20, 21, 23)), size=(8, 8))
+    after = data.load(str(numbered(21, 22, 24)), size=(8, 8))
+    learnt = {bytes(image) for image in before.train[0]}
+    leaked = [image for image in after.test[0] if bytes(image) in learnt]
+    assert len(leaked) <= len(after.test[0]) - len(before.test[0])
+
+
+def test_names_that_are_no_text_are_refused(folder):
+    odd = os.fsencode(folder) + b"/blue/caf\xe9.png"
+    shutil.copy(next(folder.rglob("*.png")), odd)
+    with pytest.raises(ValueError, match=r"must have names in UTF-8, received '.*caf\\udce9.png'"):
+        data.load(str(folder))
 
 
 @pytest.mark.parametrize(

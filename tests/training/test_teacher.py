@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14, preprocess_input
-from larq_seresnet.training import callbacks, config, data, teacher, train
+from larq_seresnet.training import callbacks, config, data, facts, teacher, train
 
 import tensorflow as tf
 
@@ -157,12 +157,14 @@ def test_a_teacher_that_has_seen_the_images_held_out_is_refused(taught_by, image
         teacher.check(taught_by, images, held_out=10)
     other = shutil.copytree(taught_by, tmp_path / "other")
     settings, known = config.load(other)
-    dataclasses.replace(settings, held_out=20).save(other, **known)
+    dataclasses.replace(settings, held_out=20).save(other, **known | facts.of_data(images))
     assert teacher.check(other, images, held_out=20).held_out == 20
     with pytest.raises(ValueError, match="`held_out` 21 or more, received 20"):
         teacher.check(other, images, held_out=21)
     elsewhere = dataclasses.replace(images, name="other digits")
-    assert teacher.check(other, elsewhere, held_out=21)
+    assert teacher.check(other, elsewhere, held_out=20)
+    with pytest.raises(ValueError, match="`held_out` 21 or more, received 20"):
+        teacher.check(other, elsewhere, held_out=21)
 
 
 def test_a_teacher_of_other_images_is_refused(taught_by, images):

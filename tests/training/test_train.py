@@ -19,6 +19,7 @@ from larq_seresnet.training import (
     callbacks,
     config,
     data,
+    facts,
     fitting,
     machine,
     optimizers,
@@ -388,6 +389,38 @@ def test_what_a_run_begins_with_is_not_deleted_first(trained, tmp_path, capsys):
         digits = ["--dataset", "digits", "--run-dir", run_dir, "--overwrite"]
         assert f"`{flags[0][2:]}`" in _fails(capsys, *digits, *flags)
     assert (run_dir / "weights.h5").exists()
+
+
+def test_a_run_and_its_images_lie_apart(folder, tmp_path, capsys):
+    """Else --overwrite deletes the images, or the run is taken for a class of them."""
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / "config.json").write_text("{}")
+    images = shutil.copytree(folder, run_dir / "images")
+    message = _fails(capsys, "--dataset", images, "--run-dir", run_dir, "--overwrite")
+    assert f"`dataset` {images} must not be in `run_dir` {run_dir}: it would be lost" in message
+    assert (run_dir / "config.json").exists()
+    assert len(list(images.rglob("*.*"))) == 20
+    message = _fails(capsys, "--dataset", folder, "--run-dir", folder / "runs" / "first")
+    assert "it would be taken for a class of images" in message
+    assert not (folder / "runs").exists()
+
+
+def test_held_out_images_are_told_by_what_they_show(numbered, tmp_path):
+    """Not by the name of their folder, which may have moved, or by their number."""
+    held_out = {"size": (8, 8), "held_out": 4}
+    images = data.load(str(numbered(20, 20)), **held_out)
+    settings = config.Config(dataset=images.name, held_out=4, input_shape=(8, 8, 3))
+    known = facts.of_data(images)
+    moved = data.load(str(shutil.copytree(numbered(20, 20), tmp_path / "moved")), **held_out)
+    for now in (images, moved):
+        data.check_unseen("`weights`", now, 4, settings, known)
+    everything = dataclasses.replace(settings, held_out=None)
+    with pytest.raises(ValueError, match="`held_out` 4 or more, received None"):
+        data.check_unseen("`weights`", moved, 4, everything, known)
+    grown = data.load(str(numbered(21, 21)), **held_out)
+    with pytest.raises(ValueError, match="received a run on other images of"):
+        data.check_unseen("`weights`", grown, 4, settings, known)
 
 
 def test_weights_that_know_the_held_out_images_are_refused(trained, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from larq_seresnet import files
 from larq_seresnet.arguments import SIZES
-from larq_seresnet.training import data
+from larq_seresnet.training import data, flags
 from larq_seresnet.training.callbacks import GATE_IMAGES
 from larq_seresnet.training.study import document, figures, modules, time_to_error
 from larq_seresnet.training.study.claims import STATED
@@ -25,21 +26,31 @@ from larq_seresnet.training.study.grid import (
     mean_error,
     mean_share,
 )
-from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_errors, budget_run
+from larq_seresnet.training.study.runs import Run, arms_of, budget_arm, budget_errors, budget_run
 
-#: What the long runs have in common; the teacher is trained by `TEACHER_COMMAND`.
+#: Teaches the long runs.
+TEACHER = Run(
+    "teacher",
+    {
+        "precision": "float32",
+        "fmb": False,
+        "attention": None,
+        "filters": (32, 64, 128),
+        "dataset": "cifar10",
+        "epochs": 40,
+        "crop": 4,
+        "held_out": 5000,
+        "compute_dtype": "bfloat16",
+    },
+)
+#: What the long runs have in common.
 _LONG: dict[str, Any] = {
     "crop": 4,
-    "teacher": "runs/teacher",
+    "teacher": f"runs/{TEACHER.name}",
     "teacher_share": 0.45,
     "teacher_temperature": 4.0,
 }
 LONG_EPOCHS = 100
-TEACHER_COMMAND = (
-    "python training/train.py --precision float32 --no-fmb --attention none --filters 32 64 128 "
-    "--dataset cifar10 --epochs 40 --crop 4 --held-out 5000 --compute-dtype bfloat16 --run-dir "
-    "runs/teacher"
-)
 #: What the sizes fix, less what means nothing for `w1`.
 _XS, _S, _M = (
     {name: value for name, value in SIZES[f"SEResNet14{size}"].items() if name != "shift"}
@@ -231,7 +242,8 @@ def _introduction(grid):
         f"They are trained with crops of {_LONG['crop']} pixels and taught "
         f"(share {_LONG['teacher_share']}, temperature {_LONG['teacher_temperature']}) by a "
         "float32 network trained without 5,000 held-out training images:\n\n"
-        f"      {TEACHER_COMMAND}\n\n"
+        f"      python training/train.py {shlex.join(flags.words(TEACHER.arguments))} --run-dir "
+        f"{_LONG['teacher']}\n\n"
     )
 
 

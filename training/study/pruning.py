@@ -88,7 +88,7 @@ COMPARED = (
     ("hundredth", "float32", "What does a file a hundredth of the float32 network's size cost?"),
     ("smallest", "float32", "And one still smaller?"),
 )
-#: By how many more bytes a file may be the larger one of two of equal size.
+#: How many times as large a file may be as one that it is compared with at equal bytes.
 EQUAL = 1.01
 
 
@@ -289,7 +289,7 @@ def _goals(grid, known, sizes):
         rows.append(
             (
                 f"{LABELS[arm]}: better than hand-chosen widths, the whole 95 % interval (t), "
-                "in no more bytes",
+                f"in at most {EQUAL - 1:.0%} more bytes",
                 gain.text(points, student=True) + more,
                 _verdict(gain, is_better, SEEDS),
             )

@@ -60,8 +60,11 @@ def arms_of(runs):
     }
 
 
-def train_all(runs, jobs, folder, logs):
-    """Trains runs, `jobs` at once; yields, as each ends, where its output is if it failed."""
+def train_all(runs, jobs, folder, logs=None):
+    """Trains runs, `jobs` at once; yields, as each ends, where its output is if it failed.
+
+    What there is to say of a run is collected in `logs`, if that is given.
+    """
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
     processes: list[subprocess.Popen] = []
     try:
@@ -78,12 +81,12 @@ def train_all(runs, jobs, folder, logs):
 
 
 def _train(run, folder, logs, processes):
-    """Trains one run and collects its log; returns where its output is if it failed.
+    """Trains one run and collects its log in `logs`; returns where its output is if it failed.
 
     What trains it is appended to `processes`.
     """
     run_dir = folder / run.name
-    if not _is_trained(run, run_dir):
+    if not is_trained(run, run_dir):
         command = run.command(folder)
         print(shlex.join(command), flush=True)
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +98,8 @@ def _train(run, folder, logs, processes):
             processes.append(process)
             if process.wait():
                 return str(output)
-    measures.collect(run_dir, logs)
+    if logs:
+        measures.collect(run_dir, logs)
     return None
 
 
@@ -110,7 +114,8 @@ def _end_with_parent():
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _is_trained(run, run_dir):
+def is_trained(run, run_dir):
+    """Whether a directory holds a finished run; raises ValueError where it is of another."""
     trained = (run_dir / config.WEIGHTS_FILE).exists()
     return trained and _holds(run_dir / config.CONFIG_FILE, run_dir / callbacks.LOG_FILE, run)
 

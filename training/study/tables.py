@@ -180,13 +180,13 @@ def _method(grid):
         f"{settings.filters}. The rate was chosen for no SE and sigmoid, as described at the end, "
         "and used for all arms. For n seeds there are two 95 % intervals: in brackets by paired "
         f"bootstrap, t by Student's t. With {FEWEST_SEEDS} seeds a bootstrap is too narrow (it "
-        "covers the mean 68 times in 100), so verdicts use Student's t: a claim holds, or does "
+        "covers the mean 75 times in 100), so verdicts use Student's t: a claim holds, or does "
         "not hold, if the whole interval says so. An effect of the paper's size holds if the "
         "interval lies above 0 and reaches the paper's figure. A single seed gives no verdict, "
         f"except on errors after {LAST_EPOCH} epochs: their t borrows the spread between seeds "
         f"from the last epoch that {FEWEST_SEEDS} seeds have reached. This rule was made after "
         "these runs had been seen; without it that claim could not be told.\n\n"
-        "Made by `python training/reproduce.py`, from "
+        "Made by `python training/reproduce.py --profile full`, from "
         f"{grid.provenance()}\n"
     )
 

@@ -72,7 +72,7 @@ class Lowering:
         }
         if self.gates.gates:
             found["gates"] = (self.record, self._specs(self.images.test)[:1])
-        if self.closing and self.settings.keep_by == "gates":
+        if self.closing and self.settings.keep_by != "random":
             found["opened"] = (self.opened, [pictures, _spec([min(closing.IMAGES, count)])])
         return found
 

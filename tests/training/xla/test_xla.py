@@ -157,8 +157,11 @@ def test_trains_what_train_py_trains(lowered, tmp_path, monkeypatch):
         "--batch-size 64"
     )
     folder, run, entries, programs = lowered(
-        f"{of_teacher} --run-dir runs/teacher", f"{of_taught} --run-dir runs/taught"
+        f"{of_teacher} --run-dir runs/teacher",
+        f"{of_taught} --run-dir runs/taught",
+        f"{of_taught} --keep-by frequency --run-dir runs/frequency",
     )
+    assert "opened" in programs[2].facts["functions"]
     trained = tmp_path / "trained"
     trained.mkdir()
     images = run.fit.Images(folder)
