@@ -1,8 +1,10 @@
 """The command line of conversion: a run directory or a weight file in, .tflite and report out."""
 
 import argparse
+import functools
 import importlib.metadata
 import json
+import pathlib
 import platform
 import sys
 
@@ -96,8 +98,12 @@ def _write(directory, stem, converted, proof, images, as_header):
     other = stem.removesuffix(UNVERIFIED) if stem.endswith(UNVERIFIED) else stem + UNVERIFIED
     before = [other + ending for ending in (".tflite", ".json", ".md", ".h")]
     before += [f"{stem}.h"] * (not as_header)
-    for name, content in contents.items():
-        files.replace(directory / name, lambda part, content=content: part.write_bytes(content))
+    files.replace_all(
+        {
+            directory / name: functools.partial(pathlib.Path.write_bytes, data=content)
+            for name, content in contents.items()
+        }
+    )
     for name in before:
         (directory / name).unlink(missing_ok=True)  # it would pass for what belongs to this file
     if not class_names and (directory / LABELS_FILE).exists():

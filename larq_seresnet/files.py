@@ -19,13 +19,27 @@ def replace(path, write):
         path: Where to; a file that is there stays until the new one is complete.
         write: Called with the path of the file beside it, which it must write.
     """
-    path = pathlib.Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # another process may write it, too
+    replace_all({path: write})
+
+
+def replace_all(writers):
+    """Writes files that belong together, all of them beside their places before one is there.
+
+    Args:
+        writers: By path, a function as `replace` takes it.
+    """
+    parts = {}
     try:
-        write(part)
-        os.replace(part, path)
+        for path, write in writers.items():
+            path = pathlib.Path(path)
+            # another process may write it, too
+            parts[path] = path.with_name(f"{path.name}.{os.getpid()}.part")
+            write(parts[path])
+        for path, part in parts.items():
+            os.replace(part, path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        for part in parts.values():
+            part.unlink(missing_ok=True)
         raise
 
 

@@ -4,6 +4,7 @@ And the next step that it announces: spatial attention, binarised in the same wa
 """
 
 import dataclasses
+import functools
 
 import larq as lq
 
@@ -178,9 +179,34 @@ class Shift(tf.keras.layers.Layer):
         return inputs + self.shift
 
 
+class FrozenParts:
+    """What has parts that may be frozen by themselves, and stay so in a SavedModel.
+
+    Keras makes a layer or model with the configuration that a SavedModel has, which says what of it
+    is trainable, and would then make all parts trainable where the whole is.
+    """
+
+    @property
+    def _trackable_saved_model_saver(self):
+        saver = super()._trackable_saved_model_saver
+        saver.__class__ = _saver_of_configuration(type(saver))
+        return saver
+
+
+@functools.cache
+def _saver_of_configuration(saver):
+    class Saver(saver):
+        @property
+        def python_properties(self):
+            found = super().python_properties
+            return found | {"trainable": None if found["trainable"] else False}
+
+    return Saver
+
+
 @lq.utils.register_keras_custom_object
 @tf.keras.utils.register_keras_serializable(package="larq_seresnet")
-class SqueezeExcite(tf.keras.layers.Layer):
+class SqueezeExcite(FrozenParts, tf.keras.layers.Layer):
     r"""The channel attention of the paper, Eq. 1-4: one value per channel.
 
     .. math:: M_c = \mathrm{act}(W_1\, \mathrm{relu}(W_0\, \mathrm{avgpool}(F)) + b)

@@ -18,6 +18,7 @@ from larq_seresnet.layers import (
     FMB,
     FMB_GRADIENTS,
     GATE_ACTIVATIONS,
+    FrozenParts,
     PlaceChannels,
     RepeatChannels,
     Shift,
@@ -44,7 +45,7 @@ POOLINGS = {
 
 @lq.utils.register_keras_custom_object  # HDF5 files name a model's class without its package
 @tf.keras.utils.register_keras_serializable(package="larq_seresnet")
-class SEResNet(tf.keras.Model):
+class SEResNet(FrozenParts, tf.keras.Model):
     """What `SEResNet14` returns: a functional model that knows the arguments it was built with.
 
     It keeps them when it is saved, pickled or cloned, so `save_weights` and conversion also work

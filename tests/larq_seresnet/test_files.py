@@ -15,3 +15,15 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         files.replace(path, half)
     assert [each.name for each in tmp_path.iterdir()] == ["log.csv"]
     assert path.read_text() == "old"
+
+
+def test_of_files_that_belong_together_none_is_new_unless_all_are(tmp_path):
+    def write(text):
+        return lambda part: part.write_text(text)
+
+    names = [tmp_path / "lce.tflite", tmp_path / "lce.md"]
+    files.replace_all({path: write("old") for path in names})
+    with pytest.raises(ZeroDivisionError):
+        files.replace_all({names[0]: write("new"), names[1]: lambda part: 1 / 0})
+    assert sorted(tmp_path.iterdir()) == sorted(names)
+    assert [path.read_text() for path in names] == ["old", "old"]

@@ -67,3 +67,21 @@ def outputs(tmp_path_factory):
 def test_networks_on_top_come_back(outputs, name):
     expected, received = outputs
     np.testing.assert_array_equal(received[name], expected[name])
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_is_frozen_stays_so_in_a_saved_model(tmp_path, whole):
+    model = SEResNet14(filters=(4, 8, 16), weights=None)
+    for layer in model.layers:
+        layer.trainable = not whole and layer.name.startswith("stage3")
+    if not whole:
+        model.get_layer("stage3_block2_se").reduce.trainable = False
+    else:
+        model.trainable = False
+    model.save(tmp_path / "saved")
+    loaded = tf.keras.models.load_model(tmp_path / "saved")
+    names = [weight.name for weight in model.trainable_weights]
+    assert [weight.name for weight in loaded.trainable_weights] == names
+    assert loaded.trainable == model.trainable
+    inputs = np.ones((2, 32, 32, 3), np.float32)
+    np.testing.assert_array_equal(loaded(inputs), model(inputs))
