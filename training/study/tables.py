@@ -103,13 +103,14 @@ def report(grid, blocks, results=None):
         results: The folder where it draws which channels open; None draws nothing.
     """
     opened = modules.occupancy(grid, "sigmoid_fmb", results) if results else ""
+    told = claims(grid)
     sections = (
-        ("# The paper's claims, tested", _summary(grid)),
-        ("## The verdicts", f"{_verdicts(grid)}\n{_method(grid)}"),
+        ("# The paper's claims, tested", _summary(told)),
+        ("## The verdicts", f"{_verdicts(told)}\n{_method(grid)}"),
         ("## Table I: error reduction after epoch 9 against sigmoid without FMB", _table_i(grid)),
         ("## Table II: error at epoch 6", _table_ii(grid)),
         ("## Table III: epochs to 30 % error", _table_iii(grid)),
-        ("## The same with an annealed rate", _annealed(grid)),
+        ("## The same with an annealed rate", _annealed(grid, told)),
         ("## What explains the differences", _explanations(grid)),
         (f"## Up to {LAST_EPOCH} epochs", _to_the_end(grid)),
         ("## All arms", _all_arms(grid, blocks)),
@@ -136,11 +137,10 @@ def _headline(found):
     return text + ".**" + "".join(f" What holds: {claim}." for claim in by_verdict[HOLDS])
 
 
-def _summary(grid):
-    found = claims(grid)
-    rows = [(each.claim, each.paper, each.brief, _both(each), each.why) for each in found]
+def _summary(told):
+    rows = [(each.claim, each.paper, each.brief, _both(each), each.why) for each in told]
     return (
-        f"{_headline(found)}\n\n"
+        f"{_headline(told)}\n\n"
         + files.table(("claim", "paper", "here", "verdict", "measured beside it"), rows)
         + "\nThe paper is read literally: `w1` (1-bit weights, float activations), SE weights of "
         "+-1 without a scale, no gradient through FMB, so that its gates never learn, and the "
@@ -160,11 +160,10 @@ def _both(claim):
     return f"**{claim.verdict}**{size * differs}"
 
 
-def _verdicts(grid):
-    found = claims(grid)
+def _verdicts(told):
     rows = [
         (each.claim, each.paper, each.ours, f"**{each.verdict}**", each.size or "-")
-        for each in found
+        for each in told
     ]
     return files.table(("claim", "paper", "here", "verdict", "of the paper's size"), rows)
 
@@ -235,14 +234,14 @@ def _table_iii(grid):
     )
 
 
-def _annealed(grid):
+def _annealed(grid, told):
     """The claims on early epochs where the rate ends at 0: no single epoch's jump decides."""
     rows = []
     for arm, against in ANNEALED.items():
         errors = [mean_error(grid, f"annealed_{each}", ANNEALED_EPOCHS) for each in (arm, against)]
         found = annealed(grid, difference, arm, against).text(points, student=True)
         rows.append((named(arm), errors[0].text(), named(against), errors[1].text(), found))
-    again = [each for each in claims(grid) if each.annealed]
+    again = [each for each in told if each.annealed]
     changed = [each.claim for each in again if each.annealed[1] != each.verdict]
     which = f"{len(changed)} of them: {'; '.join(changed)}" if changed else "none of them"
     return (

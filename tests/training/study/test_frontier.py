@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -25,7 +26,12 @@ def test_a_file_costs_what_that_of_trained_weights_does(stored):
 def test_the_report_has_a_row_a_shape_and_asks_for_costs_once(tmp_path, write_log, monkeypatch):
     asked = []
     cost = frontier.Cost(weights=200_000, file=34_567, macs=12_345_678, memory=98_765)
-    monkeypatch.setattr(frontier, "cost", lambda arguments: asked.append(arguments) or cost)
+
+    def ask(arguments):
+        asked.extend([arguments] * (arguments != frontier.WITNESS))
+        return cost
+
+    monkeypatch.setattr(frontier, "cost", ask)
     for run, error in zip(frontier.runs()[:2], (0.25, 0.125), strict=True):
         write_log(tmp_path / "logs", run, frontier.BUDGET, error)
     for _ in range(2):
@@ -42,6 +48,9 @@ def test_the_report_has_a_row_a_shape_and_asks_for_costs_once(tmp_path, write_lo
     frontier.write_report(tmp_path)
     assert asked[-1] == frontier.SHAPES["he"]
     assert len(asked) == len(frontier.SHAPES) + 1
+    cost = dataclasses.replace(cost, file=30_000)  # of another converter
+    frontier.write_report(tmp_path)
+    assert len(asked) == 2 * len(frontier.SHAPES) + 1
 
 
 @pytest.mark.parametrize("name", frontier.SHAPES)
