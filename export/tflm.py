@@ -73,9 +73,15 @@ def _ask(question, tflite, **arrays):
     command = [sys.executable, __file__, question]
     done = subprocess.run(command, input=buffer.getvalue(), capture_output=True)
     if done.returncode:
-        said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
-        raise ValueError(f"TFLM refuses the file: {said[-1] if said else done.returncode}")
+        raise ValueError(f"TFLM refuses the file: {_reason(done)}")
     return np.load(io.BytesIO(done.stdout))
+
+
+def _reason(done):
+    """What a process said last, and before it what TFLM itself did."""
+    of_tflm, _, of_python = done.stderr.decode(errors="replace").partition("Traceback")
+    last = [part.strip().splitlines()[-1] for part in (of_python, of_tflm) if part.strip()]
+    return "; ".join(last) or f"the process ended with {done.returncode}"
 
 
 def interpreter(tflite, size=MOST):
