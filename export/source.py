@@ -1,6 +1,8 @@
 """What every command here begins with: trained weights, and the images to prove them on."""
 
+import contextlib
 import dataclasses
+import functools
 import inspect
 import pathlib
 import sys
@@ -78,16 +80,14 @@ def load(arguments, source=None, limit_train=1, as_trained=False):
     if not (arguments.dataset or trained_on):
         raise ValueError(f"--dataset is needed: {weights} does not say what it was trained on.")
     dataset, part = arguments.dataset or trained_on, {"limit_train": limit_train, "at_most": True}
-    if as_trained:
-        of_its_own = settings is not None and settings.dataset == sources.full_name(dataset)
-        part = {name: getattr(settings, name) for name in _PARTS} if of_its_own else {}
-    images = data.load(
+    load = functools.partial(
+        data.load,
         dataset,
         arguments.data_dir or (settings and settings.data_dir),
         model.input_shape[1:3],
         limit_test=arguments.limit_test,
-        **part,
     )
+    images = _as_trained(load, weights, dataset) if as_trained else load(**part)
     if len(images.class_names) != configuration["num_classes"]:
         raise ValueError(
             f"`dataset` must have {configuration['num_classes']} classes, as the model has, "
@@ -102,6 +102,21 @@ def load(arguments, source=None, limit_train=1, as_trained=False):
         )
         images = dataclasses.replace(images, class_names=tuple(names), test=(images.test[0], None))
     return model, images, directory
+
+
+def _as_trained(load, weights, dataset):
+    """The images that a network was trained on, and those held out; of another data set all."""
+    settings, facts = config.facts_of_weights(weights)
+    if settings is None:
+        return load()
+    parts = {name: getattr(settings, name) for name in _PARTS}
+    if settings.dataset == sources.full_name(dataset):
+        return load(**parts)
+    with contextlib.suppress(ValueError):  # of fewer images than were held out
+        images = load(**parts)
+        if data.digest(images.train[0]) == facts["train_images_sha256"]:
+            return images  # which moved
+    return load()
 
 
 def _classifier(weights, configuration):

@@ -15,7 +15,7 @@ from larq_seresnet.training.sources import EMBEDDED, SPLIT_SEED, DataUnavailable
 
 import tensorflow as tf
 
-__all__ = ["EMBEDDED", "DataUnavailable", "ImageSet", "check_unseen", "describe", "load"]
+__all__ = ["EMBEDDED", "DataUnavailable", "ImageSet", "check_unseen", "describe", "digest", "load"]
 #: Share of the free memory that images may take; where they would take more they lie on disk.
 SHARE_OF_MEMORY = 0.5
 TEST_BATCH_SIZE = 500
@@ -112,6 +112,11 @@ def of_run(settings):
     )
 
 
+def digest(images):
+    """The SHA-256 of an array of images, which tells it from others."""
+    return hashlib.sha256(images).hexdigest()
+
+
 def check_unseen(what, images, held_out, run, facts):
     """Raises ValueError unless a network was trained without the images that are held out.
 
@@ -128,7 +133,7 @@ def check_unseen(what, images, held_out, run, facts):
         test = images.test[0]
         alike = run.held_out, run.input_shape, facts.get("test_images")
         if alike == (held_out, test.shape[1:], len(test)):
-            known = facts["test_images_sha256"] == hashlib.sha256(test).hexdigest()
+            known = facts["test_images_sha256"] == digest(test)
         else:
             known = run.dataset == images.name
         received = f"a run on other images of {run.dataset}"

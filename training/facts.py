@@ -8,7 +8,7 @@ import platform
 import subprocess
 
 import larq_seresnet
-from larq_seresnet.training import machine, strategies, teacher
+from larq_seresnet.training import data, machine, strategies, teacher
 
 PACKAGES = ("tensorflow", "tf-keras", "larq", "tensorflow-datasets", "numpy")
 #: What decides on a run besides its arguments: two packages, without the study.
@@ -62,8 +62,8 @@ def of_data(images):
         "class_names": list(images.class_names),
         "train_images": len(images.train[0]),
         "test_images": len(images.test[0]),
-        "train_images_sha256": hashlib.sha256(images.train[0]).hexdigest(),
-        "test_images_sha256": hashlib.sha256(images.test[0]).hexdigest(),
+        "train_images_sha256": data.digest(images.train[0]),
+        "test_images_sha256": data.digest(images.test[0]),
     }
 
 

@@ -1,13 +1,15 @@
+import functools
 import json
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from larq_seresnet import SEResNet14, preprocess_input, save_weights
 from larq_seresnet.blocks import BLOCKS
-from larq_seresnet.export import convert, prune
-from larq_seresnet.training import channels, closing, config, data, gates, train
+from larq_seresnet.export import convert, prune, source
+from larq_seresnet.training import channels, closing, config, data, facts, gates, train
 from larq_seresnet.weights import read
 
 import tensorflow as tf
@@ -213,9 +215,9 @@ def test_a_run_is_pruned_by_the_images_that_it_was_trained_on(shared, tmp_path):
     shutil.copytree(run_dir, tmp_path / "run")
     pruned = prune.main([str(tmp_path / "run")])
     assert config.of_weights(pruned) == config.load(run_dir)[0]  # pruned again, it is by the same
-    for source in (run_dir / "weights.h5", run_dir):
-        flags = ["--share", "0.99", "--out-dir", str(tmp_path / source.name)]
-        weights = prune.main([str(source), *flags])
+    for place in (run_dir / "weights.h5", run_dir):
+        flags = ["--share", "0.99", "--out-dir", str(tmp_path / place.name)]
+        weights = prune.main([str(place), *flags])
         proof = json.loads((weights.parent / "prune.json").read_text())
         counts = {split: each["images"] for split, each in proof["agreement"].items()}
         assert counts == {"training": 64, "test": 40}
@@ -225,6 +227,27 @@ def test_a_run_is_pruned_by_the_images_that_it_was_trained_on(shared, tmp_path):
     smaller = SEResNet14(**read(weights).configuration, weights=weights)
     other = smaller.predict(preprocess_input(held_out), verbose=0).argmax(axis=1) != classes
     assert proof["agreement"]["test"]["other_class"] == np.flatnonzero(other).tolist()
+
+
+def test_a_run_whose_images_moved_is_pruned_by_the_same_ones(tmp_path):
+    """And by all images of another data set."""
+    for label in range(2):
+        for number in range(10):
+            path = tmp_path / "set" / f"class{label}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), (number, label, 0)).save(path)
+    images = data.load(str(tmp_path / "set"), held_out=5)
+    settings = config.Config(dataset=images.name, held_out=5, filters=(4, 4, 4))
+    (tmp_path / "run").mkdir()
+    settings.save(tmp_path / "run", **facts.of_data(images))
+    weights = tmp_path / "run" / "weights.h5"
+    save_weights(SEResNet14(filters=(4, 4, 4), num_classes=2, weights=None), weights, images.name)
+    (tmp_path / "set").rename(tmp_path / "moved")
+    for count, expected in ((10, 11), (9, 14)):  # of 16 to train with
+        load = functools.partial(data.load, str(tmp_path / "moved"))
+        assert len(source._as_trained(load, weights, str(tmp_path / "moved")).train[0]) == expected
+        (tmp_path / "moved" / "class0" / f"{count - 1}.png").unlink()
+        (tmp_path / "moved" / "class1" / f"{count - 1}.png").unlink()
 
 
 def test_a_network_whose_gates_all_change_stays_as_it_is():
