@@ -191,7 +191,9 @@ def _folder(root):
     else:
         parts = [root]
     found = [_classes(part) for part in parts]
-    _check_text(path for each in found for paths in each.values() for path in paths)
+    _check_text([root.resolve()])
+    for each in found:
+        _check_text(path for paths in each.values() for path in paths)
     names = list(found[0])
     if names != list(found[-1]):
         raise ValueError(
@@ -207,7 +209,7 @@ def _check_text(paths):
     """Raises ValueError where logs, labels and digests could not name a file."""
     for path in paths:
         try:
-            str(path.resolve()).encode()
+            str(path).encode()
         except UnicodeEncodeError as error:
             raise ValueError(
                 f"`dataset` must have names in UTF-8, received {str(path)!a}."
