@@ -36,10 +36,15 @@ def main(argv=None):
         directory.mkdir(parents=True, exist_ok=True)
         smaller, proof = proved(model, images, arguments.share)
         weights, text = directory / config.WEIGHTS_FILE, markdown(proof)
-        # the report before the weights, which it says may be replaced
-        files.write_text(directory / REPORT, json.dumps(proof, indent=1) + "\n")
-        files.write_text(directory / "prune.md", text)
-        save_weights(smaller, weights, _trained_on(arguments, images), images.class_names or None)
+        of_what = _trained_on(arguments, images), images.class_names or None
+        report = json.dumps(proof, indent=1) + "\n"
+        files.replace_all(
+            {  # the report first: where it is, weights may be replaced
+                directory / REPORT: lambda part: part.write_text(report, encoding="utf-8"),
+                directory / "prune.md": lambda part: part.write_text(text, encoding="utf-8"),
+                weights: lambda part: save_weights(smaller, part, *of_what),
+            }
+        )
         gates.write(
             proof["occupancy"],
             directory,

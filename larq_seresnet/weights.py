@@ -81,9 +81,7 @@ def save_weights(model, path, trained_on=None, class_names=None, packed=False):
             f"`trained_on` must be None or the name of a data set, received {trained_on!r}."
         )
     _warn_of_other_layers(model)
-    broken = [weight.name for weight in model.weights if not np.isfinite(weight.numpy()).all()]
-    if broken:
-        raise ValueError(f"`model` must have finite weights, received NaN or infinity in {broken}.")
+    _check_weights(model)
     if class_names is not None:
         class_names = [str(name) for name in class_names]
         if len(class_names) != classes:
@@ -91,12 +89,6 @@ def save_weights(model, path, trained_on=None, class_names=None, packed=False):
             raise ValueError(
                 f"`class_names` must be as many as the model's classes, {classes}, received "
                 f"{len(class_names)}."
-            )
-    for layer in model.layers:
-        if len(named_weights(layer)) < len(layer.weights):
-            raise ValueError(
-                f"`model` must have a name for each weight of a layer, received "
-                f"{[weight.name for weight in layer.weights]} in {layer.name}."
             )
 
     def write(part):
@@ -129,6 +121,19 @@ def _warn_of_other_layers(model):
             "files converted from it begin with the stem.",
             stacklevel=_calls_in_package(),
         )
+
+
+def _check_weights(model):
+    """Raises ValueError where weights are no numbers, or share a name in their layer."""
+    broken = [weight.name for weight in model.weights if not np.isfinite(weight.numpy()).all()]
+    if broken:
+        raise ValueError(f"`model` must have finite weights, received NaN or infinity in {broken}.")
+    for layer in model.layers:
+        if len(named_weights(layer)) < len(layer.weights):
+            raise ValueError(
+                f"`model` must have a name for each weight of a layer, received "
+                f"{[weight.name for weight in layer.weights]} in {layer.name}."
+            )
 
 
 def _configuration(model):

@@ -282,8 +282,15 @@ def test_pruning_that_was_cut_off_can_be_done_again(small_model, tmp_path, monke
         patched.setattr(prune.gates, "write", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             prune.main(flags)
-    assert (tmp_path / "a" / "pruned" / "weights.h5").exists()
-    assert prune.main(flags).exists()
+    weights, report = (tmp_path / "a" / "pruned" / name for name in ("weights.h5", "prune.json"))
+    assert weights.exists()
+    report.write_text("of these weights")
+    with monkeypatch.context() as patched:
+        patched.setattr(prune, "save_weights", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            prune.main(flags)
+    assert report.read_text() == "of these weights"
+    assert prune.main(flags) == weights
 
 
 def test_a_bias_beyond_float16_does_not_stop_pruning():
