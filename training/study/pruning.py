@@ -31,19 +31,21 @@ _WIDE = {"filters": (48, 72, 72)}
 _HE = {"filters": (32, 64, 128)}
 #: Of the weights behind gates, shares meant for a file as large as that of the widths by hand: a
 #: wider network has more beside them, and uneven widths take more operators. A report has both.
-_CLOSED = _GATED | {"keep": 0.395}
+_CLOSED = _GATED | {"keep": 0.46}
 #: By name, the arguments in which an arm differs from the defaults: `w1`, sigmoid + FMB. `arms`
 #: adds those that have the widths that seed 0 of `FINDS` found.
 ARMS: dict[str, dict[str, Any]] = {
     "closed": _ENDS | _WIDE | _CLOSED,
-    "by_hand": _BY_HAND | {"filters": (32, 48, 48)},
+    "by_hand": _BY_HAND | {"filters": (32, 52, 52)},
     "random": _ENDS | _WIDE | _CLOSED | {"keep_by": "random"},
     "frequency": _ENDS | _WIDE | _CLOSED | {"keep_by": "frequency"},
     "whole": _ENDS | _WIDE | _GATED,
-    "closed_20kb": _ENDS | _CLOSED | {"filters": (24, 48, 48), "keep": 0.345},
-    "by_hand_20kb": _BY_HAND | {"filters": (16, 32, 32)},
-    "closed_70kb": _ENDS | _CLOSED | {"filters": (48, 96, 120), "keep": 0.42},
-    "by_hand_70kb": _BY_HAND | {"filters": (32, 64, 80)},
+    "closed_16kb": _ENDS | _CLOSED | {"filters": (24, 48, 48), "keep": 0.345},
+    "by_hand_16kb": _BY_HAND | {"filters": (16, 32, 32)},
+    "closed_20kb": _ENDS | _CLOSED | {"filters": (24, 48, 48), "keep": 0.51},
+    "by_hand_20kb": _BY_HAND | {"filters": (20, 36, 36)},
+    "closed_70kb": _ENDS | _CLOSED | {"filters": (48, 96, 120), "keep": 0.5},
+    "by_hand_70kb": _BY_HAND | {"filters": (40, 72, 80)},
     "float32": {"precision": "float32", "attention": None} | _HE,
     "hundredth": _ENDS | _HE | _CLOSED | {"keep": 0.19},
     "smallest": _ENDS | _HE | _CLOSED | {"keep": 0.125},
@@ -58,6 +60,8 @@ LABELS = {
     "frequency": "wide, those that open least pruned, no term in the loss",
     "random": "wide, as many weights removed at random",
     "whole": "wide, nothing removed",
+    "closed_16kb": "16 kB: closed by gates, pruned",
+    "by_hand_16kb": "16 kB: hand-chosen widths",
     "closed_20kb": "20 kB: closed by gates, pruned",
     "by_hand_20kb": "20 kB: hand-chosen widths",
     "closed_70kb": "70 kB: closed by gates, pruned",
@@ -73,10 +77,12 @@ PLAN = (
     (("closed", "by_hand", "random", "frequency", "found", "found_gated"), SEEDS),
     (("float32", "hundredth", "smallest"), 1),
     (("closed_20kb", "by_hand_20kb", "closed_70kb", "by_hand_70kb"), 1),
+    (("closed_16kb", "by_hand_16kb"), 1),
 )
 #: Pairs of which the first is compared with the second, and what that tells.
 COMPARED = (
     ("closed", "by_hand", "Do gates, pruned away, find a better network than hand-chosen widths?"),
+    ("closed_16kb", "by_hand_16kb", "The same at 16 kB"),
     ("closed_20kb", "by_hand_20kb", "The same at 20 kB"),
     ("closed_70kb", "by_hand_70kb", "The same at 70 kB"),
     ("found", "by_hand", "Are the widths that they find better than hand-chosen ones?"),
@@ -328,7 +334,7 @@ def _settling(grid):
 
 def _occupancy(grid, results):
     """Which channels each depth needs, of the first run that there is of those that close."""
-    for arm in ("closed", "closed_70kb", "closed_20kb", "whole", "found_gated"):
+    for arm in ("closed", "closed_70kb", "closed_20kb", "closed_16kb", "whole", "found_gated"):
         found = modules.occupancy(grid, budget_arm(arm, BUDGET), results)
         if found:
             return f"\n{found} Gates: {LABELS[arm]}.\n"

@@ -26,7 +26,7 @@ def _cost(arguments):
     return sum(kernels), keep * sum(kernels)
 
 
-@pytest.mark.parametrize("size", ["", "_20kb", "_70kb"])
+@pytest.mark.parametrize("size", ["", "_16kb", "_20kb", "_70kb"])
 def test_what_is_compared_is_of_one_size(size):
     """Less of the weights, as a wider network has more beside them; a report has the bytes."""
     whole, kept = _cost(pruning.ARMS[f"closed{size}"])
