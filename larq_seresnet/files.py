@@ -48,6 +48,11 @@ def write_text(path, text):
     replace(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
+def read_text(path):
+    """The text of such a file, as it is: lines end as they do there."""
+    return pathlib.Path(path).read_bytes().decode()
+
+
 #: In a folder that one process writes at a time.
 LOCK_FILE = ".lock"
 

@@ -1,6 +1,7 @@
 """What a run writes while it trains: error log, gate records, checkpoint."""
 
 import csv
+import io
 import math
 import pathlib
 import sys
@@ -65,10 +66,10 @@ class ErrorLog(tf.keras.callbacks.Callback):
         self.path = pathlib.Path(path)
         self.dataset = images.name
         self.images = len(images.train[0])
-        lines = [",".join(LOG_COLUMNS) + "\n"]
-        if initial_epoch:
-            lines = self.path.read_text().splitlines(keepends=True)[: 1 + initial_epoch]
-        files.write_text(self.path, "".join(lines))
+        rows = _rows(self.path)[: 1 + initial_epoch] if initial_epoch else [LOG_COLUMNS]
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        files.write_text(self.path, text.getvalue())
         if len(read_log(self.path)) < initial_epoch:
             raise ValueError(f"{path} must hold the {initial_epoch} epochs of the checkpoint.")
 
@@ -106,23 +107,28 @@ def read_log(path):
     Raises:
         ValueError: If it has other columns, or a row was cut off.
     """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            columns, rows = tuple(reader.fieldnames or ()), list(reader)
-    except (UnicodeDecodeError, csv.Error) as problem:
-        raise ValueError(f"{path} is no text of rows: {problem}") from problem
+    columns, *rows = map(tuple, _rows(path) or [()])
     if columns != LOG_COLUMNS:
         raise ValueError(f"{path} must have the columns {LOG_COLUMNS}, received {columns}.")
     try:
+        named = [dict(zip(columns, row, strict=True)) for row in rows]
         return [
             {**row, **{key: float(row[key]) for key in NUMBERS}, "epoch": int(row["epoch"])}
-            for row in rows
+            for row in named
         ]
     except (TypeError, ValueError) as problem:
         raise ValueError(
             f"{path} has a row that was cut off or is no number: {problem}"
         ) from problem
+
+
+def _rows(path):
+    """All rows of a log as texts, the header among them."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [row for row in csv.reader(file) if row]
+    except (UnicodeDecodeError, csv.Error) as problem:
+        raise ValueError(f"{path} is no text of rows: {problem}") from problem
 
 
 class GateRecorder(tf.keras.callbacks.Callback):

@@ -120,6 +120,8 @@ def digest(images):
 def check_unseen(what, images, held_out, run, facts):
     """Raises ValueError unless a network was trained without the images that are held out.
 
+    Those of a folder, where images come and go, must be the very ones that it held out.
+
     Args:
         what: The network, as an error names it.
         images: An `ImageSet`, its test images held out of those for training.
@@ -128,19 +130,17 @@ def check_unseen(what, images, held_out, run, facts):
         facts: What config.json says of that run besides.
     """
     received = "weights of no run" if run is None else run.held_out
+    changes = os.path.isabs(images.name)
     known = run is not None and (run.held_out or 0) >= held_out
-    if known:
-        test = images.test[0]
+    if known and facts.get("test_images_sha256") != digest(images.test[0]):
         alike = run.held_out, run.input_shape, facts.get("test_images")
-        if alike == (held_out, test.shape[1:], len(test)):
-            known = facts["test_images_sha256"] == digest(test)
-        else:
-            known = run.dataset == images.name
-        received = f"a run on other images of {run.dataset}"
+        should_be_same = alike == (held_out, images.test[0].shape[1:], len(images.test[0]))
+        known = run.dataset == images.name and not (changes or should_be_same)
+        received = f"a run that held out {run.held_out} other images of {run.dataset}"
     if not known:
         raise ValueError(
             f"{what} must be trained without the images that are held out, so on the same data "
-            f"with `held_out` {held_out} or more, received {received}."
+            f"with `held_out` {held_out}{' or more' * (not changes)}, received {received}."
         )
 
 

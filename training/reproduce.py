@@ -23,7 +23,7 @@ def main(argv=None):
     folder, results = arguments.runs_dir or profile.folder, arguments.out_dir or profile.results
     logs = results / profile.logs
     failed, tried = [], set()
-    with programs.failing(parser):
+    with programs.refusing_bad_input(parser):
         try:
             if arguments.print_commands:
                 missing = _missing(profile, arguments, logs)
@@ -44,9 +44,10 @@ def main(argv=None):
                 tried |= {run.name for run in missing}
             if not tried:
                 profile.draw(results)
-        except (ValueError, OSError) as problem:
-            failed.insert(0, str(problem))
-            parser.exit(2, f"{parser.prog}: error: {'; also failed: '.join(failed)}\n")
+        except (ValueError, OSError):
+            for problem in failed:
+                print(f"{parser.prog}: a run failed, see {problem}", file=sys.stderr)
+            raise
     if failed:
         sys.exit(f"{len(failed)} runs failed, see what they printed: {', '.join(failed)}")
     print(f"drew what {results} holds")
@@ -92,6 +93,7 @@ class Profile:
         teacher: A run in `RUNS` that teaches others; it is trained first.
         following: From the folder of logs, `runs` and those that follow from what logs say; None
             where none do.
+        compared: Pairs of arms that are compared; None: each with every other one of its budget.
     """
 
     runs: Runs
@@ -101,10 +103,12 @@ class Profile:
     folder: pathlib.Path = RUNS / "paper"
     teacher: Run | None = None
     following: Callable[[pathlib.Path], Runs] | None = None
+    compared: list[tuple[str, ...]] | None = None
 
     def planned(self, logs):
-        """All runs that are known of by now."""
-        return self.following(logs) if self.following else self.runs
+        """All runs that are known of by now, in the dtypes of those that there are."""
+        known = self.following(logs) if self.following else self.runs
+        return runs.as_compared(known, logs, self.compared)
 
 
 PROFILES = {
@@ -137,6 +141,7 @@ PROFILES = {
         results=RESULTS / "pruning",
         folder=RUNS / "pruning",
         following=pruning.runs,
+        compared=pruning.compared(),
     ),
     "spatial": Profile(
         spatial.runs(),

@@ -113,10 +113,10 @@ def ship(run_dir):
         "run": {"arguments": dataclasses.asdict(settings), **facts},
         "command": _command(settings),
     }
-    texts = {f"{stem}.csv": (run_dir / callbacks.LOG_FILE).read_text()}
+    texts = {f"{stem}.csv": files.read_text(run_dir / callbacks.LOG_FILE)}
     if taught:
         shipped["teacher_command"] = _command(config.load(taught)[0], run_dir=TEACHER)
-        texts[f"{stem}.teacher.csv"] = (taught / callbacks.LOG_FILE).read_text()
+        texts[f"{stem}.teacher.csv"] = files.read_text(taught / callbacks.LOG_FILE)
     texts[f"{stem}.json"] = json.dumps(shipped, indent=1) + "\n"
     for name, content in texts.items():
         files.write_text(LOGS / name, content)

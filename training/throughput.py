@@ -28,6 +28,7 @@ from larq_seresnet.training import (
     config,
     data,
     fitting,
+    flags,
     machine,
     train,
 )
@@ -155,22 +156,23 @@ def _plain_epochs(model, images, epochs):
 
 def _train_epochs(arguments, seed):
     """The config of a run of train.py, and images/s of each epoch as its own log says."""
+    settings, log = trained(
+        dataset=arguments.dataset,
+        limit_train=arguments.images,
+        limit_test=TEST_IMAGES,
+        precision=arguments.precision,
+        epochs=arguments.epochs,
+        seed=seed,
+        filters=tuple(arguments.filters),
+    )
+    return settings, [row["images_per_second"] for row in log]
+
+
+def trained(**arguments):
+    """Trains by train.py what does not stay; returns its config and the rows of its log."""
     with tempfile.TemporaryDirectory() as folder:
-        flags = {
-            "dataset": arguments.dataset,
-            "limit-train": arguments.images,
-            "limit-test": TEST_IMAGES,
-            "precision": arguments.precision,
-            "epochs": arguments.epochs,
-            "seed": seed,
-            "run-dir": pathlib.Path(folder) / "run",
-        }
-        filters = map(str, arguments.filters)
-        run_dir = train.main(
-            [f"--{name}={value}" for name, value in flags.items()] + ["--filters", *filters]
-        )
-        log = callbacks.read_log(run_dir / callbacks.LOG_FILE)
-        return config.load(run_dir)[0], [row["images_per_second"] for row in log]
+        run_dir = train.main([*flags.words(arguments), "--run-dir", f"{folder}/run"])
+        return config.load(run_dir)[0], callbacks.read_log(run_dir / callbacks.LOG_FILE)
 
 
 def convolution_seconds(model, batch_size, dtype):

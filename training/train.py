@@ -129,6 +129,7 @@ def _train(model, settings, images, run_dir, epochs, written, said):
     """
     log, gates, checkpoint = written
     (run_dir / config.WEIGHTS_FILE).unlink(missing_ok=True)  # of before these epochs
+    _tell_of_stale(run_dir)
     board = tf.keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False)
     last_of_all = None if settings.extendable else settings.epochs
     statistics = batch_norm.BatchNormEstimator(images, last_of_all)
@@ -143,6 +144,14 @@ def _train(model, settings, images, run_dir, epochs, written, said):
     )
     # the last of all: a run that has weights is finished
     save_weights(model, run_dir / config.WEIGHTS_FILE, images.name, images.class_names)
+
+
+def _tell_of_stale(run_dir):
+    """Names what was made of the weights that are no more; a user may have put it to use."""
+    made = [*run_dir.glob("*.tflite"), *run_dir.glob(f"{config.PRUNED}/{config.WEIGHTS_FILE}")]
+    if made and strategies.is_chief():
+        names = ", ".join(sorted(str(path.relative_to(run_dir)) for path in made))
+        print(f"of the weights before these epochs, to be made anew: {names}")
 
 
 def _parser():

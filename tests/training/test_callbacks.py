@@ -1,3 +1,5 @@
+import types
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,26 @@ def test_a_broken_log_is_reported(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(ValueError, match=message):
         callbacks.read_log(path)
+
+
+@pytest.mark.parametrize("name", ["Bücher", "two\nlines", 'quoted "," once'])
+def test_a_log_goes_on_whatever_its_data_are_called(tmp_path, name):
+    images = types.SimpleNamespace(name=name, train=(np.zeros(4),))
+    path = tmp_path / "log.csv"
+    log = callbacks.ErrorLog(path, images)
+    log.set_model(tf.keras.Sequential())
+    log.model.compile(tf.keras.optimizers.SGD())
+    said = {"loss": 1.0, "error": 0.5, "val_loss": 1.0, "val_error": 0.5}
+    for epoch in range(2):
+        log.on_epoch_begin(epoch)
+        log.on_test_begin()
+        log.on_epoch_end(epoch, said)
+    before = path.read_bytes()
+    callbacks.ErrorLog(path, images, initial_epoch=2)
+    assert path.read_bytes() == before
+    path.write_bytes(before + b"3,0.1")  # killed while it wrote
+    callbacks.ErrorLog(path, images, initial_epoch=1)
+    assert [row["dataset"] for row in callbacks.read_log(path)] == [name]
 
 
 def test_what_is_no_text_is_no_log(tmp_path):

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import os
 import pathlib
 import shlex
@@ -89,6 +90,41 @@ def test_what_is_done_is_skipped_and_what_is_wrong_is_said(tmp_path, capsys, wri
         assert message in capsys.readouterr().err
 
 
+def _dtypes(profile, folder):
+    planned = reproduce.PROFILES[profile].planned(folder)
+    return {run.name: run.arguments.get("compute_dtype") for run in planned}
+
+
+def test_runs_compute_as_those_they_are_compared_with(tmp_path, write_log):
+    """Left to another machine they might not, and be no pair after hours of training."""
+    named = {run.name: run for run in reproduce.PROFILES["goals"].runs}
+    for name, dtype in (("fmb_budget25_seed0", "float32"), ("fmb_budget25_seed1", "bfloat16")):
+        write_log(tmp_path, named[name], 25, compute_dtype=dtype)
+    found = _dtypes("goals", tmp_path)
+    assert found["soft_budget25_seed0"] == found["no_se_budget25_seed0"] == "float32"
+    assert found["soft_budget25_seed1"] == "bfloat16"
+    assert found["soft_budget25_seed2"] is found["soft_budget6_seed0"] is None
+    folder = tmp_path / "pruning"
+    named = {run.name: run for run in reproduce.PROFILES["pruning"].runs}
+    for name, dtype in (("whole_budget25_seed0", "float32"), ("by_hand_16kb_budget25_seed0", "x")):
+        write_log(folder, named[name], 25, compute_dtype="float32" if dtype != "x" else "bfloat16")
+    found = _dtypes("pruning", folder)
+    assert found["by_hand_budget25_seed0"] == "float32"  # by way of the closed one
+    assert found["closed_16kb_budget25_seed0"] == "bfloat16"
+    assert found["closed_20kb_budget25_seed0"] is None
+
+
+def test_a_full_disk_is_not_bad_input(tmp_path, monkeypatch, capsys):
+    def planned(self, logs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(reproduce.Profile, "planned", planned)
+    with pytest.raises(SystemExit) as stop:
+        reproduce.main(["--out-dir", str(tmp_path)])
+    assert stop.value.code == 1
+    assert "No space left on device" in capsys.readouterr().err
+
+
 def test_rates_can_be_tried_before_anything_else(tmp_path, write_log):
     """The report is of what they are chosen for; there is none as yet."""
     write_log(tmp_path / "tuning", reproduce.PROFILES["tuning"].runs[0], 10)
@@ -161,7 +197,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_kept(trained, tmp_path, mo
     first, second, third = reproduce.PROFILES["smoke"].runs[:3]
     profile = reproduce.Profile([first, second, third], lambda results: drawn.append(results))
     monkeypatch.setitem(reproduce.PROFILES, "smoke", profile)
-    monkeypatch.setattr(runs, "is_trained", lambda run, run_dir: run is second)
+    monkeypatch.setattr(runs, "is_trained", lambda run, run_dir: run.name == second.name)
     shutil.copytree(trained("w1"), tmp_path / "runs" / second.name)
     command = [sys.executable, "-c", "exit('no disk')"]
     monkeypatch.setattr(runs.Run, "command", lambda run, folder: command)
@@ -209,7 +245,7 @@ def test_runs_that_follow_from_others_come_after_them(trained, tmp_path, monkeyp
         return (runs._train(run, folder, logs, []) for run in missing)
 
     monkeypatch.setattr(runs, "train_all", train_all)
-    monkeypatch.setattr(runs, "is_trained", lambda run, run_dir: run is not third)
+    monkeypatch.setattr(runs, "is_trained", lambda run, run_dir: run.name != third.name)
     monkeypatch.setattr(
         runs.Run, "command", lambda run, folder: [sys.executable, "-c", "exit('no disk')"]
     )

@@ -416,11 +416,17 @@ def test_held_out_images_are_told_by_what_they_show(numbered, tmp_path):
     for now in (images, moved):
         data.check_unseen("`weights`", now, 4, settings, known)
     everything = dataclasses.replace(settings, held_out=None)
-    with pytest.raises(ValueError, match="`held_out` 4 or more, received None"):
+    with pytest.raises(ValueError, match="with `held_out` 4, received None"):
         data.check_unseen("`weights`", moved, 4, everything, known)
     grown = data.load(str(numbered(21, 21)), **held_out)
-    with pytest.raises(ValueError, match="received a run on other images of"):
-        data.check_unseen("`weights`", grown, 4, settings, known)
+    fewer = data.load(images.name, size=(8, 8), held_out=3)  # by name, with more held out before
+    named_alike = data.load("digits", size=(8, 8), held_out=4)
+    for now, received in ((grown, known), (fewer, known), (grown, {}), (named_alike, known)):
+        count = len(now.test[0])
+        with pytest.raises(ValueError, match="received a run that held out 4 other images of"):
+            data.check_unseen("`weights`", now, count, settings, received)
+    before = config.Config(dataset="digits", held_out=9, input_shape=(8, 8, 3))
+    data.check_unseen("`weights`", named_alike, 4, before, {})  # a set that stays as it is
 
 
 def test_weights_that_know_the_held_out_images_are_refused(trained, tmp_path, capsys):

@@ -15,4 +15,4 @@ def write(path, text):
 def notice(folder):
     """The `NOTICE` of a folder, or ""."""
     path = folder / NOTICE
-    return path.read_text().strip() if path.exists() else ""
+    return files.read_text(path).strip() if path.exists() else ""

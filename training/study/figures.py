@@ -17,10 +17,15 @@ STYLES = (
     (0, (1, 3)),
     (0, (6, 2)),
     (0, (3, 1)),
-    (0, (2, 4)),
 )
+MARKERS = "os^vDPX*<>hp"
 #: Ticks of errors in percent on a logarithmic scale.
 _ERRORS = (10, 12, 15, 20, 30, 40, 60, 80)
+
+
+def looks(things, styles=STYLES):
+    """Some things, each with a colour and a style: nine colours and eight styles are 72 looks."""
+    return zip(things, cycle(COLOURS), cycle(styles), strict=False)
 
 
 def draw_errors(grid, labels, path, epochs, stated, threshold=None, scale="linear"):
@@ -40,9 +45,7 @@ def draw_errors(grid, labels, path, epochs, stated, threshold=None, scale="linea
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     axes = figure.add_subplot()
     crosses: dict[tuple[int, float], list[str]] = {}
-    for (arm, label), colour, style in zip(
-        labels.items(), cycle(COLOURS), cycle(STYLES), strict=False
-    ):
+    for (arm, label), colour, style in looks(labels.items()):
         runs = [100 * errors[:epochs] for errors in grid.errors[arm].values()]
         if not runs:
             continue
@@ -89,9 +92,7 @@ def draw_budgets(points, paper, path):
     """
     figure = Figure(figsize=(5, 4.6), layout="constrained")
     axes = figure.add_subplot()
-    for (label, budgets), colour, style in zip(
-        points.items(), cycle(COLOURS), cycle(STYLES), strict=False
-    ):
+    for (label, budgets), colour, style in looks(points.items()):
         for budget, errors in budgets.items():
             axes.plot([budget] * len(errors), 100 * errors, ".", color=colour, ms=4, alpha=0.5)
         means = [100 * errors.mean() for errors in budgets.values()]
@@ -157,9 +158,7 @@ def draw_bytes(points, path):
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     axes = figure.add_subplot()
     sizes = [size for size, _ in points.values()] or [1000]
-    for (label, (size, errors)), colour, marker in zip(
-        points.items(), cycle(COLOURS), cycle("os^vDPX*<>hp"), strict=False
-    ):
+    for (label, (size, errors)), colour, marker in looks(points.items(), MARKERS):
         axes.plot([size / 1000] * len(errors), 100 * errors, ".", color=colour, ms=4, alpha=0.5)
         axes.plot(size / 1000, 100 * errors.mean(), marker, color=colour, ms=7, label=label)
     axes.set(xlabel="size of the file, kB", ylabel="test error, %", xscale="log")
@@ -235,9 +234,7 @@ def draw_depth(panels, modules, path):
     all_axes = np.atleast_1d(figure.subplots(1, len(panels)))
     gradients = [axes for axes, title in zip(all_axes, panels, strict=True) if "gradient" in title]
     for axes, (title, arms) in zip(all_axes, panels.items(), strict=True):
-        for (arm, values), colour, style in zip(
-            arms.items(), cycle(COLOURS), cycle(STYLES), strict=False
-        ):
+        for (arm, values), colour, style in looks(arms.items()):
             axes.plot(
                 range(len(modules)), values, ls=style, color=colour, marker="o", ms=3, label=arm
             )

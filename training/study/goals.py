@@ -23,6 +23,7 @@ from larq_seresnet.training.study.grid import (
     each_seed,
     exact_percent,
     hundredths,
+    mean_count,
     mean_error,
     mean_share,
 )
@@ -111,7 +112,7 @@ class Goal:
 
     def verdict(self, found):
         if not found.seeds:
-            return "not run"
+            return found.lacking
         if self.goal is None:
             return ""
         if found.seeds < self.seeds:
@@ -231,13 +232,10 @@ def _introduction(grid):
         "- Means over n seeds, with 95 % intervals: in brackets by paired bootstrap, t by "
         "Student's t. SE + FMB beats no SE at 6 epochs only if all of the latter lies below 0. "
         'With fewer seeds than planned the verdict is "cannot be told".\n'
-        "- Errors are those of the logs, most of them in bfloat16; in float32 the same weights err "
-        "a few hundredths of a point more or less.\n"
+        "- Errors are those of the logs, in the dtype that layers were computed in; in float32 "
+        "weights trained in bfloat16 err a few hundredths of a point more or less.\n"
         "- Differences are in points of error; below 0 the first is better. The recipe was "
         "developed with SE + FMB, so if it favours an arm, it is that one.\n"
-        "- Six epochs of the default network, and 25 of the first two seeds, are the same "
-        "trainings as in [spatial](../spatial/README.md), which calls them channel + FMB, channel "
-        "and none.\n"
         '- XS, S and M are SEResNet14XS, S and M; "one bit everywhere" is S without 8-bit ends. '
         f"They are trained with crops of {_LONG['crop']} pixels and taught "
         f"(share {_LONG['teacher_share']}, temperature {_LONG['teacher_temperature']}) by a "
@@ -320,10 +318,7 @@ def _gates(grid, budget=6):
     if not found:
         return ""
     is_open = np.mean([mean_share(each, "open") for each in found])
-    always, channels = (
-        np.mean([sum(module[key] for module in each.values()) for each in found])
-        for key in ("always_open", "channels")
-    )
+    always, channels = (mean_count(found, key) for key in ("always_open", "channels"))
     return (
         f"After {budget} epochs {is_open:.0%} of the gates of SE + FMB are open; "
         f"{always:.0f} of {channels:.0f} channels are open for every one of {GATE_IMAGES} test "

@@ -1,8 +1,9 @@
 """The logs of a grid of runs, and statistics on them: means, intervals, epochs to a threshold.
 
 Arms are compared seed by seed, where both computed in the same dtype. Pairs share the order of
-their images and, where shapes are the same, their first weights; where one was trained on another
-processor, rounding is part of their difference.
+their images and, where shapes are the same, their first weights. Beside a difference is told of how
+many pairs one was trained on another processor, so that rounding is part of it, or by another
+training of the teacher.
 
 Every figure has two 95 % intervals over paired seeds: a percentile bootstrap (`scipy.stats`), which
 of a few seeds is too narrow (of three normal values it covers the mean 75 times in 100, of five
@@ -32,7 +33,7 @@ DECIDED = [
     if name not in ("filters", "input_shape", "weights")
 ]
 #: What runs say of their data: the same for all of a grid.
-DATA_FACTS = ("train_images", "test_images", "test_images_sha256")
+DATA_FACTS = ("train_images", "test_images", "train_images_sha256", "test_images_sha256")
 #: Stands for the epoch at which a run reached the threshold, where it ended before it did.
 NEVER = 10**6
 
@@ -66,21 +67,25 @@ class Estimate:
         bootstrap: Its 95 % interval by paired bootstrap; NaN, NaN where there are too few seeds.
         student: Likewise by Student's t.
         seeds: How many.
+        apart: How the runs of a seed differ in more than their arms, and of how many seeds.
+        lacking: What is said where there are no seeds.
     """
 
     value: float
     bootstrap: tuple[float, float]
     student: tuple[float, float]
     seeds: int
+    apart: tuple[str, ...] = ()
+    lacking: str = "not run"
 
     def brief(self, form=percent):
         """The figure alone."""
-        return form(self.value) if self.seeds else NOT_RUN_YET
+        return form(self.value) if self.seeds else self.lacking
 
     def text(self, form=percent, student=False):
         """Such as "3.1% [2.0%, 4.2%] (n = 3)"; with `student` both intervals."""
         if not self.seeds:
-            return NOT_RUN_YET
+            return self.lacking
         return self.beside(form(self.value), form, student)
 
     def beside(self, figure, form=percent, student=False):
@@ -91,12 +96,14 @@ class Estimate:
             for name, (low, high) in intervals.items()
             if not np.isnan(low)
         )
-        return " ".join(filter(None, (figure, found, f"(n = {self.seeds})")))
+        seeds = ", ".join((f"n = {self.seeds}", *self.apart))
+        return " ".join(filter(None, (figure, found, f"({seeds})")))
 
 
-NOT_RUN_YET = "not run"
 UNKNOWN = (np.nan, np.nan)
 NOT_RUN = Estimate(np.nan, UNKNOWN, UNKNOWN, 0)
+NOT_RUN_YET = NOT_RUN.lacking
+NOT_PAIRED = "not compared: computed in other dtypes"
 
 
 class Grid:
@@ -165,7 +172,7 @@ class Grid:
         taught = f" They were taught by {teachers} trainings of the teacher." * (teachers > 1)
         parts = [_parts(facts, len(_errors(path))) for path, (_, facts) in self.runs.items()]
         commits = {str(part["commit"]) for each in parts for part in each if "commit" in part}
-        moved = sum(len({part.get("processor") for part in each}) > 1 for each in parts)
+        moved = sum(len(_processors(each)) > 1 for each in parts)
         elsewhere = f" Begun on one processor and finished on another: {moved} of {len(parts)}."
         return (
             f"runs with the code of {', '.join(sorted(commits))}, layers computed in {counts}"
@@ -177,17 +184,43 @@ class Grid:
         known = {name: found[0] for name in DATA_FACTS if (found := self.facts(name))}
         return next(iter(self.runs.values()))[0], known
 
-    def paired(self, *arms, epochs=1):
-        """The seeds that have reached an epoch in all arms, their layers computed in one dtype."""
-        reached = (
-            {
-                (seed, self.runs[self.logs / f"{arm}_seed{seed}.csv"][0].compute_dtype)
-                for seed, errors in self.errors[arm].items()
-                if len(errors) >= epochs
-            }
+    def of(self, arm, seed):
+        """The `Config` of a run, and the facts beside it."""
+        return self.runs[self.logs / f"{arm}_seed{seed}.csv"]
+
+    def reached(self, *arms, epochs=1):
+        """The seeds that have reached an epoch in all arms."""
+        each = (
+            {seed for seed, errors in self.errors[arm].items() if len(errors) >= epochs}
             for arm in arms
         )
-        return sorted(seed for seed, _ in set.intersection(*reached))
+        return sorted(set.intersection(*each))
+
+    def paired(self, *arms, epochs=1):
+        """Those of which all arms computed their layers in one dtype."""
+        return [
+            seed
+            for seed in self.reached(*arms, epochs=epochs)
+            if len({self.of(arm, seed)[0].compute_dtype for arm in arms}) == 1
+        ]
+
+    def apart(self, *arms, epochs=1):
+        """In words, how many of these were trained on different processors, or taught apart."""
+        seeds = self.paired(*arms, epochs=epochs)
+        told = []
+        for fact, words in (
+            (self._processors, "on different processors"),
+            (self._teacher, "by different teachers"),
+        ):
+            count = sum(len({fact(arm, seed) for arm in arms}) > 1 for seed in seeds)
+            told += [f"{count} {words}"] * bool(count)
+        return tuple(told)
+
+    def _processors(self, arm, seed):
+        return _processors(_parts(self.of(arm, seed)[1], len(self.errors[arm][seed])))
+
+    def _teacher(self, arm, seed):
+        return self.of(arm, seed)[1].get("teacher_sha256")
 
     def at(self, epochs, *arms):
         """Errors after an epoch, (arms, seeds), of the seeds that pair at it.
@@ -214,6 +247,11 @@ def _parts(facts, epochs):
     begun = [0, *(part["after_epoch"] for part in parts[1:]), epochs]
     ends = zip(parts, begun[:-1], begun[1:], strict=True)
     return [part for part, first, last in ends if first < last]
+
+
+def _processors(parts):
+    """Those that trained the parts of a run, by whatever program."""
+    return frozenset(str(part.get("processor")).partition(", training/")[0] for part in parts)
 
 
 def _errors(path):
@@ -290,22 +328,36 @@ def error_as_spread(grid, arm, epoch):
 
 def reduction(grid, arm, base, epochs):
     """By which part of itself the mean error of `base` falls with `arm`, seeds paired."""
-    return estimate(
-        lambda a, b, axis=-1: 1 - np.mean(a, axis) / np.mean(b, axis), grid.at(epochs, arm, base)
+    return _compared(
+        lambda a, b, axis=-1: 1 - np.mean(a, axis) / np.mean(b, axis), grid, arm, base, epochs
     )
 
 
 def difference(grid, arm, other, epochs):
     """How much greater the error of `arm` is than that of `other`, seeds paired."""
-    return estimate(
-        lambda a, b, axis=-1: np.mean(a, axis) - np.mean(b, axis), grid.at(epochs, arm, other)
+    return _compared(
+        lambda a, b, axis=-1: np.mean(a, axis) - np.mean(b, axis), grid, arm, other, epochs
     )
+
+
+def _compared(statistic, grid, arm, other, epochs):
+    """A statistic of two arms' errors after epochs as `Grid.at` takes them, seeds paired."""
+    last = np.max(epochs)
+    found = estimate(statistic, grid.at(epochs, arm, other))
+    if not found.seeds and grid.reached(arm, other, epochs=last):
+        return dataclasses.replace(found, lacking=NOT_PAIRED)
+    return dataclasses.replace(found, apart=grid.apart(arm, other, epochs=last))
 
 
 def mean_share(modules, key):
     """The mean of what the SE modules of a run say, each channel counting alike."""
     channels = sum(module["channels"] for module in modules.values())
     return sum(module[key] * module["channels"] for module in modules.values()) / channels
+
+
+def mean_count(runs, key):
+    """The mean over runs of what the SE modules of each count together."""
+    return np.mean([sum(module[key] for module in modules.values()) for modules in runs])
 
 
 def epochs_to(errors, threshold=THRESHOLD):
@@ -340,7 +392,9 @@ def fewer_epochs(grid, arm, base):
         return 1 - np.median(own, axis) / np.median(others, axis)
 
     (soon, late), (base_soon, base_late) = bounds[arm], bounds[base]
-    return estimate(fewer, [late, base_soon]), estimate(fewer, [soon, base_late])
+    least, most = estimate(fewer, [late, base_soon]), estimate(fewer, [soon, base_late])
+    apart = grid.apart(arm, base)
+    return dataclasses.replace(least, apart=apart), dataclasses.replace(most, apart=apart)
 
 
 def _bounds(errors):

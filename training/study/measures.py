@@ -122,9 +122,8 @@ def collect(run_dir, logs):
         files.replace(logs / f"{name}.npz", lambda part: files.save_arrays(part, kept))
     files.write_text(logs / f"{name}.measures.json", found)
     for source in (config.CONFIG_FILE, callbacks.LOG_FILE):
-        content = (run_dir / source).read_text()
         target = logs / f"{name}{pathlib.Path(source).suffix}"
-        files.write_text(target, content)
+        files.write_text(target, files.read_text(run_dir / source))
 
 
 def _gates(run_dir, settings):

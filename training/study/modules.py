@@ -8,7 +8,7 @@ from larq_seresnet import files
 from larq_seresnet.training import pictures
 from larq_seresnet.training.callbacks import GATE_IMAGES
 from larq_seresnet.training.study.claims import GATES_EPOCH, named
-from larq_seresnet.training.study.grid import mean_share
+from larq_seresnet.training.study.grid import mean_count, mean_share
 
 #: Whose gates are drawn by depth: the paper's, with FMB, that learn, and ours.
 ARMS = (
@@ -76,8 +76,7 @@ def _depth(grid):
         "over modules). The rest is between channels: where this share is 0, the gate of a channel "
         "is a constant, and SE no more than a scale. "
         f"Second: the share of gates that are after epoch {GATES_EPOCH} as they were after the "
-        f"first ({stays}). Gates drawn anew, half of them open, would give 50 %; so some closing "
-        "is decided in the first epoch, and some later. "
+        f"first ({stays}). Gates drawn anew, half of them open, would give 50 %. "
         "Third and fourth: the gradient that reaches W0 and W1, on one scale. None passes through "
         "FMB as the paper has it: W0 and W1 stay as they were drawn, and a gate changes because "
         "what it sees changes.\n"
@@ -147,8 +146,7 @@ def _module_row(grid, arm):
         return f"{np.mean([mean_share(each, key) for each in modules]):.1%}"
 
     def count(key):
-        of_each = [sum(module[key] for module in each.values()) for each in modules]
-        return f"{np.mean(of_each):.0f}"
+        return f"{mean_count(modules, key):.0f}"
 
     return (
         named(arm),
@@ -167,7 +165,7 @@ def _never_at_last(grid, arm):
     found = [each["occupancy"] for each in grid.measures[arm].values() if each.get("occupancy")]
     if not found:
         return "-"
-    return f"{np.mean([sum(block['never'] for block in each.values()) for each in found]):.0f}"
+    return f"{mean_count(found, 'never'):.0f}"
 
 
 def _relative_gradient(grid, arm, when, module="_se/"):

@@ -15,6 +15,7 @@ from larq_seresnet.training.study.grid import (
     Grid,
     difference,
     each_seed,
+    mean_count,
     mean_share,
     percent,
     points,
@@ -96,6 +97,11 @@ COMPARED = (
 )
 #: How many times as large a file may be as one that it is compared with at equal bytes.
 EQUAL = 1.01
+
+
+def compared():
+    """The pairs of `COMPARED`, as arms of the runs."""
+    return [tuple(budget_arm(arm, BUDGET) for arm in pair) for *pair, _ in COMPARED]
 
 
 def arms(logs=None):
@@ -185,7 +191,7 @@ def _table_of_differences(grid, known, sizes):
             f"{LABELS[arm]}, minus {LABELS[other]}",
             _more_bytes(sizes, arm, other),
             (found := _difference(grid, arm, other)).text(points, student=True),
-            _answer(found, _is_larger(sizes, arm, other)),
+            _answer(found, _ratio(sizes, arm, other)),
         )
         for arm, other, what in COMPARED
         if arm in known and other in known
@@ -194,24 +200,28 @@ def _table_of_differences(grid, known, sizes):
     return files.table(header, rows)
 
 
+def _ratio(sizes, arm, other):
+    """How many times as large the file of an arm is as that of another; NaN if one is not known."""
+    return sizes.get(arm, np.nan) / sizes.get(other, np.nan)
+
+
 def _more_bytes(sizes, arm, other):
-    """By which share the file of an arm is larger than that of another."""
-    if not {arm, other} <= sizes.keys():
-        return "-"
-    return f"{sizes[arm] / sizes[other] - 1:+.1%}"
+    ratio = _ratio(sizes, arm, other)
+    return "-" if np.isnan(ratio) else f"{ratio - 1:+.1%}"
 
 
-def _is_larger(sizes, arm, other):
-    return {arm, other} <= sizes.keys() and sizes[arm] > EQUAL * sizes[other]
-
-
-def _answer(found, is_larger):
+def _answer(found, ratio):
     """Whether the first of two arms is better, if the whole interval by Student's t says so."""
     if found.seeds < SEEDS:
-        return NOT_RUN_YET if not found.seeds else "cannot be told"
+        return found.lacking if not found.seeds else "cannot be told"
     low, high = found.student
-    yes = "**yes**" + ", with more bytes" * is_larger
-    return yes if high < 0 else "**no**, worse" if low > 0 else "cannot be told"
+    if high < 0:
+        return "**yes**" + ", with more bytes" * (ratio > EQUAL)
+    return (
+        "**no**, worse" + ", with fewer bytes" * (ratio < 1 / EQUAL)
+        if low > 0
+        else "cannot be told"
+    )
 
 
 def _difference(grid, arm, other):
@@ -290,7 +300,7 @@ def _goals(grid, known, sizes):
         )
     for arm in ("closed", "found"):
         gain = _difference(grid, arm, "by_hand") if arm in known else NOT_RUN
-        is_better = gain.student[1] < 0 and not _is_larger(sizes, arm, "by_hand")
+        is_better = gain.student[1] < 0 and _ratio(sizes, arm, "by_hand") <= EQUAL
         more = f", {_more_bytes(sizes, arm, 'by_hand')} bytes" if gain.seeds else ""
         rows.append(
             (
@@ -305,10 +315,10 @@ def _goals(grid, known, sizes):
 
 def _verdict(found, reached, seeds=1):
     if not found.seeds:
-        return NOT_RUN_YET
+        return found.lacking
     if found.seeds < seeds:
         return "cannot be told"
-    return "**reached**" if reached else "**missed**"
+    return ("**reached**" if reached else "**missed**") + ", one seed" * (found.seeds == 1)
 
 
 def _settling(grid):
@@ -318,10 +328,7 @@ def _settling(grid):
         epoch = config.Config(**ARMS[arm], epochs=BUDGET).epoch_of_settling()
         found = grid.modules(budget_arm(arm, BUDGET), epoch)
         if found:
-            never, channels = (
-                np.mean([sum(module[key] for module in each.values()) for each in found])
-                for key in ("never_open", "channels")
-            )
+            never, channels = (mean_count(found, key) for key in ("never_open", "channels"))
             is_open = np.mean([mean_share(each, "open") for each in found])
             told.append(
                 f"- {LABELS[arm]}: {percent(is_open)} of the gates open, {never:.0f} of "

@@ -1,5 +1,6 @@
 """Trainings that belong together: what is missing is trained, what is done is skipped."""
 
+import collections
 import concurrent.futures
 import ctypes
 import dataclasses
@@ -58,6 +59,48 @@ def arms_of(runs):
         run.arm: {name: value for name, value in run.arguments.items() if name != "seed"}
         for run in runs
     }
+
+
+def as_compared(runs, logs, compared=None):
+    """Runs that compute in the dtype of those they are compared with, where `logs` hold some.
+
+    Left to two machines it may be two dtypes, and such runs are no pair.
+
+    Args:
+        runs: All that there may be.
+        logs: Folder of what `measures.collect` wrote.
+        compared: Pairs of arms; None: each with every other one of as many epochs.
+    """
+    known = {
+        run.name: config.read(path)[0].compute_dtype
+        for run in runs
+        if (path := logs / f"{run.name}.json").exists()
+    }
+    return [run if run.name in known else _in_dtype(run, runs, known, compared) for run in runs]
+
+
+def _in_dtype(run, runs, known, compared):
+    arms = _linked(run.arm, compared) if compared else {other.arm for other in runs}
+    alike = {name: run.arguments[name] for name in ("seed", "epochs")}
+    dtypes = collections.Counter(
+        known[other.name]
+        for other in runs
+        if other.name in known and other.arm in arms and alike.items() <= other.arguments.items()
+    )
+    if not dtypes:
+        return run
+    chosen = {"compute_dtype": dtypes.most_common(1)[0][0]}
+    return dataclasses.replace(run, arguments=run.arguments | chosen)
+
+
+def _linked(arm, compared):
+    """The arms that pairs link with an arm, by way of others too."""
+    found: set[str] = set()
+    new = {arm}
+    while new:
+        found |= new
+        new = {each for pair in compared if found & {*pair} for each in pair} - found
+    return found
 
 
 def train_all(runs, jobs, folder, logs=None):

@@ -88,12 +88,23 @@ def write_report(results):
         "positions are closed. A gate counts as open at or above FMB's threshold. Without FMB, or "
         "with tanh, whose closed gates are -1, nothing is removed.\n\n"
         + _picture(grid, results)
-        + "Without attention, with channel and with channel + FMB these are the trainings of "
-        "[the goals](../goals/README.md) within the same budgets, not a repetition of them.\n\n"
+        + _shared(grid, results.parent / "goals" / "logs")
         + _proofs(results / "device")
         + f"From {grid.provenance()}\n"
     )
     document.write(results / "README.md", text)
+
+
+def _shared(grid, others):
+    """A sentence on the runs that stand in the goals' logs too, under other names."""
+    known = {path.read_bytes() for path in others.glob("*.csv")}
+    found = sum(path.read_bytes() in known for path in grid.runs)
+    if not found:
+        return ""
+    return (
+        f"{found} of these {len(grid.runs)} trainings, of arms that [the goals]"
+        "(../goals/README.md) have too, are the same ones as theirs, not a repetition.\n\n"
+    )
 
 
 def _proofs(device):

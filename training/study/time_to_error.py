@@ -15,19 +15,16 @@ import json
 import math
 import os
 import pathlib
-import tempfile
 import time
 
 from larq_seresnet import SEResNet14, files, preprocess_input, programs
 from larq_seresnet.training import (
     batch_norm,
-    callbacks,
     config,
     data,
     fitting,
     machine,
     throughput,
-    train,
 )
 
 import tensorflow as tf
@@ -108,18 +105,14 @@ def fast(images, arguments):
     """
     found = []
     for epochs in range(1, arguments.epochs + 1):
-        flags = {
-            "dataset": arguments.dataset,
-            "epochs": epochs,
-            "seed": arguments.seed,
-            **({"limit-train": arguments.limit_train} if arguments.limit_train else {}),
-        }
-        with tempfile.TemporaryDirectory() as folder:
-            words = [f"--{name}={value}" for name, value in flags.items()]
-            words += ["--filters", *map(str, arguments.filters)]
-            run_dir = train.main([*words, "--run-dir", str(pathlib.Path(folder) / "run")])
-            log = callbacks.read_log(run_dir / callbacks.LOG_FILE)
-            settings, _ = config.load(run_dir)
+        limit = {"limit_train": arguments.limit_train} if arguments.limit_train else {}
+        settings, log = throughput.trained(
+            dataset=arguments.dataset,
+            epochs=epochs,
+            seed=arguments.seed,
+            filters=tuple(arguments.filters),
+            **limit,
+        )
         seconds, error = sum(row["seconds"] for row in log), log[-1]["test_error"]
         found.append({"epochs": epochs, "seconds": seconds, "error": error})
         if error <= arguments.error:

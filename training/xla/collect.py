@@ -40,7 +40,12 @@ def main(argv=None):
                 images, name = data.of_run(settings), entry["images"]
             state = json.loads((given.lowered / entry["program"] / "facts.json").read_text())
             with np.load(found) as arrays:
-                known = json.loads(str(arrays["facts"])) | {"commit": entry["commit"]}
+                known = json.loads(str(arrays["facts"]))
+                if known["program"] != entry["program"]:
+                    raise ValueError(
+                        f"{found} was trained by another program than {given.lowered} holds: "
+                        f"{known['program']}, not {entry['program']}."
+                    )
                 _write(run_dir, settings, images, state["state"], dict(arrays), known)
             print(run_dir, flush=True)
 
@@ -127,7 +132,7 @@ def _facts(settings, images, known):
 
 
 def _write_log(path, images, rows):
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(callbacks.LOG_COLUMNS)
         for epoch, rate, *errors, seconds in rows:

@@ -43,7 +43,7 @@ class Run:
         self.state = program.begin(self.arguments["seed"], entry["lengths"])
         self.unfinished = trained / f"{entry['name']}.part.npz"
         if self.unfinished.exists():
-            self._restore(np.load(self.unfinished))
+            self._restore()
 
     def train(self, until):
         """Trains the epochs that are left, as many as begin before a time."""
@@ -158,7 +158,11 @@ class Run:
         self._write(self.unfinished, dict(enumerate(map(np.asarray, self.state))))
         print(f"{self.entry['name']}: time is over after {len(self.rows)} epochs", flush=True)
 
-    def _restore(self, arrays):
+    def _restore(self):
+        arrays = np.load(self.unfinished)
+        program = json.loads(str(arrays["facts"]))["program"]
+        if program != self.entry["program"]:
+            raise ValueError(f"{self.unfinished} is of another program: {program}")
         self.state = [compiled.on_device(arrays[f"state/{i}"]) for i in range(len(self.state))]
         self.rows = arrays["log"].tolist()
         self.gates = {
@@ -178,11 +182,12 @@ class Run:
         self.unfinished.unlink(missing_ok=True)
 
     def _write(self, path, state):
+        made_by = {name: self.entry[name] for name in ("program", "commit")}
         every = {
             **{f"state/{number}": values for number, values in state.items()},
             **{f"gates/{name}": values for name, values in self.gates.items()},
             "log": np.array(self.rows),
-            "facts": np.array(json.dumps(compiled.device())),
+            "facts": np.array(json.dumps(compiled.device() | made_by)),
         }
         _replace(path, lambda file: np.savez_compressed(file, **every))
 

@@ -126,6 +126,43 @@ def test_seeds_pair_only_where_both_runs_computed_alike(tmp_path, write_log):
     assert grid.mean_error(logged, "soft_budget6", 6).seeds == 2
 
 
+def test_runs_that_are_no_pair_are_not_said_to_be_missing(tmp_path, write_log):
+    for arm, dtype in (("fmb", "bfloat16"), ("soft", "float32")):
+        run = _fast_run(f"{arm}_budget6_seed0")
+        write_log(tmp_path, run, 6, compute_dtype=dtype)
+    logged = grid.Grid(tmp_path, runs.arms_of(goals.runs()))
+    found = grid.difference(logged, "fmb_budget6", "soft_budget6", 6)
+    assert found.text() == "not compared: computed in other dtypes"
+    assert goals.Goal("", None, 0.0, 0.0).verdict(found) == found.text()
+    assert grid.difference(logged, "fmb_budget6", "no_se_budget6", 6).text() == "not run"
+
+
+def test_a_difference_tells_what_else_its_runs_differ_in(tmp_path, write_log):
+    """Another processor or another training of the teacher; not the program that trained."""
+    gpu = {"processor": "a GPU, training/xla"}
+    cpu = {"processor": "2 cores", "after_epoch": 3}
+    for arm, seed, told in (
+        ("fmb", 0, gpu | {"teacher_sha256": "a"}),
+        ("soft", 0, {"processor": "a GPU, training/xla_train.py", "teacher_sha256": "b"}),
+        ("fmb", 1, gpu | {"resumed": [cpu]}),
+        ("soft", 1, gpu),
+    ):
+        write_log(tmp_path, _fast_run(f"{arm}_budget6_seed{seed}"), 6, 0.2, told)
+    logged = grid.Grid(tmp_path, runs.arms_of(goals.runs()))
+    found = grid.difference(logged, "fmb_budget6", "soft_budget6", 6)
+    note = "(n = 2, 1 on different processors, 1 by different teachers)"
+    assert found.text() == f"0.0% {note}"
+    assert grid.mean_error(logged, "fmb_budget6", 6).text() == "20.0% (n = 2)"
+
+
+def test_all_runs_of_a_grid_saw_the_same_images(tmp_path, write_log):
+    for arm, digest in (("fmb", "a"), ("soft", "b")):
+        told = {"train_images_sha256": digest}
+        write_log(tmp_path, _fast_run(f"{arm}_budget6_seed0"), 6, told=told)
+    with pytest.raises(ValueError, match="received logs with `train_images_sha256` a and b"):
+        grid.Grid(tmp_path, runs.arms_of(goals.runs()))
+
+
 def _fast_run(name):
     return next(run for run in goals.runs() if run.name == name)
 

@@ -5,7 +5,7 @@ import pytest
 from larq_seresnet import SEResNet14
 from larq_seresnet.training import closing
 from larq_seresnet.training.config import FLAG_GROUPS
-from larq_seresnet.training.study import frontier, pruning
+from larq_seresnet.training.study import frontier, grid, pruning
 
 
 def _run(name):
@@ -110,8 +110,8 @@ def test_goals_are_told_from_the_logs(tmp_path, write_log, monkeypatch):
     for row in (
         "| wide, closed by gates, pruned | 48-72-72 | 2 | 25,000 | 11.70% (11.8%, 11.7%, 11.6%) |",
         "| hand-chosen widths, no gates | 32-52-52 | all | 25,000 | 12.00% (12.0%, ",
-        "| 50.0% removed, +1.3 (n = 1) | **missed** |",
-        "| 101 times, +4.0 (n = 1) | **missed** |",
+        "| 50.0% removed, +1.3 (n = 1) | **missed**, one seed |",
+        "| 101 times, +4.0 (n = 1) | **missed**, one seed |",
         "t [-0.5, -0.1] (n = 3), +0.0% bytes | **reached** |",
         "| +0.0% | -0.3 [-0.4, -0.2], t [-0.5, -0.1] (n = 3) | **yes** |",
         "| Is the term in the loss of use? |",
@@ -126,4 +126,18 @@ def test_what_has_more_bytes_does_not_win(tmp_path, write_log, monkeypatch):
     assert (
         "| +2.0% | -0.3 [-0.4, -0.2], t [-0.5, -0.1] (n = 3) | **yes**, with more bytes |" in text
     )
-    assert "| 101 times, +3.0 (n = 1) | **reached** |" in text
+    assert "| 101 times, +3.0 (n = 1) | **reached**, one seed |" in text
+
+
+def test_an_answer_says_which_file_is_the_larger_one():
+    worse = grid.Estimate(0.02, grid.UNKNOWN, (0.01, 0.03), 3)
+    better = grid.Estimate(-0.02, grid.UNKNOWN, (-0.03, -0.01), 3)
+    for found, ratio, said in (
+        (worse, 0.5, "**no**, worse, with fewer bytes"),
+        (worse, 1.005, "**no**, worse"),
+        (worse, 2.0, "**no**, worse"),
+        (better, 0.5, "**yes**"),
+        (better, 2.0, "**yes**, with more bytes"),
+        (better, float("nan"), "**yes**"),
+    ):
+        assert pruning._answer(found, ratio) == said

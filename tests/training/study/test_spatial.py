@@ -1,9 +1,10 @@
 import json
+import shutil
 
 import numpy as np
 
 from larq_seresnet import files
-from larq_seresnet.training.study import measures, spatial
+from larq_seresnet.training.study import goals, measures, spatial
 
 import tensorflow as tf
 
@@ -49,6 +50,19 @@ def test_what_is_open_is_told_block_by_block(tmp_path, write_log):
     assert "Positions that are closed for all these images, block by block: 25%." in text
     assert "40,000 bytes, the class of the Keras model for 9,999 of 10,000 images" in text
     assert (tmp_path / "positions.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_trainings_that_stand_elsewhere_too_are_counted(tmp_path, write_log):
+    """From the logs: who trains both anew has other ones."""
+    for number, run in enumerate(spatial.runs()[:3]):
+        write_log(tmp_path / "spatial" / "logs", run, 6, 0.2 + number / 100)
+    write_log(tmp_path / "goals" / "logs", goals.runs()[0], 6, 0.3)
+    spatial.write_report(tmp_path / "spatial")
+    assert "the same ones" not in (tmp_path / "spatial" / "README.md").read_text()
+    first = next((tmp_path / "spatial" / "logs").glob("none*.csv"))
+    shutil.copy(first, tmp_path / "goals" / "logs" / "no_se_budget6_seed0.csv")
+    spatial.write_report(tmp_path / "spatial")
+    assert "1 of these 3 trainings" in (tmp_path / "spatial" / "README.md").read_text()
 
 
 def test_open_positions_and_channels_by_hand(small_model, inputs):

@@ -176,8 +176,13 @@ def test_trains_what_train_py_trains(lowered, tmp_path, monkeypatch):
     collect.main([str(folder), str(trained)])
     assert len(callbacks.read_log(tmp_path / "runs/taught/log.csv")) == 1
     (tmp_path / "runs/taught").rename(tmp_path / "runs/halfway")
+    other = entries[1] | {"program": "another"}
+    with pytest.raises(ValueError, match="is of another program: "):
+        run.fit.Run(other, programs[1], images, trained)
     train_to(1, math.inf)
     assert not list(trained.glob("*.part.npz"))
+    later = [entry | {"commit": "later"} for entry in entries]
+    (folder / export.RUNS_FILE).write_text(json.dumps(later))
     collect.main([str(folder), str(trained)])
 
     words = of_taught.split()
@@ -199,6 +204,7 @@ def test_trains_what_train_py_trains(lowered, tmp_path, monkeypatch):
             np.testing.assert_allclose(found, moved, atol=5e-6)
     settings, known = config.load(tmp_path / "runs/taught")
     assert known["processor"].startswith("TensorFlow")
+    assert known["commit"] == entries[1]["commit"]
     assert settings.changed() == config.load(tmp_path / "runs/expected")[0].changed()
 
 
