@@ -92,12 +92,12 @@ def draw_budgets(points, paper, path):
     """
     figure = Figure(figsize=(5, 4.6), layout="constrained")
     axes = figure.add_subplot()
-    for (label, budgets), colour, style in looks(points.items()):
+    shown = {label: budgets for label, budgets in points.items() if budgets}
+    for (label, budgets), colour, marker in looks(shown.items(), MARKERS):
         for budget, errors in budgets.items():
             axes.plot([budget] * len(errors), 100 * errors, ".", color=colour, ms=4, alpha=0.5)
         means = [100 * errors.mean() for errors in budgets.values()]
-        if means:
-            axes.plot(budgets.keys(), means, ls=style, color=colour, marker="o", ms=4, label=label)
+        axes.plot(budgets.keys(), means, color=colour, marker=marker, ms=5, label=label)
     axes.plot(
         paper.keys(), [100 * error for error in paper.values()], "kx", label="paper, SE + FMB"
     )
