@@ -30,6 +30,8 @@ from larq_seresnet.export.inference import in_float32, inference_form, saved
 from larq_seresnet.precision import layers_in
 from larq_seresnet.preprocessing import preprocess_input
 
+import tensorflow as tf
+
 PACKAGES = ("larq-compute-engine", "ai-edge-litert", "larq", "tensorflow", "tf-keras", "numpy")
 #: By runtime, how filters can be stored; the last takes filters of any values.
 WEIGHTS = {
@@ -60,7 +62,7 @@ def main(argv=None):
         )
         _check_types(model, arguments.runtime, arguments.input_type, arguments.output_type)
         directory = arguments.out_dir or directory
-        directory.mkdir(parents=True, exist_ok=True)
+        files.make_writable(directory)
         calibration = preprocess_input(images.train[0]) if calibrated else None
         converted, named, left_alone = store(
             convert(as_stored(model, arguments.weights), arguments.runtime, calibration),
@@ -72,11 +74,12 @@ def main(argv=None):
             arguments.memory,
         )
         proof = prove(model, converted, images, named, left_alone)
+        proof["weights_sha256"] = files.digest(source.locate(arguments.source)[0])
         stem = _stem(arguments) + UNVERIFIED * bool(proof["failures"])
         written = _write(directory, stem, converted, proof, images, arguments.c_array)
-    target = directory / written[0]
-    print(markdown(proof))
-    print(f"wrote {target}; {', '.join(written[1:])} beside it")
+        target = directory / written[-1]
+        print(markdown(proof))
+        print(f"wrote {target}; {', '.join(written[:-1])} beside it")
     if proof["failures"]:
         sys.exit("not verified: " + "; ".join(proof["failures"]))
     return target
@@ -86,7 +89,6 @@ def _write(directory, stem, converted, proof, images, as_header):
     """Writes the file and what belongs to it; returns their names."""
     class_names = images.class_names
     contents = {
-        f"{stem}.tflite": converted.tflite,
         f"{stem}.json": json.dumps(proof, indent=2).encode() + b"\n",
         f"{stem}.md": markdown(proof).encode(),
     }
@@ -95,6 +97,7 @@ def _write(directory, stem, converted, proof, images, as_header):
         contents[f"{stem}.h"] = text.encode()
     if class_names:
         contents[LABELS_FILE] = "".join(f"{name}\n" for name in class_names).encode()
+    contents[f"{stem}.tflite"] = converted.tflite  # the last: there is none without its report
     other = stem.removesuffix(UNVERIFIED) if stem.endswith(UNVERIFIED) else stem + UNVERIFIED
     before = [other + ending for ending in (".tflite", ".json", ".md", ".h")]
     before += [f"{stem}.h"] * (not as_header)
@@ -213,12 +216,18 @@ def convert(model, runtime="lce", images=None):
 
     Raises:
         ValueError: If there is no such runtime, it does not compute such a model or needs `images`,
-            or Keras's global settings are none that `SEResNet14` takes, or if the model is for
-            images of any size.
+            or Keras's global settings are none that `SEResNet14` takes, or if the model has others
+            inside it or is for images of any size.
         RuntimeError: If the runtime's converter fails.
     """
     check_choice("runtime", runtime, WEIGHTS)
     check_keras_settings()
+    inside = [layer.name for layer in model.layers if isinstance(layer, tf.keras.Model)]
+    if inside:
+        raise ValueError(
+            f"`model` must be of layers alone, received one with {', '.join(inside)} inside it. "
+            "Build it on the outputs: Model(base.input, Dense(3, 'softmax')(base.output))."
+        )
     if None in model.input_shape[1:]:
         raise ValueError(
             f"`model` must have an `input_shape` of numbers, received {model.input_shape[1:]}: "
@@ -276,8 +285,9 @@ def _check_types(model, runtime, input_type, output_type):
     interface.types(runtime, input_type, output_type)
     if input_type == "uint8":
         interface.check_bytes(model.input_shape[1:], model.layers[1].name == "stem_conv")
-    if output_type == "int8" and runtime != "tflm":
-        interface.check_probabilities(json.loads(model.configuration)["include_top"])
+    own = getattr(model, "configuration", None)  # a network on top of one ends as it likes
+    if own and output_type == "int8" and runtime != "tflm":
+        interface.check_probabilities(json.loads(own)["include_top"])
 
 
 def store(

@@ -26,6 +26,11 @@ def in_float32(model):
     ]
     if all(layer.compute_dtype == "float32" for layer in computing):
         return model
+    if not hasattr(model, "configuration"):
+        raise ValueError(
+            f"`model` must be a SEResNet14, or be built under the policy float32: {model.name} is "
+            "neither."
+        )
     with layers_in("float32"):
         copy = SEResNet14(**json.loads(model.configuration), weights=None, name=model.name)
     ours = {layer.name for layer in copy.layers}

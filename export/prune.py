@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import pathlib
+import tempfile
 
 import numpy as np
 
@@ -20,6 +21,8 @@ TOLERANCE = 1e-4
 #: How many images a report lists by their numbers.
 LISTED = 50
 REPORT = "prune.json"
+#: Of the weights, in it.
+SHA256 = "weights_sha256"
 
 
 def main(argv=None):
@@ -33,34 +36,45 @@ def main(argv=None):
         check_prunable(model)
         directory = arguments.out_dir or directory / config.PRUNED
         _check_unused(directory)
-        directory.mkdir(parents=True, exist_ok=True)
+        files.make_writable(directory)
         smaller, proof = proved(model, images, arguments.share)
-        weights, text = directory / config.WEIGHTS_FILE, markdown(proof)
         of_what = _trained_on(arguments, images), images.class_names or None
-        report = json.dumps(proof, indent=1) + "\n"
-        files.replace_all(
-            {  # the report first: where it is, weights may be replaced
-                directory / REPORT: lambda part: part.write_text(report, encoding="utf-8"),
-                directory / "prune.md": lambda part: part.write_text(text, encoding="utf-8"),
-                weights: lambda part: save_weights(smaller, part, *of_what),
-            }
-        )
+        weights = _write(directory, smaller, proof, of_what)
         gates.write(
             proof["occupancy"],
             directory,
             f"# {model.name}: {len(images.train[0]):,} training images\n\n",
         )
-    print(text)
-    print(f"wrote {weights}; prune.md, {REPORT} and occupancy.* beside it")
+        print(markdown(proof))
+        print(f"wrote {weights}; prune.md, {REPORT} and occupancy.* beside it")
+    return weights
+
+
+def _write(directory, smaller, proof, of_what):
+    """Writes the weights and what is said of them; returns where the weights are."""
+    weights = directory / config.WEIGHTS_FILE
+    with tempfile.TemporaryDirectory() as folder:
+        spare = pathlib.Path(folder) / config.WEIGHTS_FILE
+        save_weights(smaller, spare, *of_what)
+        content, digest = spare.read_bytes(), files.digest(spare)
+    report = json.dumps(proof | {SHA256: digest}, indent=1) + "\n"
+    files.replace_all(
+        {  # the report first: weights that it tells may be replaced
+            directory / REPORT: lambda part: part.write_text(report, encoding="utf-8"),
+            directory / "prune.md": lambda part: part.write_text(markdown(proof), encoding="utf-8"),
+            weights: lambda part: part.write_bytes(content),
+        }
+    )
     return weights
 
 
 def _check_unused(directory):
     """Raises ValueError where other weights would be lost, or files of theirs lie beside these."""
     weights = directory / config.WEIGHTS_FILE
-    if weights.exists() and not (directory / REPORT).exists():
+    if weights.exists() and files.digest(weights) != _written(directory / REPORT):
         raise ValueError(
-            f"--out-dir must not hold weights that were not pruned: {weights} would be lost."
+            f"--out-dir must not hold weights that this program did not write: {weights} would be "
+            "lost."
         )
     converted = sorted(path.name for path in directory.glob("*.tflite"))
     if converted:
@@ -68,6 +82,14 @@ def _check_unused(directory):
             f"--out-dir must not hold files converted from an earlier network: {directory} has "
             f"{', '.join(converted)}. Remove them, or choose another directory."
         )
+
+
+def _written(report):
+    """The digest of the weights that a report is of; None where there is no such report."""
+    try:
+        return json.loads(report.read_bytes()).get(SHA256)
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _trained_on(arguments, images):
@@ -99,7 +121,7 @@ def proved(model, images, share=0.0):
         "share": share,
         "kept": {block: each.places.tolist() for block, each in kept.items()},
         "settled": [block for block, each in kept.items() if each.settled],
-        "sizes": {"before": sizes(model), "after": sizes(smaller)},
+        "sizes": sizes(before=model, after=smaller),
         "occupancy": gates.shares(before["training"].open),
         "agreement": {
             split: compared(before[split], gates.see(smaller, shown), kept, labels)
@@ -263,20 +285,25 @@ def _split(name):
 _SMALLEST = {"float32": "float32", "w1": "1bit_half", "w1a1": "1bit"}
 
 
-def sizes(model):
-    """What a network takes: "weights" of its kernels, and "bytes" of LCE's smallest file."""
-    way = _SMALLEST[json.loads(model.configuration)["precision"]]
+def sizes(**models):
+    """What networks of one precision take, by name: "weights" of the kernels, and "bytes" of LCE's
+    "file" of the smallest kind that all of them can have."""
+    (precision,) = {json.loads(model.configuration)["precision"] for model in models.values()}
+    way = _SMALLEST[precision]
     try:
-        tflite = _stored(model, way)
+        stored = {name: _stored(model, way) for name, model in models.items()}
     except ValueError:
         if way != pack_litert.HALF:
             raise
         way = "1bit"  # a bias that settles gates for good can be too large for float16
-        tflite = _stored(model, way)
+        stored = {name: _stored(model, way) for name, model in models.items()}
     return {
-        "weights": sum(int(np.prod(each.shape)) for each in model.weights if each.shape.rank > 1),
-        "file": f"lce, {way}" + ", fewest bytes" * (way != "float32"),
-        "bytes": len(tflite),
+        name: {
+            "weights": sum(math.prod(each.shape) for each in model.weights if each.shape.rank > 1),
+            "file": f"lce, {way}" + ", fewest bytes" * (way != "float32"),
+            "bytes": len(stored[name]),
+        }
+        for name, model in models.items()
     }
 
 

@@ -39,10 +39,11 @@ def agreement(measured):
             *((f"of them {words}", causes[cause]) for cause, words in CAUSES.items()),
         ]
     else:
+        most = "99 % of images" if measured["images"] >= 100 else "all images but one"
         rounded = "difference to Keras with layer inputs rounded to 8 bits"
         facts += [
             (f"median {rounded}", f"{measured['eight_bit_median']:.2e}"),
-            (f"99 % of images stay under this {rounded}", f"{measured['eight_bit_most']:.2e}"),
+            (f"{most} stay under this {rounded}", f"{measured['eight_bit_most']:.2e}"),
         ]
     if measured["keras_error"] is not None:
         facts += [

@@ -83,7 +83,7 @@ def load(arguments, source=None, limit_train=1, as_trained=False):
     load = functools.partial(
         data.load,
         dataset,
-        arguments.data_dir or (settings and settings.data_dir),
+        arguments.data_dir or _data_dir(settings),
         model.input_shape[1:3],
         limit_test=arguments.limit_test,
     )
@@ -102,6 +102,12 @@ def load(arguments, source=None, limit_train=1, as_trained=False):
         )
         images = dataclasses.replace(images, class_names=tuple(names), test=(images.test[0], None))
     return model, images, directory
+
+
+def _data_dir(settings):
+    """Where a run had its data, if that is still there; else TFDS knows better."""
+    there = settings and settings.data_dir and pathlib.Path(settings.data_dir).is_dir()
+    return settings.data_dir if there else None
 
 
 def _as_trained(load, weights, dataset):

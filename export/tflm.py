@@ -8,6 +8,7 @@ Nothing but NumPy and `tflite-micro` is imported there, so that it starts in a f
 import concurrent.futures
 import importlib.util
 import io
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -49,9 +50,17 @@ def predict(tflite, images):
         ValueError: If TFLM does not take the file; says why.
     """
     parts = np.array_split(images, max(1, min(os.cpu_count() or 1, len(images))))
+    processes: list[subprocess.Popen] = []
     with concurrent.futures.ThreadPoolExecutor(len(parts)) as pool:
-        found = pool.map(lambda part: _ask("predict", tflite=tflite, images=part), parts)
-        return np.concatenate(list(found))
+        asked = [
+            pool.submit(_ask, "predict", processes, tflite=tflite, images=part) for part in parts
+        ]
+        try:
+            return np.concatenate([each.result() for each in asked])
+        except BaseException:
+            for process in processes:
+                process.kill()  # or the end of this one waits for theirs
+            raise
 
 
 def arena(tflite):
@@ -63,25 +72,29 @@ def arena(tflite):
     Raises:
         ValueError: If TFLM does not take the file; says why.
     """
-    return int(_ask("arena", tflite=tflite))
+    return int(_ask("arena", [], tflite=tflite))
 
 
-def _ask(question, tflite, **arrays):
+def _ask(question, processes, tflite, **arrays):
+    """Has a process of its own answer, which is appended to `processes`."""
     check_installed()
     buffer = io.BytesIO()
     np.savez(buffer, tflite=np.frombuffer(tflite, np.uint8), **arrays)
     command = [sys.executable, __file__, question]
-    done = subprocess.run(command, input=buffer.getvalue(), capture_output=True)
-    if done.returncode:
-        raise ValueError(f"TFLM refuses the file: {_reason(done)}")
-    return np.load(io.BytesIO(done.stdout))
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        processes.append(process)
+        answer, errors = process.communicate(buffer.getvalue())
+    if process.returncode:
+        raise ValueError(f"TFLM refuses the file: {_reason(process.returncode, errors)}")
+    return np.load(io.BytesIO(answer))
 
 
-def _reason(done):
+def _reason(code, errors):
     """What a process said last, and before it what TFLM itself did."""
-    of_tflm, _, of_python = done.stderr.decode(errors="replace").partition("Traceback")
+    of_tflm, _, of_python = errors.decode(errors="replace").partition("Traceback")
     last = [part.strip().splitlines()[-1] for part in (of_python, of_tflm) if part.strip()]
-    return "; ".join(last) or f"the process ended with {done.returncode}"
+    return "; ".join(last) or f"the process ended with {code}"
 
 
 def interpreter(tflite, size=MOST):
@@ -105,12 +118,19 @@ def _arena(tflite):
     least, most = 0, MOST // STEP
     while least < most:
         middle = (least + most) // 2
-        try:
-            interpreter(tflite, middle * STEP)
+        if _is_enough(tflite, middle * STEP):
             most = middle
-        except RuntimeError:
+        else:
             least = middle + 1
     return np.array(least * STEP)
+
+
+def _is_enough(tflite, size):
+    """Whether an arena is: in a process of its own, for in some that are too small TFLM crashes."""
+    probe = multiprocessing.get_context("fork").Process(target=interpreter, args=(tflite, size))
+    probe.start()
+    probe.join()
+    return probe.exitcode == 0
 
 
 if __name__ == "__main__":

@@ -42,8 +42,13 @@ from larq_seresnet.preprocessing import preprocess_input
 SAME_LAYER = 1e-3
 #: A step of an 8-bit input may round otherwise in Keras: 99 % of images must agree to this.
 EIGHT_BIT_MOST = 0.05
-#: Of a file for TFLM: least share of images of the model's class, and how much greater its error.
-SAME_CLASS, MORE_ERROR = 0.985, 0.005
+#: Of a file for TFLM: the most images of another class than the model's, and how many more may be
+#: wrong, as shares of all.
+OTHER_CLASS, MORE_ERROR = 0.015, 0.005
+#: So many may be in any case: of few images one is a large share.
+FEW = 2
+#: Images that Keras computes at once.
+BATCH = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Agreement:
             agree but for the steps of an int8 output; or None.
         eight_bit_median, eight_bit_most: Where the file rounds the inputs of layers to 8 bits, the
             difference to a model that does so too: median over images, and what 99 % of them stay
-            under; else None.
+            under, or all but one; else None.
         unpacked_same: Of a file for TFLM, how many images give the same outputs, to the last bit,
             as if its filters were stored as INT8; else None.
     """
@@ -107,14 +112,17 @@ class Agreement:
         count = len(self.unexplained())
         return [f"{count} images differ by more than rounding and not by a tie"] * bool(count)
 
+    def _most(self, share):
+        return max(FEW, share * self.images)
+
     def _failures_of_integers(self):
         differ = self.images - self.unpacked_same
         found = [f"{differ} images differ from those of the same file, unpacked"] * bool(differ)
-        if self.argmax_agreement < SAME_CLASS:
+        if round((1 - self.argmax_agreement) * self.images) > self._most(OTHER_CLASS):
             found.append(f"{self.argmax_agreement:.2%} of images have the class that Keras gives")
         if self.keras_error is not None:
             more = self.converted_error - self.keras_error
-            if more > MORE_ERROR:
+            if round(more * self.images) > self._most(MORE_ERROR):
                 found.append(f"the error is {100 * more:.2f} points above that of Keras")
         return found
 
@@ -130,16 +138,21 @@ def main(argv=None):
         model, images, _ = source.load(arguments)
         check_fits(model, converted, arguments.tflite, arguments.source)
         agreement = compare(model, converted, *images.test)
-    failed = agreement.failures()
-    print(f"# {arguments.tflite}: {'NOT VERIFIED' if failed else 'verified'}\n")
-    print(report.agreement(facts(agreement, images, converted)))
-    if (failed or arguments.layers) and converted.runtime != "tflm":
-        worst = max(agreement.listed, key=lambda each: each["difference"], default={"image": 0})
-        reference = _reference(model, converted)
-        rows = divergence.layer_table(reference, converted, images.test[0][worst["image"]])
-        print(f"\n## Layers, image {worst['image']}\n\n" + report.layers(rows, SAME_LAYER))
+        failed = agreement.failures()
+        print(f"# {arguments.tflite}: {'NOT VERIFIED' if failed else 'verified'}\n")
+        print(report.agreement(facts(agreement, images, converted)))
+        if (failed or arguments.layers) and converted.runtime != "tflm":
+            _print_layers(model, converted, images, agreement)
     if failed:
         sys.exit("not verified: " + "; ".join(failed))
+
+
+def _print_layers(model, converted, images, agreement):
+    """Layer by layer, of the image that differs most."""
+    worst = max(agreement.listed, key=lambda each: each["difference"], default={"image": 0})
+    reference = _reference(model, converted)
+    rows = divergence.layer_table(reference, converted, images.test[0][worst["image"]])
+    print(f"\n## Layers, image {worst['image']}\n\n" + report.layers(rows, SAME_LAYER))
 
 
 def _parser():
@@ -229,10 +242,9 @@ def compare(model, converted, images, labels):
     Raises:
         ValueError: If Keras gives NaN or infinity.
     """
-    inputs = preprocess_input(images)
     reference = _reference(model, converted)
-    expected = reference.predict(inputs, batch_size=500, verbose=0)
-    received = converted.predict(converted.as_input(images))
+    expected = keras_outputs(reference, images)
+    received = outputs(converted, images)
     if not np.isfinite(expected).all():
         raise ValueError("Keras gives NaN or infinity: the model diverged in training.")
     int8_output = converted.interface()[1].dtype == np.int8
@@ -241,11 +253,11 @@ def compare(model, converted, images, labels):
     keras_class, converted_class = expected.argmax(axis=1), received.argmax(axis=1)
     beside = {}
     if _rounds_inputs(converted):
-        beside |= _eight_bit_difference(reference, inputs, received)
+        beside |= _eight_bit_difference(reference, images, received)
     if converted.runtime == "tflm":
         beside |= _unpacked_difference(converted, images, received)
     if reference is not model:
-        beside |= _half_difference(model, inputs, converted_class, labels)
+        beside |= _half_difference(model, images, converted_class, labels)
     return Agreement(
         images=len(images),
         max_difference=float(difference.max()),
@@ -257,6 +269,25 @@ def compare(model, converted, images, labels):
         listed=_listed(reference, converted, images, expected, received, rounding),
         **beside,
     )
+
+
+def keras_outputs(model, images):
+    """What a Keras model gives for images, uint8, (N, H, W, 3)."""
+    return _in_parts(
+        lambda part: model.predict(preprocess_input(part), batch_size=BATCH, verbose=0), images
+    )
+
+
+def outputs(converted, images, inputs=None):
+    """What a file gives for them, which takes what `inputs` makes of them, or its own way."""
+    inputs = inputs or converted.as_input
+    return _in_parts(lambda part: converted.predict(inputs(part)), images)
+
+
+def _in_parts(predict, images):
+    """Some at a time: as floats they take four times the memory that they take as bytes."""
+    starts = range(0, len(images), 2 * BATCH)
+    return np.concatenate([predict(images[start : start + 2 * BATCH]) for start in starts])
 
 
 def _listed(model, converted, images, expected, received, rounding):
@@ -301,8 +332,8 @@ def _reference(model, converted):
     return half.rounded(model) if half.is_stored(flatbuffer.read(converted.tflite)) else model
 
 
-def _half_difference(model, inputs, converted_class, labels):
-    classes = model.predict(inputs, batch_size=500, verbose=0).argmax(axis=1)
+def _half_difference(model, images, converted_class, labels):
+    classes = keras_outputs(model, images).argmax(axis=1)
     return {
         "half_agreement": float((classes == converted_class).mean()),
         "half_error": _error(classes, labels),
@@ -318,18 +349,23 @@ def _rounds_inputs(converted):
     return bool(anatomy.hybrid_operators(flatbuffer.read(converted.tflite)))
 
 
-def _eight_bit_difference(model, inputs, received):
-    rounded = eight_bit_form(model).predict(inputs, batch_size=500, verbose=0)
+def _eight_bit_difference(model, images, received):
+    rounded = keras_outputs(eight_bit_form(model), images)
     difference = np.abs(rounded - received).max(axis=1)
     return {
         "eight_bit_median": float(np.median(difference)),
-        "eight_bit_most": float(np.percentile(difference, 99)),
+        "eight_bit_most": float(np.sort(difference)[-1 - _beyond(len(difference))]),
     }
+
+
+def _beyond(count):
+    """How many of so many images may lie beyond `EIGHT_BIT_MOST`: one of a hundred or of fewer."""
+    return min(max(1, count // 100), count - 1)
 
 
 def _unpacked_difference(converted, images, received):
     unpacked = dataclasses.replace(converted, tflite=pack_tflm.unpacked(converted.tflite))
-    same = (unpacked.predict(unpacked.as_input(images)) == received).all(axis=1)
+    same = (outputs(unpacked, images) == received).all(axis=1)
     return {"unpacked_same": int(same.sum())}
 
 

@@ -85,6 +85,13 @@ def check_choice(name, value, allowed):
         raise ValueError(f"`{name}` must be one of {choices}, received {value!r}.")
 
 
+def check_lines(name, values):
+    """Raises ValueError for a text with a line break: labels.txt has a line for each class."""
+    for value in values:
+        if value.splitlines() not in ([], [value]):
+            raise ValueError(f"`{name}` must be names without line breaks, received {value!r}.")
+
+
 def is_count(value):
     """Whether a value is a positive integer of any kind; True is none."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0

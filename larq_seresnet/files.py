@@ -1,11 +1,13 @@
 """How this package writes files, and tables in them; what files of others must pass."""
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import socket
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 
@@ -43,9 +45,22 @@ def replace_all(writers):
         raise
 
 
+def make_writable(folder):
+    """Makes a folder where there is none; OSError, before any work, if nothing can be written."""
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".part"):
+        pass
+
+
 def write_text(path, text):
     """Writes a file of text in UTF-8, whatever the locale, likewise."""
     replace(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def digest(path):
+    """The SHA-256 of a file."""
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
 
 def read_text(path):

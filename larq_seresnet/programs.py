@@ -2,14 +2,16 @@
 
 import contextlib
 import errno
+import os
 import signal
+import sys
 import threading
 
 #: What an operating system says of a machine that has not enough, whatever was asked.
 _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM)
 BAD_INPUT, FAILED = 2, 1
 #: As a shell has it: 128 and the number of the signal.
-INTERRUPTED, TERMINATED = 130, 143
+INTERRUPTED, UNREAD, TERMINATED = 130, 141, 143
 
 
 @contextlib.contextmanager
@@ -31,6 +33,7 @@ def failing(parser):
     """Ends the program with exit code 1 where disk or memory are full, or a library gave up.
 
     Ctrl-C ends it with 130 and SIGTERM with 143; files that are being written are removed first.
+    Where its output goes into a pipe that nobody reads any more it ends without a word, with 141.
     """
     import tensorflow as tf
 
@@ -41,6 +44,9 @@ def failing(parser):
         parser.exit(INTERRUPTED, f"{parser.prog}: interrupted\n")
     except _Terminated:
         parser.exit(TERMINATED, f"{parser.prog}: terminated\n")
+    except BrokenPipeError:  # who read what is printed has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        parser.exit(UNREAD)
     except (MemoryError, OverflowError, RuntimeError, tf.errors.OpError) as problem:
         end(parser, FAILED, _said(problem))
     except OSError as problem:

@@ -1,7 +1,6 @@
 """Saves and loads the weights of models; those that ship lie in the folder of the same name."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
@@ -12,7 +11,7 @@ import larq as lq
 import numpy as np
 
 from larq_seresnet import files, weight_files
-from larq_seresnet.arguments import configuration_name
+from larq_seresnet.arguments import check_lines, configuration_name
 from larq_seresnet.precision import EightBit, SumOfSigns
 
 import tensorflow as tf
@@ -84,6 +83,7 @@ def save_weights(model, path, trained_on=None, class_names=None, packed=False):
     _check_weights(model)
     if class_names is not None:
         class_names = [str(name) for name in class_names]
+        check_lines("class_names", class_names)
         if len(class_names) != classes:
             classes = classes or "none without top"
             raise ValueError(
@@ -282,7 +282,7 @@ def _shipped_file(dataset, configuration):
             f"{', '.join(SHIPPED[dataset])}; weights=None starts from initial ones."
         )
     path, digest = shipped_files()[f"{name}_{dataset}"], SHIPPED[dataset][name]
-    received = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "no file"
+    received = files.digest(path) if path.exists() else "no file"
     if received != digest:
         raise ValueError(f"{path} is damaged: its SHA-256 must be {digest}, is {received}.")
     return path

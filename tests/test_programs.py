@@ -2,6 +2,8 @@ import argparse
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -69,3 +71,23 @@ def test_a_fault_of_the_program_itself_is_not_hidden():
         raise TypeError
     with pytest.raises(ValueError), programs.failing(PARSER):
         raise ValueError
+
+
+def test_output_that_nobody_reads_any_more_ends_a_program_without_a_word():
+    """As `convert.py ... | head` does."""
+    script = (
+        "import argparse\n"
+        "from larq_seresnet import programs\n"
+        "with programs.refusing_bad_input(argparse.ArgumentParser('x')):\n"
+        "    for _ in range(100_000):\n"
+        "        print('a line')\n"
+    )
+    command = [sys.executable, "-c", script]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout.readline() == "a line\n"
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == 141
+    assert "Traceback" not in said
+    assert "x: error" not in said

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pathlib
 import sys
 import zlib
 
@@ -25,7 +26,10 @@ def resolved(settings, images):
     """The settings with nothing left to this machine or these data to decide."""
     dtype = compute_dtype(settings.compute_dtype)
     flip = images.mirror if settings.flip is None else settings.flip
-    return dataclasses.replace(settings, dataset=images.name, compute_dtype=dtype, flip=flip)
+    data_dir = settings.data_dir and str(pathlib.Path(settings.data_dir).absolute())
+    return dataclasses.replace(
+        settings, dataset=images.name, data_dir=data_dir, compute_dtype=dtype, flip=flip
+    )
 
 
 def compute_dtype(asked):

@@ -9,7 +9,6 @@ results/weights, and the card of all that ships, larq_seresnet/weights/README.md
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import pathlib
 import shlex
@@ -103,7 +102,7 @@ def ship(run_dir):
         "name": model.name,
         "file": target.name,
         "bytes": target.stat().st_size,
-        "sha256": hashlib.sha256(target.read_bytes()).hexdigest(),
+        "sha256": files.digest(target),
         "images": int(matrix.sum()),
         "wrong": int(matrix.sum() - np.trace(matrix)),
         "wrong_of_each_thousand": [

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from larq_seresnet.arguments import check_lines
 from larq_seresnet.images import fit, image_files, on_white, read_image
 
 import tensorflow as tf
@@ -195,6 +196,7 @@ def _folder(root):
     for each in found:
         _check_text(path for paths in each.values() for path in paths)
     names = list(found[0])
+    check_lines("dataset", names)
     if names != list(found[-1]):
         raise ValueError(
             f"`dataset` {root}: {parts[0].name} and {parts[-1].name} must have the same class "

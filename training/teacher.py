@@ -132,7 +132,7 @@ def check(run_dir, images, held_out=None):
 
 def digest(run_dir):
     """The SHA-256 of a teacher's weights."""
-    return hashlib.sha256((pathlib.Path(run_dir) / config.WEIGHTS_FILE).read_bytes()).hexdigest()
+    return files.digest(pathlib.Path(run_dir) / config.WEIGHTS_FILE)
 
 
 def _write(part, model, images, chosen, batch_size=500):

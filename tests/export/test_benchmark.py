@@ -134,6 +134,19 @@ def test_what_float16_does_not_hold_is_left_out(capsys):
     assert "wide is not measured so: --weights 1bit_half needs" in capsys.readouterr().err
 
 
+def test_what_a_runtime_refuses_is_left_out(trained, tmp_path, monkeypatch, capsys):
+    """Not the whole benchmark with it."""
+
+    def trial(program, runtime, *_, content=b""):
+        return "too wide" * (len(content) > 20_000)
+
+    monkeypatch.setattr(benchmark.files, "trial", trial)
+    flags = f"--runtime lce --limit-test 5 --rounds 1 --out-dir {tmp_path}"
+    rows = benchmark.main([str(trained("w1")), *flags.split()])
+    assert rows and "float32" not in {row["weights"] for row in rows}
+    assert "lce, float32 is not measured: too wide" in capsys.readouterr().err
+
+
 def test_a_benchmark_of_one_runtime_holds_its_files_alone(trained, tmp_path):
     flags = f"--runtime lce --limit-test 5 --rounds 1 --out-dir {tmp_path}"
     rows = benchmark.main([str(trained("w1")), *flags.split()])

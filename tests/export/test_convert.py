@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 
@@ -197,6 +198,8 @@ def test_a_weight_file_alone_is_enough(trained, tmp_path, converted):
     shutil.copy(trained("w1") / "weights.h5", weights)
     convert.main([str(weights), "--limit-test", "10"])
     made = tmp_path / "moved" / "lce_1bit.tflite"
+    proof = json.loads(made.with_suffix(".json").read_text())
+    assert proof["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert made.read_bytes() == converted("w1").read_bytes()
 
 
@@ -336,6 +339,29 @@ def test_weights_that_cannot_be_proved_are_refused(tmp_path, capsys, name, argum
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_network_on_top_of_one_is_converted_if_it_is_of_layers_alone(images, inputs):
+    base = SEResNet14(include_top=False, pooling="avg", filters=(4, 8, 16), weights=None)
+    top = tf.keras.layers.Dense(3, "softmax")
+    nested = tf.keras.Sequential([base, top])
+    with pytest.raises(ValueError, match="must be of layers alone, received one with seresnet14"):
+        convert.to_tflite(nested)
+    model = tf.keras.Model(base.input, top(base.output))
+    expected = model.predict(inputs, verbose=0)
+    for output_type, error in (("float32", 1e-4), ("int8", 1 / 255)):
+        converted = convert.to_tflite(model, output_type=output_type)
+        given = converted.predict(converted.as_input(images))
+        np.testing.assert_allclose(given, expected, atol=error)
+
+
+def test_a_folder_that_takes_no_file_is_told_first(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(convert, "convert", lambda *_: 1 / 0)
+    taken = tmp_path / "taken"
+    taken.write_text("a file")
+    with pytest.raises(SystemExit):
+        convert.main([str(trained("w1")), "--out-dir", str(taken), "--limit-test", "5"])
+    assert str(taken) in capsys.readouterr().err
 
 
 def test_a_network_for_images_of_any_size_is_refused():

@@ -1,6 +1,9 @@
+import concurrent.futures
 import dataclasses
 import functools
 import importlib.util
+import os
+import time
 
 import numpy as np
 import pytest
@@ -231,6 +234,32 @@ def test_an_arena_of_one_step_less_is_refused(integers, digits):
         tflm.interpreter(converted.tflite, needed - tflm.STEP)
 
 
+def test_a_crash_in_a_small_arena_is_no_refusal(monkeypatch):
+    def interpreter(tflite, size=tflm.MOST):
+        if size < 1000:
+            os.abort()
+
+    monkeypatch.setattr(tflm, "interpreter", interpreter)
+    assert tflm._arena(b"") == 1008
+
+
+def test_what_is_stopped_does_not_wait_for_its_processes(tmp_path, monkeypatch):
+    slow = tmp_path / "slow.py"
+    slow.write_text("import time; time.sleep(60)")
+    monkeypatch.setattr(tflm, "__file__", str(slow))
+    monkeypatch.setattr(tflm, "is_installed", lambda: True)
+    monkeypatch.setattr(concurrent.futures.Future, "result", _interrupted)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        tflm.predict(b"", np.zeros((4, 1), np.int8))
+    assert time.monotonic() - began < 30
+
+
+def _interrupted(future, timeout=None):
+    time.sleep(1)  # until its process has begun
+    raise KeyboardInterrupt
+
+
 @needs_tflm
 def test_a_plan_is_followed_and_saves_memory(integers):
     tflite = flatbuffer.stripped(pack_tflm.store(integers, "1bit")[0])
@@ -265,7 +294,7 @@ def test_what_aborts_tflm_is_a_sentence(integers):
 @needs_tflm
 @pytest.mark.slow
 def test_files_are_written_proved_and_verified_again(trained, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(verify, "SAME_CLASS", 0.9)  # of a network of a few steps
+    monkeypatch.setattr(verify, "OTHER_CLASS", 0.1)  # of a network of a few steps
     monkeypatch.setattr(verify, "MORE_ERROR", 0.05)
     words = [str(trained("w1")), "--limit-test", "60"]
     target = convert.main([*words, "--runtime", "tflm", "--strip", "--out-dir", str(tmp_path)])
@@ -281,7 +310,8 @@ def test_files_are_written_proved_and_verified_again(trained, tmp_path, capsys, 
     with pytest.raises(SystemExit):
         verify.main([str(target), *words, "--runtime", "litert"])
     assert "is for TFLM, it holds TFLM_DECODE: use --runtime tflm" in capsys.readouterr().err
-    monkeypatch.setattr(verify, "SAME_CLASS", 1.01)
+    for limit in ("OTHER_CLASS", "FEW"):
+        monkeypatch.setattr(verify, limit, -1)
     with pytest.raises(SystemExit, match="of images have the class that Keras gives"):
         verify.main([str(target), *words])
 

@@ -268,11 +268,18 @@ def test_weights_are_not_lost_to_pruned_ones(small_model, tmp_path, capsys):
     flags = ["--limit-test", "5"]
     with pytest.raises(SystemExit):
         prune.main([str(tmp_path / "run"), "--out-dir", str(tmp_path / "run"), *flags])
-    assert "--out-dir must not hold weights that were not pruned" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--out-dir must not hold weights that this program did not write" in said
     assert (tmp_path / "run" / "weights.h5").read_bytes() == kept
     save_weights(small_model(), tmp_path / "a.npz", "digits", packed=True)
     weights = prune.main([str(tmp_path / "a.npz"), *flags])
     assert weights == tmp_path / "a" / "pruned" / "weights.h5"
+    save_weights(small_model(), weights, "digits")  # trained on, in place
+    kept = weights.read_bytes()
+    with pytest.raises(SystemExit):
+        prune.main([str(tmp_path / "a.npz"), *flags])
+    assert f"{weights} would be lost" in capsys.readouterr().err
+    assert weights.read_bytes() == kept
 
 
 def test_pruning_that_was_cut_off_can_be_done_again(small_model, tmp_path, monkeypatch):
@@ -284,12 +291,12 @@ def test_pruning_that_was_cut_off_can_be_done_again(small_model, tmp_path, monke
             prune.main(flags)
     weights, report = (tmp_path / "a" / "pruned" / name for name in ("weights.h5", "prune.json"))
     assert weights.exists()
-    report.write_text("of these weights")
+    before = report.read_bytes()
     with monkeypatch.context() as patched:
         patched.setattr(prune, "save_weights", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             prune.main(flags)
-    assert report.read_text() == "of these weights"
+    assert report.read_bytes() == before
     assert prune.main(flags) == weights
 
 
@@ -298,9 +305,12 @@ def test_a_bias_beyond_float16_does_not_stop_pruning():
     model = SEResNet14(filters=(4, 8, 80), gate_at="middle", weights=None)
     bias = model.get_layer("stage3_block1_se").expand.bias
     bias.assign(channels.biases(np.arange(80) < 40))
-    assert prune.sizes(model)["file"] == "lce, 1bit, fewest bytes"
-    model = SEResNet14(filters=(4, 8, 16), weights=None)
-    assert prune.sizes(model)["file"] == "lce, 1bit_half, fewest bytes"
+    smaller = SEResNet14(filters=(4, 8, 16), weights=None)
+    both = prune.sizes(before=model, after=smaller)
+    assert both["before"]["file"] == both["after"]["file"] == "lce, 1bit, fewest bytes"
+    alone = prune.sizes(after=smaller)["after"]
+    assert alone["file"] == "lce, 1bit_half, fewest bytes"
+    assert alone["bytes"] < both["after"]["bytes"]
 
 
 @pytest.mark.parametrize("share", ["-0.1", "1", "nan"])

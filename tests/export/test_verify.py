@@ -300,6 +300,50 @@ def test_8_bit_files_must_agree_with_keras_so_rounded(rounding, median, most, fa
     assert not fails or "rounded to 8 bits" in agreement.failures()[0]
 
 
+@pytest.mark.parametrize(
+    ("images", "others", "more", "fails"),
+    [(5, 2, 2, 0), (5, 3, 0, 1), (150, 2, 2, 0), (1000, 15, 5, 0), (1000, 16, 6, 2)],
+)
+def test_of_few_images_one_is_a_large_share(images, others, more, fails):
+    """TFLM's integers may change the class of 1.5 % of images, of any number that of two."""
+    agreement = verify.Agreement(
+        images,
+        0.1,
+        0.01,
+        1 - others / images,
+        0.2,
+        0.2 + more / images,
+        1e-4,
+        [],
+        unpacked_same=images,
+    )
+    assert len(agreement.failures()) == fails
+
+
+@pytest.mark.parametrize(("count", "beyond"), [(1, 0), (2, 1), (60, 1), (199, 1), (10_000, 100)])
+def test_how_many_images_may_round_otherwise(count, beyond):
+    assert verify._beyond(count) == beyond
+
+
+def test_images_are_compared_some_at_a_time(trained_model, stored, monkeypatch):
+    model, converted = trained_model("w1"), stored("w1")
+    shown, labels = data.load("digits", limit_test=25).test
+    whole = verify.compare(model, converted, shown, labels)
+    sizes = []
+    predict = type(converted).predict
+
+    def counted(self, some):
+        sizes.append(len(some))
+        return predict(self, some)
+
+    monkeypatch.setattr(verify, "BATCH", 5)
+    monkeypatch.setattr(type(converted), "predict", counted)
+    parts = verify.compare(model, converted, shown, labels)
+    assert sizes[:3] == [10, 10, 5]
+    assert parts.converted_error == whole.converted_error
+    np.testing.assert_allclose(parts.max_difference, whole.max_difference, atol=1e-6)
+
+
 def test_a_file_that_gives_nan_is_not_verified(trained_model, stored, images):
     class Broken(runtimes.Converted):
         def predict(self, images):

@@ -17,6 +17,14 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert path.read_text() == "old"
 
 
+def test_a_folder_is_made_and_nothing_is_left_in_it(tmp_path):
+    files.make_writable(tmp_path / "a" / "b")
+    assert not list((tmp_path / "a" / "b").iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        files.make_writable(tmp_path / "file")
+
+
 def test_of_files_that_belong_together_none_is_new_unless_all_are(tmp_path):
     def write(text):
         return lambda part: part.write_text(text)

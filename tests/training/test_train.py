@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14, files, save_weights
+from larq_seresnet.export import source
 from larq_seresnet.training import (
     batch_norm,
     callbacks,
@@ -548,3 +550,25 @@ def test_a_run_that_holds_images_out_never_sees_the_test_set(tmp_path):
     held_out = data.load("digits", held_out=60, limit_test=50).test[0]
     assert facts["test_images_sha256"] == hashlib.sha256(held_out.tobytes()).hexdigest()
     assert set(map(bytes, held_out)) <= set(map(bytes, data.load("digits").train[0]))
+
+
+def test_where_data_are_does_not_depend_on_where_one_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = types.SimpleNamespace(name="digits", mirror=True)
+    settings = fitting.resolved(config.Config(data_dir="sets"), images)
+    assert settings.data_dir == str(tmp_path / "sets")
+    assert source._data_dir(settings) is None  # it moved, or this is another machine
+    (tmp_path / "sets").mkdir()
+    assert source._data_dir(settings) == settings.data_dir
+    assert source._data_dir(None) is None
+
+
+def test_what_was_made_of_earlier_weights_is_named(trained, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    _train(run_dir, "--recipe", "plain", "--epochs", 1, *NO_GATES)
+    (run_dir / "pruned").mkdir()
+    for name in ("lce_1bit.tflite", "pruned/weights.h5"):
+        (run_dir / name).touch()
+    _train(run_dir, "--resume", "--epochs", 2)
+    said = capsys.readouterr().out
+    assert "to be made anew: lce_1bit.tflite, pruned/weights.h5" in said

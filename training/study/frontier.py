@@ -73,7 +73,7 @@ def cost(arguments):
             weight.assign(generator.uniform(0.5, 1.5, weight.shape))
     plain = convert.convert(model, "litert")
     content = flatbuffer.read(plain)
-    sizes = prune.sizes(model)
+    sizes = prune.sizes(network=model)["network"]
     return Cost(
         weights=sizes["weights"],
         file=sizes["bytes"],
