@@ -46,7 +46,7 @@ EIGHT_BIT_MOST = 0.05
 #: wrong, as shares of all.
 OTHER_CLASS, MORE_ERROR = 0.015, 0.005
 #: So many may be in any case: of few images one is a large share.
-FEW = 2
+FEW = 1
 #: Images that Keras computes at once.
 BATCH = 500
 
