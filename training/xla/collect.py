@@ -41,10 +41,11 @@ def main(argv=None):
             state = json.loads((given.lowered / entry["program"] / "facts.json").read_text())
             with np.load(found) as arrays:
                 known = json.loads(str(arrays["facts"]))
-                if known["program"] != entry["program"]:
+                if known.get("program") != entry["program"]:
                     raise ValueError(
                         f"{found} was trained by another program than {given.lowered} holds: "
-                        f"{known['program']}, not {entry['program']}."
+                        f"{known.get('program')}, not {entry['program']}. Train it anew in another "
+                        "folder."
                     )
                 _write(run_dir, settings, images, state["state"], dict(arrays), known)
             print(run_dir, flush=True)

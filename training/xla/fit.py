@@ -160,9 +160,11 @@ class Run:
 
     def _restore(self):
         arrays = np.load(self.unfinished)
-        program = json.loads(str(arrays["facts"]))["program"]
+        program = json.loads(str(arrays["facts"])).get("program")
         if program != self.entry["program"]:
-            raise ValueError(f"{self.unfinished} is of another program: {program}")
+            raise ValueError(
+                f"{self.unfinished} is of another program: {program}; move it away to begin anew"
+            )
         self.state = [compiled.on_device(arrays[f"state/{i}"]) for i in range(len(self.state))]
         self.rows = arrays["log"].tolist()
         self.gates = {
