@@ -6,7 +6,8 @@ from typing import Any
 from larq_seresnet import files
 from larq_seresnet.training import data
 from larq_seresnet.training.study import document
-from larq_seresnet.training.study.grid import Grid, each_seed
+from larq_seresnet.training.study.estimates import each_seed
+from larq_seresnet.training.study.grid import Grid
 from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_run
 
 HELD_OUT = 5000

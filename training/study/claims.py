@@ -6,22 +6,17 @@ import itertools
 import numpy as np
 
 from larq_seresnet.training.callbacks import GATE_IMAGES
+from larq_seresnet.training.study.estimates import NOT_RUN_YET, Estimate, estimate, percent, points
 from larq_seresnet.training.study.grid import (
-    NOT_RUN_YET,
     THRESHOLD,
-    Estimate,
     difference,
     epochs_to,
     error_as_spread,
-    estimate,
     fewer_epochs,
     mean_error,
-    mean_share,
-    percent,
-    points,
     reduction,
 )
-from larq_seresnet.training.study.measures import FIRST_MODULE
+from larq_seresnet.training.study.measures import FIRST_MODULE, mean_share
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told"
 #: Table I: error reduction after epoch 9 against sigmoid without FMB; all 1-bit.

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from larq_seresnet.training.pictures import COLOURS, save
-from larq_seresnet.training.study.grid import FEWEST_SEEDS, student
+from larq_seresnet.training.study.estimates import FEWEST_SEEDS, student
 
 STYLES = (
     "-",

@@ -11,7 +11,8 @@ from larq_seresnet.export import anatomy, convert, flatbuffer, prune
 from larq_seresnet.training import data
 from larq_seresnet.training.study import document, figures
 from larq_seresnet.training.study.ablation import HELD_OUT
-from larq_seresnet.training.study.grid import Grid, each_seed
+from larq_seresnet.training.study.estimates import each_seed
+from larq_seresnet.training.study.grid import Grid
 from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_run
 
 BUDGET, SEEDS = 6, (0, 1)

@@ -14,19 +14,16 @@ from larq_seresnet.training import data, flags
 from larq_seresnet.training.callbacks import GATE_IMAGES
 from larq_seresnet.training.study import document, figures, modules, time_to_error
 from larq_seresnet.training.study.claims import STATED
-from larq_seresnet.training.study.grid import (
+from larq_seresnet.training.study.estimates import (
     NOT_RUN,
     UNKNOWN,
     Estimate,
-    Grid,
-    difference,
     each_seed,
     exact_percent,
     hundredths,
-    mean_count,
-    mean_error,
-    mean_share,
 )
+from larq_seresnet.training.study.grid import Grid, difference, mean_error
+from larq_seresnet.training.study.measures import mean_count, mean_share
 from larq_seresnet.training.study.runs import Run, arms_of, budget_arm, budget_errors, budget_run
 
 #: Teaches the long runs.

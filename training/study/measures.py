@@ -217,3 +217,14 @@ def _rms_gradients(model, inputs, labels):
         kernel.name.removesuffix(":0"): float(tf.sqrt(tf.reduce_mean(tf.square(gradient))))
         for kernel, gradient in zip(kernels, gradients, strict=True)
     }
+
+
+def mean_share(modules, key):
+    """The mean of what the SE modules of a run say, each channel counting alike."""
+    channels = sum(module["channels"] for module in modules.values())
+    return sum(module[key] * module["channels"] for module in modules.values()) / channels
+
+
+def mean_count(runs, key):
+    """The mean over runs of what the SE modules of each count together."""
+    return np.mean([sum(module[key] for module in modules.values()) for modules in runs])

@@ -8,7 +8,7 @@ from larq_seresnet import files
 from larq_seresnet.training import pictures
 from larq_seresnet.training.callbacks import GATE_IMAGES
 from larq_seresnet.training.study.claims import GATES_EPOCH, named
-from larq_seresnet.training.study.grid import mean_count, mean_share
+from larq_seresnet.training.study.measures import mean_count, mean_share
 
 #: Whose gates are drawn by depth: the paper's, with FMB, that learn, and ours.
 ARMS = (

@@ -9,17 +9,9 @@ from larq_seresnet import files
 from larq_seresnet.training import config, data
 from larq_seresnet.training.callbacks import GATE_IMAGES
 from larq_seresnet.training.study import document, figures, frontier, modules
-from larq_seresnet.training.study.grid import (
-    NOT_RUN,
-    NOT_RUN_YET,
-    Grid,
-    difference,
-    each_seed,
-    mean_count,
-    mean_share,
-    percent,
-    points,
-)
+from larq_seresnet.training.study.estimates import NOT_RUN, NOT_RUN_YET, each_seed, percent, points
+from larq_seresnet.training.study.grid import Grid, difference
+from larq_seresnet.training.study.measures import mean_count, mean_share
 from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_errors, budget_run
 
 BUDGET = 25
@@ -74,11 +66,11 @@ LABELS = {
 #: Arms and how many seeds, in the order of training.
 PLAN = (
     (("closed", "by_hand"), 1),
-    (("whole", "random", "frequency", "found", "found_gated"), 1),
-    (("closed", "by_hand", "random", "frequency", "found", "found_gated"), SEEDS),
+    (("found", "found_gated", "whole", "random"), 1),
+    (("closed", "by_hand", "found", "found_gated", "random"), SEEDS),
     (("float32", "hundredth", "smallest"), 1),
     (("closed_20kb", "by_hand_20kb", "closed_70kb", "by_hand_70kb"), 1),
-    (("closed_16kb", "by_hand_16kb"), 1),
+    (("closed_16kb", "by_hand_16kb", "frequency"), 1),
 )
 #: Pairs of which the first is compared with the second, and what that tells.
 COMPARED = (

@@ -9,7 +9,8 @@ from larq_seresnet.layers import GATE_ACTIVATIONS
 from larq_seresnet.training import config, data
 from larq_seresnet.training.callbacks import GATE_IMAGES
 from larq_seresnet.training.study import document, figures
-from larq_seresnet.training.study.grid import Grid, difference, each_seed, hundredths
+from larq_seresnet.training.study.estimates import each_seed, hundredths
+from larq_seresnet.training.study.grid import Grid, difference
 from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_errors, budget_run
 
 #: By name, the arguments in which an arm differs from the defaults: `w1`, sigmoid + FMB.

@@ -26,14 +26,8 @@ from larq_seresnet.training.study.claims import (
     epochs_text,
     named,
 )
-from larq_seresnet.training.study.grid import (
-    FEWEST_SEEDS,
-    difference,
-    epochs_to,
-    mean_error,
-    points,
-    reduction,
-)
+from larq_seresnet.training.study.estimates import FEWEST_SEEDS, points
+from larq_seresnet.training.study.grid import difference, epochs_to, mean_error, reduction
 
 TUNING_EPOCHS = 3
 #: At a constant rate the error of one epoch jumps: the mean of so many tells where a run is.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from larq_seresnet.training import callbacks, config
-from larq_seresnet.training.study import claims, grid, paper, tables
+from larq_seresnet.training.study import claims, estimates, grid, paper, tables
 
 
 def _grid(tmp_path, errors, **changed):
@@ -131,12 +131,12 @@ def test_too_few_seeds_give_no_verdict(seeds, tmp_path):
 
 
 def test_two_seeds_give_a_wide_t_and_no_bootstrap():
-    found = grid.estimate(np.mean, [[0.2, 0.4]])
+    found = estimates.estimate(np.mean, [[0.2, 0.4]])
     assert found.student == pytest.approx((0.3 - 12.706 * 0.1, 0.3 + 12.706 * 0.1), abs=1e-4)
     assert np.isnan(found.bootstrap).all()
     assert found.text(student=True) == "30.0% t [-97.1%, 157.1%] (n = 2)"
     assert found.text() == "30.0% (n = 2)"
-    agree = grid.estimate(np.mean, [[0.3, 0.3]])  # by chance, which says nothing of the spread
+    agree = estimates.estimate(np.mean, [[0.3, 0.3]])  # by chance, which says nothing of the spread
     assert np.isnan(agree.student).all()
 
 
@@ -202,8 +202,8 @@ def test_runs_that_never_reach_the_threshold_are_censored_not_dropped(tmp_path):
 )
 def test_a_claim_holds_or_not_where_the_whole_interval_says_so(low, high, verdict):
     narrow = (0.4, 0.4)  # a bootstrap decides nothing
-    assert claims.at_least(grid.Estimate(0.4, narrow, (low, high), 3), 0.45) == verdict
-    below = grid.Estimate(0.4, narrow, (low - 0.45, high - 0.45), 3)
+    assert claims.at_least(estimates.Estimate(0.4, narrow, (low, high), 3), 0.45) == verdict
+    below = estimates.Estimate(0.4, narrow, (low - 0.45, high - 0.45), 3)
     assert claims.order([below]) == verdict
 
 
@@ -217,7 +217,7 @@ def test_a_claim_holds_or_not_where_the_whole_interval_says_so(low, high, verdic
     ],
 )
 def test_an_effect_is_as_large_as_claimed(low, high, verdict):
-    assert claims.as_much(grid.Estimate(0.4, (0.4, 0.4), (low, high), 3), 0.45) == verdict
+    assert claims.as_much(estimates.Estimate(0.4, (0.4, 0.4), (low, high), 3), 0.45) == verdict
 
 
 def test_ends_are_alike_within_a_margin():
@@ -226,7 +226,7 @@ def test_ends_are_alike_within_a_margin():
         ((0.115, 0.14), "does not hold"),
         ((0.115, np.nan), "cannot be told"),
     ):
-        found = [grid.Estimate(value, (value, value), (value, value), 3) for value in values]
+        found = [estimates.Estimate(value, (value, value), (value, value), 3) for value in values]
         assert claims.alike(found, 0.12, 0.01) == verdict
 
 

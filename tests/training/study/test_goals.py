@@ -4,7 +4,7 @@ import json
 import pytest
 
 from larq_seresnet.training import config, reproduce
-from larq_seresnet.training.study import ablation, goals, grid, runs
+from larq_seresnet.training.study import ablation, estimates, goals, grid, runs
 
 
 def test_steps_follow_each_other_to_the_recipe():
@@ -176,8 +176,8 @@ def test_a_difference_counts_where_the_whole_interval_does():
         (-0.01, (-0.03, -0.001), "**reached**"),
         (-0.03, (-0.04, -0.02), "**stretch reached**"),
     ):
-        assert goal.verdict(grid.Estimate(value, sure, student, 5)) == verdict
-        assert goal.verdict(grid.Estimate(value, sure, student, 4)) == "cannot be told"
+        assert goal.verdict(estimates.Estimate(value, sure, student, 5)) == verdict
+        assert goal.verdict(estimates.Estimate(value, sure, student, 4)) == "cannot be told"
     better = dataclasses.replace(goal, excludes=False, seeds=3)
-    assert better.verdict(grid.Estimate(-0.01, sure, (-0.03, 0.001), 3)) == "**reached**"
-    assert goal.verdict(grid.NOT_RUN) == "not run"
+    assert better.verdict(estimates.Estimate(-0.01, sure, (-0.03, 0.001), 3)) == "**reached**"
+    assert goal.verdict(estimates.NOT_RUN) == "not run"

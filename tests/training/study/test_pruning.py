@@ -5,7 +5,7 @@ import pytest
 from larq_seresnet import SEResNet14
 from larq_seresnet.training import closing
 from larq_seresnet.training.config import FLAG_GROUPS
-from larq_seresnet.training.study import frontier, grid, pruning
+from larq_seresnet.training.study import estimates, frontier, pruning
 
 
 def _run(name):
@@ -130,8 +130,8 @@ def test_what_has_more_bytes_does_not_win(tmp_path, write_log, monkeypatch):
 
 
 def test_an_answer_says_which_file_is_the_larger_one():
-    worse = grid.Estimate(0.02, grid.UNKNOWN, (0.01, 0.03), 3)
-    better = grid.Estimate(-0.02, grid.UNKNOWN, (-0.03, -0.01), 3)
+    worse = estimates.Estimate(0.02, estimates.UNKNOWN, (0.01, 0.03), 3)
+    better = estimates.Estimate(-0.02, estimates.UNKNOWN, (-0.03, -0.01), 3)
     for found, ratio, said in (
         (worse, 0.5, "**no**, worse, with fewer bytes"),
         (worse, 1.005, "**no**, worse"),
