@@ -51,6 +51,7 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     with programs.refusing_bad_input(parser):
         check_weights(arguments.runtime, arguments.weights, arguments.memory)
+        interface.types(arguments.runtime, arguments.input_type, arguments.output_type)
         if arguments.c_array and arguments.runtime != "tflm":
             raise ValueError(
                 f"--c-array is for --runtime tflm, received {arguments.runtime}: other files are "
@@ -60,21 +61,22 @@ def main(argv=None):
         model, images, directory = source.load(
             arguments, limit_train=pack_tflm.CALIBRATION_IMAGES if calibrated else 1
         )
-        _check_types(model, arguments.runtime, arguments.input_type, arguments.output_type)
         directory = arguments.out_dir or directory
         files.make_writable(directory)
-        calibration = preprocess_input(images.train[0]) if calibrated else None
-        converted, named, left_alone = store(
-            convert(as_stored(model, arguments.weights), arguments.runtime, calibration),
+        weights = source.locate(arguments.source)[0]
+        _check_unused(directory, _stem(arguments), weights)
+        converted, named, left_alone = _converted(
+            model,
             arguments.runtime,
             arguments.weights,
             arguments.input_type,
             arguments.output_type,
             arguments.strip,
             arguments.memory,
+            preprocess_input(images.train[0]) if calibrated else None,
         )
         proof = prove(model, converted, images, named, left_alone)
-        proof["weights_sha256"] = files.digest(source.locate(arguments.source)[0])
+        proof |= {"weights_file": weights.name, "weights_sha256": files.digest(weights)}
         stem = _stem(arguments) + UNVERIFIED * bool(proof["failures"])
         written = _write(directory, stem, converted, proof, images, arguments.c_array)
         target = directory / written[-1]
@@ -83,6 +85,18 @@ def main(argv=None):
     if proof["failures"]:
         sys.exit("not verified: " + "; ".join(proof["failures"]))
     return target
+
+
+def _check_unused(directory, stem, weights):
+    """Raises ValueError where a file of other weights, which lie beside these, would be lost."""
+    for each in (stem, stem + UNVERIFIED):
+        told = files.read_report(directory / f"{each}.json")
+        made_of = told.get("weights_file", weights.name)
+        if made_of != weights.name and told.get("weights_sha256") != files.digest(weights):
+            raise ValueError(
+                f"--out-dir is needed: {directory / each}.tflite was made of {made_of}, not of "
+                f"{weights.name}, and would be lost."
+            )
 
 
 def _write(directory, stem, converted, proof, images, as_header):
@@ -217,22 +231,12 @@ def convert(model, runtime="lce", images=None):
     Raises:
         ValueError: If there is no such runtime, it does not compute such a model or needs `images`,
             or Keras's global settings are none that `SEResNet14` takes, or if the model has others
-            inside it or is for images of any size.
+            inside it, several inputs or outputs, or is for images of any size.
         RuntimeError: If the runtime's converter fails.
     """
     check_choice("runtime", runtime, WEIGHTS)
     check_keras_settings()
-    inside = [layer.name for layer in model.layers if isinstance(layer, tf.keras.Model)]
-    if inside:
-        raise ValueError(
-            f"`model` must be of layers alone, received one with {', '.join(inside)} inside it. "
-            "Build it on the outputs: Model(base.input, Dense(3, 'softmax')(base.output))."
-        )
-    if None in model.input_shape[1:]:
-        raise ValueError(
-            f"`model` must have an `input_shape` of numbers, received {model.input_shape[1:]}: "
-            "files are for images of one size."
-        )
+    _check_model(model)
     if runtime == "tflm" and images is None:
         raise ValueError("`images` must be training images for runtime 'tflm', received None.")
     with layers_in("float32"):
@@ -240,6 +244,31 @@ def convert(model, runtime="lce", images=None):
         if runtime == "tflm":
             return pack_tflm.convert(model, images)
         return (_lce if runtime == "lce" else pack_litert.convert)(model)
+
+
+def _check_model(model):
+    """Raises ValueError for what is no functional model of one image and one answer."""
+    if not (isinstance(model, tf.keras.Model) and getattr(model, "inputs", None)):
+        raise ValueError(
+            "`model` must be a functional Keras model, from SEResNet14 or built on its outputs, "
+            f"received {model!r}."
+        )
+    inside = [layer.name for layer in model.layers if isinstance(layer, tf.keras.Model)]
+    if inside:
+        raise ValueError(
+            f"`model` must be of layers alone, received one with {', '.join(inside)} inside it. "
+            "Build it on the outputs: Model(base.input, Dense(3, 'softmax')(base.output))."
+        )
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError(
+            "`model` must have one input and one output, received "
+            f"{', '.join(model.input_names)} and {', '.join(model.output_names)}."
+        )
+    if None in model.input_shape[1:]:
+        raise ValueError(
+            f"`model` must have an `input_shape` of numbers, received {model.input_shape[1:]}: "
+            "files are for images of one size."
+        )
 
 
 def as_stored(model, weights):
@@ -274,20 +303,31 @@ def to_tflite(
     Raises:
         ValueError: As `store` does.
     """
+    return _converted(model, runtime, weights, input_type, output_type, strip, memory, images)[0]
+
+
+def _converted(model, runtime, weights, input_type, output_type, strip, memory, images):
+    """What `store` returns of a model, all checked before anything is converted."""
     check_weights(runtime, weights, memory)
+    _check_model(model)
     _check_types(model, runtime, input_type, output_type)
     tflite = convert(as_stored(model, weights), runtime, images)
-    return store(tflite, runtime, weights, input_type, output_type, strip, memory)[0]
+    return store(tflite, runtime, weights, input_type, output_type, strip, memory)
 
 
 def _check_types(model, runtime, input_type, output_type):
     """What `store` would refuse, before anything is converted."""
     interface.types(runtime, input_type, output_type)
     if input_type == "uint8":
-        interface.check_bytes(model.input_shape[1:], model.layers[1].name == "stem_conv")
-    own = getattr(model, "configuration", None)  # a network on top of one ends as it likes
-    if own and output_type == "int8" and runtime != "tflm":
-        interface.check_probabilities(json.loads(own)["include_top"])
+        own = [
+            layer.name
+            for layer in model.layers
+            if not isinstance(layer, tf.keras.layers.InputLayer)
+        ]
+        interface.check_bytes(model.input_shape[1:], own[:1] == ["stem_conv"])
+    configuration = getattr(model, "configuration", None)  # one on top of it ends as it likes
+    if configuration and output_type == "int8" and runtime != "tflm":
+        interface.check_probabilities(json.loads(configuration)["include_top"])
 
 
 def store(

@@ -28,7 +28,7 @@ def first_tipped(model, converted, images, given, rounding=ROUNDING):
 
     Returns:
         For each image a dict: "layer", "distance" and "cause" as in `Agreement`. If nothing tips,
-        the layer is None, the distance 0 if they differ by no more than `rounding`, else infinite.
+        the layer is None, the distance 0 if they differ by no more than `rounding`, else None, too.
     """
     layers = threshold_layers(model)
     probe = tf.keras.Model(model.input, [model.output, *map(_compared_with_zero, layers)])
@@ -72,7 +72,7 @@ def _first_of_one(names, expected, received, rounding=ROUNDING):
             return {"layer": name, "distance": distance, "cause": cause}
     if np.abs(expected[0] - received[0]).max() <= rounding:
         return {"layer": None, "distance": 0.0, "cause": "batch"}
-    return {"layer": None, "distance": float("inf"), "cause": None}
+    return {"layer": None, "distance": None, "cause": None}
 
 
 def threshold_layers(model):

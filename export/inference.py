@@ -29,7 +29,8 @@ def in_float32(model):
     if not hasattr(model, "configuration"):
         raise ValueError(
             f"`model` must be a SEResNet14, or be built under the policy float32: {model.name} is "
-            "neither."
+            "neither. Build it anew under float32 and give it these weights, "
+            "new.set_weights(model.get_weights())."
         )
     with layers_in("float32"):
         copy = SEResNet14(**json.loads(model.configuration), weights=None, name=model.name)
@@ -81,17 +82,19 @@ def inference_form(model, binary_operators=True, gates_by_sign=False):
     Returns:
         A functional model with the same inputs and probabilities.
     """
-    binary_gates = any(isinstance(layer, FMB) for layer in model.layers)
-
-    signs = {layer.name for layer in model.layers if gates_by_sign and _has_gates_of_bias(layer)}
+    bare = _read_by_fmb_alone(model)
+    signs = {name for name in bare if gates_by_sign and _has_gates_of_bias(model.get_layer(name))}
 
     def rewrite(layer):
         if isinstance(layer, (SqueezeExcite, SpatialAttention)):
-            return _attention(layer, binary_gates, layer.name in signs)
+            return _attention(layer, layer.name in bare, layer.name in signs)
         if isinstance(layer, FMB):
-            if layer.inbound_nodes[0].inbound_layers.name in signs:
+            attention = layer.inbound_nodes[0].inbound_layers.name
+            if attention in signs:
                 return _Sign(name=layer.name)
-            return _Threshold(GATE_ACTIVATIONS[layer.activation].closed, name=layer.name)
+            gate = GATE_ACTIVATIONS[layer.activation]
+            threshold = 0.0 if attention in bare else gate.threshold
+            return _Threshold(gate.closed, threshold, name=layer.name)
         if not binary_operators and getattr(layer, "input_quantizer", None):
             return _SignConvolution(layer)
         return type(layer).from_config(layer.get_config())
@@ -142,24 +145,32 @@ def round_within(x, low, high):
     return (tf.clip_by_value(tf.round(x / step) + zero, -128.0, 127.0) - zero) * step
 
 
-def _has_gates_of_bias(layer):
-    """Whether an attention layer has a bias, and FMB behind it that makes gates of 0 and 1."""
-    if not isinstance(layer, (SqueezeExcite, SpatialAttention)):
-        return False
-    behind = [node.layer for node in layer.outbound_nodes if isinstance(node.layer, FMB)]
+def _read_by_fmb_alone(model):
+    """The names of the attention layers whose values nothing but FMB sees: no output does."""
+    copy = tf.keras.models.clone_model(model)  # whose layers are read in no other model
+    return {
+        layer.name
+        for layer in copy.layers
+        if isinstance(layer, (SqueezeExcite, SpatialAttention))
+        and layer.name not in copy.output_names
+        and all(isinstance(node.layer, FMB) for node in layer.outbound_nodes)
+    }
+
+
+def _has_gates_of_bias(attention):
+    """Whether FMB makes gates of 0 and 1 of an attention layer that has a bias."""
     return (
-        bool(behind)
-        and GATE_ACTIVATIONS[layer.activation].closed == 0.0
-        and parts_with_kernels(layer)[-1].use_bias
+        GATE_ACTIVATIONS[attention.activation].closed == 0.0
+        and parts_with_kernels(attention)[-1].use_bias
     )
 
 
-def _attention(layer, binary_gates, by_sign):
+def _attention(layer, bare, by_sign):
     parts = parts_with_kernels(layer)
     kernels, scales = zip(*map(kernel_and_scale, parts), strict=True)
     bias = parts[-1].bias.numpy() if parts[-1].use_bias else None
     form = _ChannelAttention if isinstance(layer, SqueezeExcite) else _SpatialAttention
-    if binary_gates:
+    if bare:
         bias = None if bias is None else bias / np.prod(scales)
         if by_sign:
             bias = _next_greater(np.float32(bias))
@@ -271,13 +282,13 @@ class _Sign(tf.keras.layers.Layer):
 
 
 class _Threshold(tf.keras.layers.Layer):
-    """1 where the argument is 0 or more, `low` elsewhere."""
+    """1 where the argument is `threshold` or more, `low` elsewhere."""
 
-    def __init__(self, low, **kwargs):
+    def __init__(self, low, threshold, **kwargs):
         super().__init__(**kwargs)
-        self.low = low
+        self.low, self.threshold = low, threshold
 
     def call(self, inputs):
         if self.low == 0.0:
-            return tf.cast(inputs >= 0.0, tf.float32)
-        return tf.where(inputs >= 0.0, 1.0, self.low)
+            return tf.cast(inputs >= self.threshold, tf.float32)
+        return tf.where(inputs >= self.threshold, 1.0, self.low)

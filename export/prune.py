@@ -71,7 +71,8 @@ def _write(directory, smaller, proof, of_what):
 def _check_unused(directory):
     """Raises ValueError where other weights would be lost, or files of theirs lie beside these."""
     weights = directory / config.WEIGHTS_FILE
-    if weights.exists() and files.digest(weights) != _written(directory / REPORT):
+    told = files.read_report(directory / REPORT)
+    if weights.exists() and files.digest(weights) != told.get(SHA256):
         raise ValueError(
             f"--out-dir must not hold weights that this program did not write: {weights} would be "
             "lost."
@@ -82,14 +83,6 @@ def _check_unused(directory):
             f"--out-dir must not hold files converted from an earlier network: {directory} has "
             f"{', '.join(converted)}. Remove them, or choose another directory."
         )
-
-
-def _written(report):
-    """The digest of the weights that a report is of; None where there is no such report."""
-    try:
-        return json.loads(report.read_bytes()).get(SHA256)
-    except (OSError, ValueError, AttributeError):
-        return None
 
 
 def _trained_on(arguments, images):

@@ -3,11 +3,11 @@
 import contextlib
 import dataclasses
 import functools
-import inspect
+import json
 import pathlib
 import sys
 
-from larq_seresnet import SEResNet14
+from larq_seresnet import from_weights
 from larq_seresnet.training import config, data, sources
 from larq_seresnet.weights import read, shipped_files
 
@@ -66,8 +66,8 @@ def load(arguments, source=None, limit_train=1, as_trained=False):
 
     Returns:
         A float32 `SEResNet14`, a `data.ImageSet`, and the directory that is theirs. The images have
-        the names of the model's classes; where these are not the data set's, test labels are None,
-        and where the weights do not know them, there are no names.
+        the names of the model's classes; where these are not the data set's, labels are None, and
+        where the weights do not know them, there are no names.
 
     Raises:
         ValueError, OSError: If there are no weights, none of a classifier, or
@@ -75,8 +75,8 @@ def load(arguments, source=None, limit_train=1, as_trained=False):
     """
     weights, directory, settings = locate(source or arguments.source)
     contents = read(weights)
-    configuration, trained_on = contents.configuration, contents.trained_on
-    model = _classifier(weights, configuration)
+    classes, trained_on = contents.configuration["num_classes"], contents.trained_on
+    model = _classifier(weights)
     if not (arguments.dataset or trained_on):
         raise ValueError(f"--dataset is needed: {weights} does not say what it was trained on.")
     dataset, part = arguments.dataset or trained_on, {"limit_train": limit_train, "at_most": True}
@@ -88,10 +88,10 @@ def load(arguments, source=None, limit_train=1, as_trained=False):
         limit_test=arguments.limit_test,
     )
     images = _as_trained(load, weights, dataset) if as_trained else load(**part)
-    if len(images.class_names) != configuration["num_classes"]:
+    if len(images.class_names) != classes:
         raise ValueError(
-            f"`dataset` must have {configuration['num_classes']} classes, as the model has, "
-            f"received {images.name} with {len(images.class_names)}."
+            f"`dataset` must have {classes} classes, as the model has, received "
+            f" {images.name} with {len(images.class_names)}."
         )
     names = contents.class_names or (images.class_names if images.name == trained_on else ())
     if tuple(names) != tuple(images.class_names):
@@ -100,7 +100,8 @@ def load(arguments, source=None, limit_train=1, as_trained=False):
             f"agreement can be told, error not.",
             file=sys.stderr,
         )
-        images = dataclasses.replace(images, class_names=tuple(names), test=(images.test[0], None))
+        unlabelled = {part: (getattr(images, part)[0], None) for part in ("train", "test")}
+        images = dataclasses.replace(images, class_names=tuple(names), **unlabelled)
     return model, images, directory
 
 
@@ -125,17 +126,11 @@ def _as_trained(load, weights, dataset):
     return load()
 
 
-def _classifier(weights, configuration):
+def _classifier(weights):
     """The model of a weight file, if it is one that classifies RGB images."""
-    arguments_now = inspect.signature(SEResNet14).parameters.keys()
-    differ = configuration.keys() ^ (arguments_now - {"input_tensor", "weights", "name"})
-    if differ:
-        raise ValueError(
-            f"{weights} is of another version, whose arguments differ in {sorted(differ)}."
-        )
-    if not configuration["include_top"]:
+    model = from_weights(weights)
+    if not json.loads(model.configuration)["include_top"]:
         raise ValueError(f"{weights} must have a classifier, received include_top=False.")
-    model = SEResNet14(**configuration, weights=weights)
     if model.input_shape[-1] != 3:
         raise ValueError(
             f"{weights} must be of a network of RGB images, as data sets hold, received "
@@ -148,7 +143,7 @@ def locate(source):
     """The weight file, the directory for what is made of it, and its run's `Config`, or None.
 
     That directory is the one that holds weights.h5, or for a file of another name one of this name
-    beside it.
+    beside it, without its ending.
 
     Args:
         source: The name of weights that ship, a weight file, or a directory that holds one: a
@@ -162,16 +157,19 @@ def locate(source):
             f"{', '.join(shipped_files())}."
         )
     if not source.is_dir():
-        is_named = source.suffix and source.name != config.WEIGHTS_FILE
-        return (
-            source,
-            source.with_suffix("") if is_named else source.parent,
-            config.of_weights(source),
-        )
+        return source, _beside(source), config.of_weights(source)
     weights = source / config.WEIGHTS_FILE
     if not weights.exists():
+        is_run = (source / config.CONFIG_FILE).exists()
         raise ValueError(
-            f"{source} is no finished run: it holds no {config.WEIGHTS_FILE}. "
-            f"train.py --resume --run-dir {source} finishes one."
+            f"{source} is no finished run: it holds no {config.WEIGHTS_FILE}."
+            + f" train.py --resume --run-dir {source} finishes it." * is_run
         )
     return weights, source, config.of_weights(weights)
+
+
+def _beside(weights):
+    """The directory for what is made of a weight file; of one without ending there is no other."""
+    if weights.name == config.WEIGHTS_FILE:
+        return weights.parent
+    return weights.with_suffix("") if weights.suffix else weights.with_name(f"{weights.name}_files")

@@ -83,7 +83,7 @@ from larq_seresnet.images import read_image
 from larq_seresnet.layers import FMB, SpatialAttention, SqueezeExcite
 from larq_seresnet.precision import ScaledSign
 from larq_seresnet.preprocessing import decode_predictions, preprocess_input
-from larq_seresnet.seresnet import SEResNet14
+from larq_seresnet.seresnet import SEResNet14, from_weights
 from larq_seresnet.sizes import SEResNet14M, SEResNet14S, SEResNet14XS
 from larq_seresnet.weights import load_weights, save_weights
 
@@ -97,6 +97,7 @@ __all__ = [
     "SpatialAttention",
     "SqueezeExcite",
     "decode_predictions",
+    "from_weights",
     "load_weights",
     "preprocess_input",
     "read_image",

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import pathlib
 import socket
@@ -66,6 +67,15 @@ def digest(path):
 def read_text(path):
     """The text of such a file, as it is: lines end as they do there."""
     return pathlib.Path(path).read_bytes().decode()
+
+
+def read_report(path):
+    """The dict that a report in json holds; an empty one where there is no such report."""
+    try:
+        found = json.loads(pathlib.Path(path).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 #: In a folder that one process writes at a time.

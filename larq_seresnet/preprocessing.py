@@ -47,6 +47,9 @@ def preprocess_input(images):
     if dtype != tf.uint8 and not dtype.is_floating:
         raise TypeError(f"`images` must be uint8 or floats, 0..255, received {dtype.name}.")
     shape = tf.TensorShape(images.shape)
+    if shape.rank in (3, 4) and shape[-1] is None:  # in a graph, as decode_jpeg gives it
+        images = tf.ensure_shape(images, [*shape[:-1], 3])
+        shape = images.shape
     if shape.rank not in (3, 4) or shape[-1] != 3:
         raise ValueError(
             f"`images` must have the shape (H, W, 3) or (N, H, W, 3), received {shape}."

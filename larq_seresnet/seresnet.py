@@ -1,6 +1,7 @@
 """SEResNet14: the architecture, one run from image to class."""
 
 import functools
+import inspect
 import json
 import types
 
@@ -26,7 +27,7 @@ from larq_seresnet.layers import (
     SqueezeExcite,
 )
 from larq_seresnet.precision import ENDS, PRECISIONS
-from larq_seresnet.weights import load_weights
+from larq_seresnet.weights import load_weights, read
 
 import tensorflow as tf
 
@@ -49,7 +50,8 @@ class SEResNet(FrozenParts, tf.keras.Model):
     """What `SEResNet14` returns: a functional model that knows the arguments it was built with.
 
     It keeps them when it is saved, pickled or cloned, so `save_weights` and conversion also work
-    on a loaded model; `clone_model` with a `clone_function` or `input_tensors` loses them.
+    on a loaded model; `clone_model` with a `clone_function` or `input_tensors` loses them, as does
+    ``tf.keras.Model.from_config``: ask ``type(model)``, or clone.
 
     Attributes:
         configuration: The arguments, as json.
@@ -205,6 +207,31 @@ def SEResNet14(
     if weights is not None:
         load_weights(model, weights)
     return model
+
+
+def from_weights(path, **others):
+    """The network that a weight file is of, such as a run's or a pruned one's, with its weights.
+
+    Args:
+        path: Of a file written by `save_weights`, train.py or prune.py.
+        **others: Arguments of `SEResNet14` that are not to be the file's, such as
+            ``include_top=False``, ``num_classes`` or ``input_shape``.
+
+    Returns:
+        What `SEResNet14` returns.
+
+    Raises:
+        ValueError: If `path` is no weight file, was damaged or is of another version, or as for
+            `SEResNet14`.
+    """
+    configuration = read(path).configuration
+    known = inspect.signature(SEResNet14).parameters.keys() - {"input_tensor", "weights", "name"}
+    if configuration.keys() != known:
+        raise ValueError(
+            f"{path} is of another version, whose arguments differ in "
+            f"{sorted(configuration.keys() ^ known)}."
+        )
+    return SEResNet14(**configuration | others, weights=path)
 
 
 def _features(x, arguments):
@@ -402,6 +429,8 @@ def _check_classes(arguments):
 
 def _image_input(input_shape, input_tensor, include_top):
     """The Keras tensor that the network begins with."""
+    if isinstance(input_shape, tf.TensorShape) and input_shape.rank is not None:
+        input_shape = tuple(input_shape)
     if input_tensor is not None:
         if not (tf.is_tensor(input_tensor) and tf.keras.backend.is_keras_tensor(input_tensor)):
             raise ValueError(f"`input_tensor` must be a Keras tensor, received {input_tensor!r}.")

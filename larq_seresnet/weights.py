@@ -72,7 +72,7 @@ def save_weights(model, path, trained_on=None, class_names=None, packed=False):
     Raises:
         ValueError: If `model` does not come from `SEResNet14`, if `trained_on` is no name, if a
             weight is NaN or infinite, if two weights of a layer have the same name, or if there are
-            not as many names as classes.
+            not as many names as classes, or one string of them.
     """
     classes = _configuration(model)["num_classes"]
     if trained_on is not None and not isinstance(trained_on, str):
@@ -81,6 +81,8 @@ def save_weights(model, path, trained_on=None, class_names=None, packed=False):
         )
     _warn_of_other_layers(model)
     _check_weights(model)
+    if isinstance(class_names, str):
+        raise ValueError(f"`class_names` must be one name per class, received {class_names!r}.")
     if class_names is not None:
         class_names = [str(name) for name in class_names]
         check_lines("class_names", class_names)
@@ -243,7 +245,8 @@ def _check_arguments(stored, asked, path):
     for name, value in stored.items():
         if asked[name] != value and name not in _FREE_ARGUMENTS:
             raise ValueError(
-                f"`weights` {path} is for {name}={value!r}, received {name}={asked[name]!r}."
+                f"`weights` {path} is for {name}={value!r}, received {name}={asked[name]!r}: "
+                "larq_seresnet.from_weights makes the network that such a file is of."
             )
     if asked["include_top"] and not stored["include_top"]:
         raise ValueError(f"`weights` {path} is for include_top=False, received include_top=True.")

@@ -497,7 +497,7 @@ def facts_of_weights(weights: str | pathlib.Path) -> tuple[Config | None, dict[s
     """As `of_weights`, and what config.json says besides."""
     path = pathlib.Path(weights).absolute()
     run_dir = path.parent
-    if run_dir.name == PRUNED and not (run_dir / CONFIG_FILE).exists():  # no run of that name
+    while run_dir.name == PRUNED and not (run_dir / CONFIG_FILE).exists():  # no run of that name
         run_dir = run_dir.parent
     is_of_run = path.name == WEIGHTS_FILE and (run_dir / CONFIG_FILE).exists()
     return load(run_dir) if is_of_run else (None, {})

@@ -90,6 +90,11 @@ def ask(run_dir, images, flip, crop, compute_dtype):
     return Said(np.load(path, mmap_mode="r"), crop)
 
 
+def ask_for(settings, images):
+    """The same, for a run by its `Config`."""
+    return ask(settings.teacher, images, settings.flip, settings.crop, settings.compute_dtype)
+
+
 def _ask(path, run_dir, settings, images, chosen, compute_dtype):
     with layers_in(compute_dtype):
         model = fitting.trained(run_dir, settings, len(images.class_names))

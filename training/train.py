@@ -115,9 +115,7 @@ def _said(settings, images):
     """What the teacher of a run says, None where it has none."""
     if settings.teacher is None:
         return None
-    return teacher.ask(
-        settings.teacher, images, settings.flip, settings.crop, settings.compute_dtype
-    )
+    return teacher.ask_for(settings, images)
 
 
 def _train(model, settings, images, run_dir, epochs, written, said):

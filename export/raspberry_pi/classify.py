@@ -104,7 +104,9 @@ def load_model(path, threads=1):
             f"versions in export/raspberry_pi/README.md."
         ) from error
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-    _check_tensor(path, inputs, "take", (np.uint8,), (1, None, None, 3), "--input-type uint8")
+    _check_tensor(
+        path, inputs, "take", (np.uint8,), (1, None, None, 3), "--runtime litert --input-type uint8"
+    )
     _check_tensor(path, outputs, "give", (np.float32, np.int8), (1, None), "this project")
     return interpreter
 

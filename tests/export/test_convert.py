@@ -344,9 +344,11 @@ def test_weights_that_cannot_be_proved_are_refused(tmp_path, capsys, name, argum
 def test_a_network_on_top_of_one_is_converted_if_it_is_of_layers_alone(images, inputs):
     base = SEResNet14(include_top=False, pooling="avg", filters=(4, 8, 16), weights=None)
     top = tf.keras.layers.Dense(3, "softmax")
-    nested = tf.keras.Sequential([base, top])
-    with pytest.raises(ValueError, match="must be of layers alone, received one with seresnet14"):
-        convert.to_tflite(nested)
+    message = "must be of layers alone, received one with seresnet14"
+    for nested in (tf.keras.Sequential([base, top]), tf.keras.Sequential([base])):
+        for options in ({}, {"input_type": "uint8"}):
+            with pytest.raises(ValueError, match=message):
+                convert.to_tflite(nested, **options)
     model = tf.keras.Model(base.input, top(base.output))
     expected = model.predict(inputs, verbose=0)
     for output_type, error in (("float32", 1e-4), ("int8", 1 / 255)):
@@ -457,6 +459,45 @@ def test_features_are_not_given_as_probabilities():
         convert.to_tflite(model, "litert", output_type="int8")
     with pytest.raises(ValueError, match="`output_type` 'int8' is for probabilities"):
         convert.store(convert.convert(model, "litert"), "litert", output_type="int8")
+
+
+def test_what_is_no_model_of_one_image_and_one_answer_is_refused(small_model):
+    base = small_model()
+    heads = [tf.keras.layers.Dense(units, name=f"of{units}")(base.output) for units in (3, 1)]
+    for model, message in (
+        (tf.keras.Model(base.input, heads), "have one input and one output, received .* of3, of1"),
+        ("own.npz", "must be a functional Keras model, .* received 'own.npz'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            convert.to_tflite(model, "litert")
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "hard_tanh"])
+def test_attention_that_is_seen_keeps_its_values(activation, inputs, small_model):
+    """As an output, or beside FMB: the activation goes where FMB alone reads it."""
+    base = small_model(activation=activation)
+    attention, gates = (base.get_layer(f"stage3_block2_{name}").output for name in ("se", "fmb"))
+    for output, one in ((attention, False), (attention + gates, False), (gates, True)):
+        model = tf.keras.Model(base.input, output)
+        form = inference.inference_form(model, gates_by_sign=True)
+        np.testing.assert_allclose(form(inputs), model(inputs), rtol=1e-5, atol=1e-6)
+        bare = form.get_layer("stage3_block2_se").activation == tf.keras.activations.linear
+        assert bare == one
+
+
+def test_files_of_other_weights_are_not_replaced(tmp_path):
+    """own.h5 and own.npz have one folder."""
+    weights = tmp_path / "own.npz"
+    weights.write_bytes(b"other weights")
+    convert._check_unused(tmp_path, "lce_1bit", weights)
+    told = {"weights_file": "own.h5", "weights_sha256": "other"}
+    for stem in ("lce_1bit", "lce_1bit.unverified"):
+        report = tmp_path / f"{stem}.json"
+        report.write_text(json.dumps(told))
+        with pytest.raises(ValueError, match=rf"{stem}.tflite was made of own.h5, not of own.npz"):
+            convert._check_unused(tmp_path, "lce_1bit", weights)
+        convert._check_unused(tmp_path, "lce_1bit", tmp_path / "own.h5")
+        report.unlink()
 
 
 def test_what_there_is_not_is_refused_in_python_too(small_model, monkeypatch):

@@ -201,8 +201,11 @@ def test_pruned_weights_know_what_they_were_trained_on(small_model, tmp_path):
     """On images of other classes, which tell nothing of an error."""
     save_weights(small_model(), tmp_path / "own.h5", "cifar10", tuple("abcdefghij"))
     flags = ["--dataset", "digits", "--limit-test", "5"]
-    contents = read(prune.main([str(tmp_path / "own.h5"), *flags]))
+    weights = prune.main([str(tmp_path / "own.h5"), *flags])
+    contents = read(weights)
     assert (contents.trained_on, tuple(contents.class_names)) == ("cifar10", tuple("abcdefghij"))
+    agreement = json.loads((weights.parent / "prune.json").read_text())["agreement"]
+    assert not any("error" in each for each in agreement.values())
 
 
 def test_a_run_is_pruned_by_the_images_that_it_was_trained_on(shared, tmp_path):

@@ -253,7 +253,7 @@ def test_the_first_values_that_tip_are_found():
         assert verify._named(same, difference, 0.004) == same | {"cause": cause}
     assert verify._named(same, 5e-5, divergence.ROUNDING) == same
     other = divergence._first_of_one(names, [probabilities, *signs], [probabilities + 0.1, *signs])
-    assert other == {"layer": None, "distance": float("inf"), "cause": None}
+    assert other == {"layer": None, "distance": None, "cause": None}
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,19 @@ def test_preprocess_input_refuses_a_tensor_of_unknown_rank():
         normalise(tf.zeros((1, 2, 2, 3), tf.uint8))
 
 
+def test_preprocess_input_takes_images_whose_channels_a_pipeline_does_not_know():
+    """As `tf.io.decode_jpeg` gives them where it is not told."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None), tf.uint8)])
+    def normalise(image):
+        return preprocess_input(image)
+
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    np.testing.assert_allclose(normalise(image), preprocess_input(image), rtol=1e-6)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="shape"):
+        normalise(image[..., :1])
+
+
 def test_decode_predictions():
     preds = np.zeros((2, 10))
     preds[0, [3, 5]] = 0.6, 0.4

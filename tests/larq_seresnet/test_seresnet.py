@@ -511,6 +511,14 @@ def test_wrong_arguments_are_refused(arguments, message):
         SEResNet14(**{"weights": None, **arguments})
 
 
+def test_keras_shapes_are_shapes():
+    source = tf.keras.layers.Input((8, 9, 3))
+    for more in ({}, {"input_tensor": source}):
+        shape = source.shape[1:]
+        model = SEResNet14(filters=(4, 4, 4), input_shape=shape, weights=None, **more)
+        assert model.input_shape == (None, 8, 9, 3)
+
+
 def test_shortcuts_by_hand():
     """2x2 pixels become their mean, its channels are repeated; a 1x1 convolution has weights."""
     maps = np.random.default_rng(0).normal(size=(2, 32, 32, 4)).astype(np.float32)

@@ -9,7 +9,7 @@ import larq as lq
 import numpy as np
 import pytest
 
-from larq_seresnet import SEResNet14, files, load_weights, save_weights, weight_files
+from larq_seresnet import SEResNet14, files, from_weights, load_weights, save_weights, weight_files
 from larq_seresnet.weight_files import names_within
 from larq_seresnet.weights import read
 
@@ -97,6 +97,22 @@ def test_other_configurations_are_refused(saved, arguments, message):
         SEResNet14(**{**SMALL, **arguments}, weights=saved[1])
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_file_makes_the_network_that_it_is_of(packed, inputs, tmp_path):
+    """Also one that pruning left, and without its top."""
+    inner, squeezed = (3, 2, 8, 5, 9, 11), (1, 2, 0, 5, 3, 2)
+    shape = {"gate_at": "middle", "inner": inner, "squeezed": squeezed, "num_classes": 3}
+    model = SEResNet14(**SMALL, **shape, weights=None)
+    save_weights(model, tmp_path / "own", packed=packed)
+    loaded = from_weights(tmp_path / "own")
+    np.testing.assert_array_equal(loaded(inputs), model(inputs))
+    features = from_weights(tmp_path / "own", include_top=False, pooling="avg")
+    expected = tf.keras.Model(model.input, model.get_layer("avg_pool").output)
+    np.testing.assert_array_equal(features(inputs), expected(inputs))
+    with pytest.raises(ValueError, match="from_weights makes the network that such a file is of"):
+        SEResNet14(weights=tmp_path / "own")
+
+
 def test_files_of_other_versions_are_refused(tmp_path):
     model = SEResNet14(**SMALL, weights=None)
     arguments = json.loads(model.configuration)
@@ -151,6 +167,7 @@ def test_other_classes_take_all_but_the_classifier(saved, inputs):
     [
         (["one"], "`class_names` must be as many as the model's classes, 10, received 1"),
         ([], "received 0"),
+        ("abcdefghij", "`class_names` must be one name per class, received 'abcdefghij'"),
     ],
 )
 def test_class_names_must_be_as_many_as_classes(names, message, tmp_path):

@@ -148,6 +148,12 @@ def test_a_config_of_another_form_is_refused_by_name(tmp_path, content):
         config.load(tmp_path)
 
 
+def test_weights_that_were_pruned_twice_are_of_the_run(tmp_path):
+    config.Config(seed=1).save(tmp_path)
+    twice = tmp_path / config.PRUNED / config.PRUNED
+    assert config.of_weights(twice / config.WEIGHTS_FILE).seed == 1
+
+
 def test_weights_of_a_run_that_is_called_pruned_are_its_own(tmp_path):
     """Not of the run around it, whose pruned weights lie in a folder of that name."""
     folder = tmp_path / config.PRUNED

@@ -114,6 +114,15 @@ def test_runs_compute_as_those_they_are_compared_with(tmp_path, write_log):
     assert found["closed_20kb_budget25_seed0"] is None
 
 
+def test_where_the_rate_is_constant_runs_of_other_lengths_are_compared(tmp_path, write_log):
+    """Epoch by epoch, as far as both go."""
+    run = next(run for run in reproduce.PROFILES["full"].runs if run.name == "sigmoid_seed3")
+    write_log(tmp_path, run, run.arguments["epochs"], compute_dtype="bfloat16")
+    found = _dtypes("full", tmp_path)
+    assert {found[f"{arm}_seed3"] for arm in ("tanh", "tanh_fmb", "no_se")} == {"bfloat16"}
+    assert found["tanh_seed2"] is None
+
+
 def test_a_full_disk_is_not_bad_input(tmp_path, monkeypatch, capsys):
     def planned(self, logs):
         raise OSError(errno.ENOSPC, "No space left on device")

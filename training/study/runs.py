@@ -69,7 +69,8 @@ def as_compared(runs, logs, compared=None):
     Args:
         runs: All that there may be.
         logs: Folder of what `measures.collect` wrote.
-        compared: Pairs of arms; None: each with every other one of as many epochs.
+        compared: Pairs of arms; None: each with every other one, of as many epochs where the rate
+            is annealed.
     """
     known = {
         run.name: config.read(path)[0].compute_dtype
@@ -81,7 +82,8 @@ def as_compared(runs, logs, compared=None):
 
 def _in_dtype(run, runs, known, compared):
     arms = _linked(run.arm, compared) if compared else {other.arm for other in runs}
-    alike = {name: run.arguments[name] for name in ("seed", "epochs")}
+    names = ("seed",) if config.Config(**run.arguments).extendable else ("seed", "epochs")
+    alike = {name: run.arguments[name] for name in names}
     dtypes = collections.Counter(
         known[other.name]
         for other in runs

@@ -14,7 +14,7 @@ import numpy as np
 
 from larq_seresnet import SEResNet14, files, programs, save_weights
 from larq_seresnet.layers import GATE_ACTIVATIONS
-from larq_seresnet.training import callbacks, config, data, facts, fitting
+from larq_seresnet.training import callbacks, config, data, facts, fitting, teacher
 from larq_seresnet.training.xla.export import RUNS_FILE
 from larq_seresnet.weight_files import LATENT
 
@@ -33,22 +33,61 @@ def main(argv=None):
         entries = json.loads((given.lowered / RUNS_FILE).read_text())
         # teachers first, and each data set once
         entries.sort(key=lambda entry: (bool(entry["teacher"]), entry["images"]))
-        images, name = None, None
+        images, name, problems = None, None, []
         for entry, run_dir, found in _missing(entries, given.trained):
             settings = config.Config(**entry["arguments"])
             if entry["images"] != name:
                 images, name = data.of_run(settings), entry["images"]
-            state = json.loads((given.lowered / entry["program"] / "facts.json").read_text())
-            with np.load(found) as arrays:
-                known = json.loads(str(arrays["facts"]))
-                if known.get("program") != entry["program"]:
-                    raise ValueError(
-                        f"{found} was trained by another program than {given.lowered} holds: "
-                        f"{known.get('program')}, not {entry['program']}. Train it anew in another "
-                        "folder."
-                    )
-                _write(run_dir, settings, images, state["state"], dict(arrays), known)
-            print(run_dir, flush=True)
+            try:
+                _collect(entry, settings, images, run_dir, found, given)
+            except ValueError as problem:  # the others go on
+                problems.append(f"{run_dir}: {problem}")
+            else:
+                print(run_dir, flush=True)
+        if problems:
+            raise ValueError("not collected: " + " ".join(problems))
+
+
+def _collect(entry, settings, images, run_dir, found, given):
+    """Writes one run directory; ValueError, before anything is written, if it cannot be one."""
+    state = json.loads((given.lowered / entry["program"] / "facts.json").read_text())
+    with np.load(found) as arrays:
+        known = json.loads(str(arrays["facts"]))
+        if known.get("program") != entry["program"]:
+            raise ValueError(
+                f"{found} was trained by another program than {given.lowered} holds: "
+                f"{known.get('program')}, not {entry['program']}. Train it anew in another folder."
+            )
+        of_run = _facts(settings, images, known)
+        if entry["teacher"]:
+            _check_teacher(entry, settings.teacher, given.trained)
+        _write(run_dir, settings, images, state["state"], dict(arrays), of_run)
+
+
+def _check_teacher(entry, run_dir, trained):
+    """Raises ValueError unless a directory holds the very training that taught a run."""
+    taught_by = trained / f"{entry['teacher']}.npz"
+    if entry["teacher_sha256"]:  # it was finished before
+        is_same = teacher.digest(run_dir) == entry["teacher_sha256"]
+    else:
+        is_same = taught_by.exists() and _losses_of(taught_by) == _losses_in(run_dir)
+    if not is_same:
+        raise ValueError(
+            f"`teacher` {run_dir} is another training than the one that taught it: move it away, "
+            "to collect that one."
+        )
+
+
+def _losses_of(found):
+    """What a training's log says of the loss of every epoch, as in the file of a log."""
+    with np.load(found) as arrays:
+        losses = arrays["log"][:, callbacks.LOG_COLUMNS.index("train_loss")]
+    return [f"{loss:.6f}" for loss in losses]
+
+
+def _losses_in(run_dir):
+    rows = callbacks.read_log(pathlib.Path(run_dir) / callbacks.LOG_FILE)
+    return [f"{row['train_loss']:.6f}" for row in rows]
 
 
 def _missing(entries, trained):
@@ -78,7 +117,7 @@ def _say_left_alone(run_dir, found):
         )
 
 
-def _write(run_dir, settings, images, state, arrays, known):
+def _write(run_dir, settings, images, state, arrays, of_run):
     run_dir.mkdir(parents=True, exist_ok=True)
     _write_log(run_dir / callbacks.LOG_FILE, images, arrays["log"])
     gates = _gates(settings, arrays)
@@ -100,7 +139,7 @@ def _write(run_dir, settings, images, state, arrays, known):
         for weight in model.weights:
             weight.assign(values[weight.name])
         save_weights(model, run_dir / config.WEIGHTS_FILE, images.name, images.class_names)
-    settings.save(run_dir, **_facts(settings, images, known))  # the last: the run is there
+    settings.save(run_dir, **of_run)  # the last: the run is there
 
 
 def _write_checkpoint(run_dir, settings, images, state, arrays):

@@ -19,8 +19,10 @@ import shutil
 import sys
 import zlib
 
+import numpy as np
+
 from larq_seresnet import files, programs
-from larq_seresnet.training import batch_norm, data, facts, fitting, train
+from larq_seresnet.training import batch_norm, config, data, facts, fitting, teacher, train
 from larq_seresnet.training.xla import lowering
 
 #: What a program does not depend on, and what stands for it; of a crop it is whether there is one.
@@ -56,6 +58,7 @@ def main(argv=None):
         given.lowered.mkdir(parents=True, exist_ok=True)
         if index == 0:
             _write_entries(given.lowered, entries, sets)
+            _write_said(given.lowered, entries, sets)
         for key, (settings, images, taught) in list(wanted.items())[index::count]:
             if not (given.lowered / key / "facts.json").exists():
                 teaches = taught and len(sets[images_name(taught)].train[0])
@@ -73,12 +76,17 @@ def _entries(commands):
     _check(asked)
     sets = _resolve(asked)
     teachers = _taught(asked)
+    _check_teachers(asked, sets)
     entries, wanted, code = {}, {}, facts.digest_of_code()
     for run_dir, settings in asked.items():
         images, taught = sets[images_name(settings)], teachers.get(run_dir)
         key = _key(settings, taught, code)
         wanted.setdefault(key, (settings, images, taught))
-        entry = _entry(run_dir, settings, images, taught) | {"program": key}
+        finished = settings.teacher and settings.teacher not in asked
+        entry = _entry(run_dir, settings, images, taught) | {
+            "program": key,
+            "teacher_sha256": teacher.digest(settings.teacher) if finished else None,
+        }
         # a teacher is waited for by its name
         same = json.dumps([dataclasses.asdict(settings), taught and run_dir], sort_keys=True)
         entries.setdefault(same, entry)["run_dirs"].append(run_dir)
@@ -94,6 +102,8 @@ def _parsed(line):
     settings, run_dir = train.parsed(words[script + 1 :])
     if run_dir is None:
         raise ValueError(f"each command must have its --run-dir, received {line.strip()!r}.")
+    if settings.teacher:  # as run directories are written
+        settings = dataclasses.replace(settings, teacher=str(pathlib.Path(settings.teacher)))
     return str(run_dir), settings
 
 
@@ -118,10 +128,11 @@ def _views(settings):
 def _check(asked):
     """Raises ValueError for what cannot be trained there."""
     for run_dir, settings in asked.items():
-        if settings.teacher is not None and settings.teacher not in asked:
+        named = settings.teacher is None or settings.teacher in asked
+        if not named and not (pathlib.Path(settings.teacher) / config.WEIGHTS_FILE).exists():
             raise ValueError(
-                f"a teacher must be trained with those it teaches: no command has --run-dir "
-                f"{settings.teacher}."
+                f"a teacher must be finished, or trained with those it teaches: no command has "
+                f"--run-dir {settings.teacher}, which is no finished run."
             )
         if settings.weights is not None:
             raise ValueError(f"{run_dir} must begin with new weights, not {settings.weights}.")
@@ -139,6 +150,27 @@ def _taught(asked):
                     f"needs {_views(settings)}, another {_views(other)}."
                 )
     return first
+
+
+def _check_teachers(asked, sets):
+    """Raises ValueError for a teacher that `facts.of_run` would refuse once all is trained."""
+    for settings in asked.values():
+        if settings.teacher is None:
+            continue
+        images, other = sets[images_name(settings)], asked.get(settings.teacher)
+        if other is None:
+            teacher.check(settings.teacher, images, settings.held_out)
+            continue
+        what, of_other = f"`teacher` {settings.teacher}", sets[images_name(other)]
+        for name, own, its in (
+            ("images of", settings.input_shape, other.input_shape),
+            ("the classes", images.class_names, of_other.class_names),
+        ):
+            if own != its:
+                raise ValueError(f"{what} must know {name} {own}, it knows {its}.")
+        if settings.held_out:
+            of_data = facts.of_data(of_other)
+            data.check_unseen(what, images, settings.held_out, other, of_data)
 
 
 def images_name(settings):
@@ -205,6 +237,23 @@ def _write_entries(lowered, entries, sets):
         path = lowered / f"{name}.npz"
         files.replace(path, lambda part, arrays=arrays: files.save_arrays(part, arrays))
     (lowered / RUNS_FILE).write_text(json.dumps(entries, indent=1) + "\n")
+
+
+def _write_said(lowered, entries, sets):
+    """Writes what those teachers say that are finished already."""
+    for stale in lowered.glob("*.said.npy"):
+        stale.unlink()
+    finished = {entry["teacher"]: entry for entry in entries if entry["teacher_sha256"]}
+    for name, entry in finished.items():
+        settings = config.Config(**entry["arguments"])
+        said = teacher.ask_for(settings, sets[entry["images"]])
+        path = lowered / f"{name}.said.npy"
+        files.replace(path, lambda part, said=said: _save(part, said.probabilities))
+
+
+def _save(path, array):
+    with open(path, "wb") as file:  # NumPy would add an ending to a path
+        np.save(file, array)
 
 
 def _write_program(folder, known, arrays, modules):

@@ -96,7 +96,8 @@ class Run:
         key = self.arguments["seed"], epoch, count, batch_size, flip, crop
         drawn = _shared_draws(self.trained, key)
         if self.entry["teacher"]:
-            said = np.load(self.trained / f"{self.entry['teacher']}.said.npy", mmap_mode="r")
+            where = said_by(self.entry["teacher"], self.images.lowered, self.trained)
+            said = np.load(where, mmap_mode="r")
             drawn = [*drawn, _nearest_view(*drawn[1:], crop), said]
         return [compiled.on_device(each) for each in drawn]
 
@@ -192,6 +193,12 @@ class Run:
             "facts": np.array(json.dumps(compiled.device() | made_by)),
         }
         _replace(path, lambda file: np.savez_compressed(file, **every))
+
+
+def said_by(teacher, lowered, trained):
+    """The file of what a teacher says: it is with the programs where it was finished before."""
+    before = lowered / f"{teacher}.said.npy"
+    return before if before.exists() else trained / before.name
 
 
 def _halved(values, threshold):

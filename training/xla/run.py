@@ -107,7 +107,7 @@ def _work(lowered, trained, until, graphs):
     entries = json.loads((lowered / RUNS_FILE).read_text())
     images, programs, again = fit.Images(lowered), {}, None
     while time.time() < until:
-        entry, again = again or _claim(entries, trained, programs), None
+        entry, again = again or _claim(entries, lowered, trained, programs), None
         if entry is None:
             return
         key = entry["program"]
@@ -115,7 +115,7 @@ def _work(lowered, trained, until, graphs):
             if key not in programs:
                 programs.clear()  # one at a time: executables take memory
                 programs[key] = compiled.Program(lowered / key, graphs)
-            if _is_taught(entry, trained, until):
+            if _is_taught(entry, lowered, trained, until):
                 fit.Run(entry, programs[key], images, trained).train(until)
         except Exception as problem:  # the others go on
             print(f"{entry['name']} failed: {problem!r}", flush=True)
@@ -126,14 +126,16 @@ def _work(lowered, trained, until, graphs):
                 (trained / f"{entry['name']}.failed").touch()
 
 
-def _claim(entries, trained, programs):
+def _claim(entries, lowered, trained, programs):
     """The next run that can be trained, None if there is none.
 
     Runs of a program that is compiled come first, those that wait for their teacher last.
     """
 
     def waits(entry):
-        return bool(entry["teacher"]) and not (trained / f"{entry['teacher']}.said.npy").exists()
+        if not entry["teacher"]:
+            return False
+        return not fit.said_by(entry["teacher"], lowered, trained).exists()
 
     for entry in sorted(entries, key=lambda each: (waits(each), each["program"] not in programs)):
         place = trained / f"{entry['name']}.npz"
@@ -148,13 +150,12 @@ def _claim(entries, trained, programs):
     return None
 
 
-def _is_taught(entry, trained, until):
+def _is_taught(entry, lowered, trained, until):
     """Whether all is there that a run needs; waits for its teacher until a time."""
     if not entry["teacher"]:
         return True
-    said, failed, claim = (
-        trained / f"{entry['teacher']}.{ending}" for ending in ("said.npy", "failed", "claim")
-    )
+    said = fit.said_by(entry["teacher"], lowered, trained)
+    failed, claim = (trained / f"{entry['teacher']}.{ending}" for ending in ("failed", "claim"))
     while not said.exists():
         if time.time() > until:
             return False

@@ -16,7 +16,7 @@ import types
 import numpy as np
 import pytest
 
-from larq_seresnet.training import callbacks, config, data, fitting, train
+from larq_seresnet.training import callbacks, config, data, fitting, teacher, train
 from larq_seresnet.training.xla import collect, export, lowering, philox
 from larq_seresnet.weights import read
 
@@ -145,7 +145,7 @@ def _moved(run_dir, layer, weight):
 
 
 @pytest.mark.slow
-def test_trains_what_train_py_trains(lowered, tmp_path, monkeypatch):
+def test_trains_what_train_py_trains(lowered, tmp_path, monkeypatch, capsys):
     """A teacher, and a network that it teaches, whose gates close; in one go and in two."""
     monkeypatch.chdir(tmp_path)
     of_teacher = (
@@ -183,6 +183,14 @@ def test_trains_what_train_py_trains(lowered, tmp_path, monkeypatch):
     assert not list(trained.glob("*.part.npz"))
     later = [entry | {"commit": "later"} for entry in entries]
     (folder / export.RUNS_FILE).write_text(json.dumps(later))
+    log = tmp_path / "runs/teacher/log.csv"
+    content = log.read_text()
+    log.write_text(content.replace(content.splitlines()[1].split(",")[2], "9.876543"))
+    with pytest.raises(SystemExit):
+        collect.main([str(folder), str(trained)])
+    assert "runs/teacher is another training than the one that tau" in capsys.readouterr().err
+    assert not (tmp_path / "runs/taught").exists()
+    log.write_text(content)
     collect.main([str(folder), str(trained)])
 
     words = of_taught.split()
@@ -275,9 +283,10 @@ def test_what_is_taught_waits_as_long_as_its_teacher_lives(run, tmp_path, monkey
     ended.wait()
     claim = tmp_path / "teacher.claim"
     claim.write_text(str(ended.pid))
+    folders = tmp_path / "lowered", tmp_path
     with pytest.raises(ValueError, match="its teacher teacher said nothing and is not in training"):
-        run._is_taught(taught, tmp_path, math.inf)
-    assert not run._is_taught(taught, tmp_path, 0)  # time is over for both: neither has failed
+        run._is_taught(taught, *folders, math.inf)
+    assert not run._is_taught(taught, *folders, 0)  # time is over for both: neither has failed
     claim.write_text(str(os.getpid()))
     slept = []
 
@@ -287,7 +296,7 @@ def test_what_is_taught_waits_as_long_as_its_teacher_lives(run, tmp_path, monkey
             (tmp_path / "teacher.said.npy").touch()
 
     monkeypatch.setattr(run, "time", types.SimpleNamespace(time=time.time, sleep=sleep))
-    assert run._is_taught(taught, tmp_path, math.inf)
+    assert run._is_taught(taught, *folders, math.inf)
     assert len(slept) == 3
 
 
@@ -321,7 +330,15 @@ def test_what_a_killed_process_trained_has_failed(run, tmp_path):
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("train.py --run-dir runs/a --teacher runs/b", "no command has --run-dir runs/b"),
+        (
+            "train.py --run-dir runs/a --teacher runs/b/",
+            "no command has --run-dir runs/b, which is no finished run",
+        ),
+        (
+            f"train.py {COMMON} --run-dir runs/t --held-out 9\n"
+            f"train.py {COMMON} --run-dir runs/a --held-out 20 --teacher runs/t/",
+            "`teacher` runs/t must be trained without the images that are held out",
+        ),
         ("train.py --run-dir runs/a --weights cifar10", "runs/a must begin with new weights"),
         ("train.py --epochs 3", "each command must have its --run-dir"),
         (
@@ -356,6 +373,34 @@ def test_parts_that_are_none_are_refused(part, tmp_path, capsys):
     with pytest.raises(SystemExit):
         export.main([str(tmp_path / "lowered"), "--part", *part])
     assert "--part must be I of N, from 0 to N - 1, received" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_teacher_may_be_finished(run, lowered, tmp_path, monkeypatch, capsys):
+    """Then the folder holds what it says, and its pupils wait for nobody."""
+    monkeypatch.chdir(tmp_path)
+    of_teacher = f"{COMMON} --precision float32 --no-fmb --attention none --epochs 1"
+    train.main([*of_teacher.split(), "--run-dir", "runs/teacher"])
+    pupil = f"{COMMON} --epochs 1 --teacher runs/teacher"
+    folder, _, (entry,), (program,) = lowered(f"{pupil} --run-dir runs/taught")
+    trained = tmp_path / "trained"
+    trained.mkdir()
+    assert run._is_taught(entry, folder, trained, 0)
+    settings = config.Config(**entry["arguments"])
+    expected = teacher.ask_for(settings, data.of_run(settings)).probabilities
+    np.testing.assert_array_equal(
+        np.load(run.fit.said_by("runs+teacher", folder, trained)), expected
+    )
+    run.fit.Run(entry, program, run.fit.Images(folder), trained).train(math.inf)
+    collect.main([str(folder), str(trained)])
+    facts = config.load(tmp_path / "runs/taught")[1]
+    assert facts["teacher_sha256"] == teacher.digest("runs/teacher")
+
+    shutil.rmtree("runs/taught")
+    train.main([*of_teacher.split(), "--run-dir", "runs/teacher", "--overwrite", "--seed", "4"])
+    with pytest.raises(SystemExit):
+        collect.main([str(folder), str(trained)])
+    assert "runs/teacher is another training than the one that tau" in capsys.readouterr().err
 
 
 def test_each_teacher_keeps_its_name():
