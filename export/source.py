@@ -50,7 +50,8 @@ def add_out_dir(parser):
         "--out-dir",
         type=pathlib.Path,
         metavar="DIR",
-        help="default: beside weights.h5; for weights of another name, a folder of this name",
+        help="default: beside weights.h5; for weights of another name, a folder of this name "
+        "without its ending",
     )
 
 
@@ -91,7 +92,7 @@ def load(arguments, source=None, limit_train=1, as_trained=False):
     if len(images.class_names) != classes:
         raise ValueError(
             f"`dataset` must have {classes} classes, as the model has, received "
-            f" {images.name} with {len(images.class_names)}."
+            f"{images.name} with {len(images.class_names)}."
         )
     names = contents.class_names or (images.class_names if images.name == trained_on else ())
     if tuple(names) != tuple(images.class_names):
