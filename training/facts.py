@@ -40,7 +40,7 @@ def of_run(settings, images, epochs, earlier, synchronized):
         code["synchronize_batch_norm"] = synchronized
     taught = {}
     if settings.teacher is not None:
-        teacher.check(pathlib.Path(settings.teacher), images, settings.held_out)
+        teacher.check(settings.teacher, images, settings.held_out)
         taught = {"teacher_sha256": teacher.digest(settings.teacher)}
     if not earlier:
         return {**of_data(images), **taught, **code}

@@ -112,6 +112,7 @@ def check(run_dir, images, held_out=None):
         held_out: How many images those it teaches are tested on instead of the test set; it must
             not have been trained on them.
     """
+    run_dir = pathlib.Path(run_dir)
     if not (run_dir / config.WEIGHTS_FILE).exists():
         raise ValueError(f"`teacher` must be the directory of a finished run, received {run_dir}.")
     settings, facts = config.load(run_dir)

@@ -335,8 +335,8 @@ def test_what_a_killed_process_trained_has_failed(run, tmp_path):
             "no command has --run-dir runs/b, which is no finished run",
         ),
         (
-            f"train.py {COMMON} --run-dir runs/t --held-out 9\n"
-            f"train.py {COMMON} --run-dir runs/a --held-out 20 --teacher runs/t/",
+            f"train.py {COMMON} --limit-test 5 --run-dir runs/t --held-out 9\n"
+            f"train.py {COMMON} --limit-test 5 --run-dir runs/a --held-out 20 --teacher runs/t/",
             "`teacher` runs/t must be trained without the images that are held out",
         ),
         ("train.py --run-dir runs/a --weights cifar10", "runs/a must begin with new weights"),
