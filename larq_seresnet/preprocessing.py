@@ -30,7 +30,7 @@ def preprocess_input(images):
 
     Args:
         images: RGB, 0..255, shape (H, W, 3) or (N, H, W, 3): uint8, or floats as Keras's loaders
-            give them; a numpy array or a tensor.
+            give them; a numpy array or a tensor. In a graph sizes may be unknown.
 
     Returns:
         float32 of the same shape, a numpy array for a numpy array, else a tensor.
