@@ -128,8 +128,8 @@ def _views(settings):
 def _check(asked):
     """Raises ValueError for what cannot be trained there."""
     for run_dir, settings in asked.items():
-        named = settings.teacher is None or settings.teacher in asked
-        if not named and not (pathlib.Path(settings.teacher) / config.WEIGHTS_FILE).exists():
+        is_asked = settings.teacher is None or settings.teacher in asked
+        if not is_asked and not (pathlib.Path(settings.teacher) / config.WEIGHTS_FILE).exists():
             raise ValueError(
                 f"a teacher must be finished, or trained with those it teaches: no command has "
                 f"--run-dir {settings.teacher}, which is no finished run."
