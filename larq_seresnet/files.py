@@ -1,6 +1,7 @@
 """How this package writes files, and tables in them; what files of others must pass."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -80,13 +81,16 @@ def read_report(path):
 
 #: In a folder that one process writes at a time.
 LOCK_FILE = ".lock"
+#: What file systems without locks answer, as of clusters and of some containers.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
 def locked(folder, wait=False):
     """Keeps other processes out of a folder, and removes what a killed one left half written.
 
-    The lock ends with the process, however that ends. On systems without `fcntl` there is none.
+    The lock ends with the process, however that ends. Where the system or the file system has no
+    locks, there is none, and nothing is removed.
 
     Args:
         folder: One that exists.
@@ -95,27 +99,37 @@ def locked(folder, wait=False):
     Raises:
         ValueError: If another process has it, and `wait` is off; says which.
     """
+    with open(pathlib.Path(folder) / LOCK_FILE, "a+") as lock:
+        if _is_locked(lock, folder, wait):
+            lock.truncate(0)
+            lock.write(f"{os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+            for part in pathlib.Path(folder).glob("*.part"):
+                part.unlink(missing_ok=True)
+        yield
+
+
+def _is_locked(lock, folder, wait):
+    """Locks the file of a folder, an open one; False where there are no locks."""
     try:
         import fcntl
     except ImportError:
-        yield
-        return
-    with open(pathlib.Path(folder) / LOCK_FILE, "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            said = f"{folder} is being written by another process, {lock.read() or 'unknown'}"
-            if not wait:
-                raise ValueError(f"{said}.") from None
-            print(f"{said}: this one waits for it", file=sys.stderr, flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.truncate(0)
-        lock.write(f"{os.getpid()} on {socket.gethostname()}")
-        lock.flush()
-        for part in pathlib.Path(folder).glob("*.part"):
-            part.unlink(missing_ok=True)
-        yield
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        said = f"{folder} is being written by another process, {lock.read() or 'unknown'}"
+        if not wait:
+            raise ValueError(f"{said}.") from None
+        print(f"{said}: this one waits for it", file=sys.stderr, flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        print(f"{folder} cannot be locked: no other process may write there", file=sys.stderr)
+        return False
+    return True
 
 
 def save_arrays(path, arrays):

@@ -7,10 +7,9 @@ import shutil
 import tempfile
 
 import numpy as np
-import psutil
 
 from larq_seresnet.preprocessing import preprocess_input
-from larq_seresnet.training import sources, strategies
+from larq_seresnet.training import machine, sources, strategies
 from larq_seresnet.training.sources import EMBEDDED, SPLIT_SEED, DataUnavailable
 
 import tensorflow as tf
@@ -54,9 +53,9 @@ def load(
     Args:
         name: A TFDS name, the path of a folder, "digits", or None: CIFAR-10 where it is prepared or
             can be downloaded, otherwise the embedded digits, which is said on standard output. A
-            folder holds a folder of images for each class, of which a fifth is held out for the
-            test, class by class; or a folder `train` of such folders, and `test`, `validation` or
-            `val` beside it.
+            folder holds a folder of images for each class, of which about a fifth is held out for
+            the test, by the names of the files; or a folder `train` of such folders, and `test`,
+            `validation` or `val` beside it.
         data_dir: Where TFDS keeps its data sets; None for its own choice (TFDS_DATA_DIR).
         size: Height and width in pixels.
         limit_train, limit_test: How many images to keep; None for all.
@@ -170,7 +169,7 @@ def _first(numbers, limit, argument):
 def _room_for(shape):
     """An array of bytes in memory, or in a file that goes with it, where that is too little."""
     wanted = int(np.prod(shape, dtype=np.int64))
-    free = psutil.virtual_memory().available
+    free = machine.free_memory()
     if wanted <= SHARE_OF_MEMORY * free:
         return np.empty(shape, np.uint8)
     usual = "/var/tmp" if os.path.isdir("/var/tmp") else tempfile.gettempdir()
@@ -241,7 +240,17 @@ def training_batches(
 
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate().map(batch)
 
-    return tf.data.Dataset.range(initial_epoch, epochs).flat_map(epoch_batches).prefetch(2)
+    return _untuned(tf.data.Dataset.range(initial_epoch, epochs).flat_map(epoch_batches))
+
+
+def _untuned(batches):
+    """Batches with two at hand, and without the thread that tunes pipelines.
+
+    There is nothing to tune in these, and an iterator that goes may wait a minute for that thread.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.prefetch(2).with_options(options)
 
 
 def _weights(own, size, part):
@@ -265,7 +274,7 @@ def test_batches(data, batch_size=TEST_BATCH_SIZE, part=None):
         images, labels = _gather(data.test, tf.range(first, end))
         return preprocess_input(images), labels
 
-    return tf.data.Dataset.range(batches).map(batch).prefetch(2)
+    return _untuned(tf.data.Dataset.range(batches).map(batch))
 
 
 def with_targets(batches, classes, share=0.0, temperature=1.0):

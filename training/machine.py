@@ -1,15 +1,26 @@
 """What computes: the processor by name, and what it does where it has no bfloat16."""
 
+import contextlib
 import functools
 import pathlib
 import platform
 
+import psutil
+
 import tensorflow as tf
+
+_CPUS = pathlib.Path("/proc/cpuinfo")
+_CGROUPS, _OWN_CGROUPS = pathlib.Path("/sys/fs/cgroup"), pathlib.Path("/proc/self/cgroup")
+#: Of a control group, what it may take of the memory and what it takes, in either version.
+_LIMITED = (
+    ("memory.max", "memory.current"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
 
 
 def processor():
     """Its name, such as "AMD EPYC"; where there is none its architecture."""
-    names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
+    names = [line.split(":")[1].strip() for line in _lines(_CPUS) if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
@@ -19,8 +30,28 @@ def has_bfloat16():
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
         return details.get("compute_capability", (0, 0)) >= (8, 0)
-    flags = {flag for line in _cpuinfo() if line.startswith("flags") for flag in line.split()}
+    flags = {flag for line in _lines(_CPUS) if line.startswith("flags") for flag in line.split()}
     return bool(flags & {"avx512_bf16", "amx_bf16"})
+
+
+def free_memory():
+    """Bytes that are free here: of the machine, or of what a container or a job may take of it."""
+    return min([psutil.virtual_memory().available, *_left_by_control_groups()])
+
+
+def _left_by_control_groups():
+    """What each limit on this process leaves, on its group and on those around that."""
+    for line in _lines(_OWN_CGROUPS):
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        group = pathlib.PurePath(path.lstrip("/"))
+        for folder in (group, *group.parents):  # in a container the path may be the host's
+            for names in _LIMITED:
+                files = [_CGROUPS / controllers / folder / name for name in names]
+                with contextlib.suppress(OSError, ValueError):  # no such group, or no limit: "max"
+                    limit, taken = (int(file.read_text()) for file in files)
+                    yield limit - taken
 
 
 def convolve_in_float32(model):
@@ -43,6 +74,5 @@ def _in_float32(convolution, inputs, kernel):
     )
 
 
-def _cpuinfo():
-    path = pathlib.Path("/proc/cpuinfo")
+def _lines(path):
     return path.read_text().splitlines() if path.exists() else []

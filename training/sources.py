@@ -180,7 +180,7 @@ class _Files:
 
 
 def _folder(root):
-    """`root`/train and a folder for tests beside it, else class folders, a fifth held out."""
+    """`root`/train and a folder for tests beside it, else class folders, split by `_split`."""
     below = {path.name.lower(): path for path in _folders_in(root)}
     tests = [below[name] for name in TEST_FOLDERS if name in below]
     if "train" in below and tests:
@@ -202,7 +202,7 @@ def _folder(root):
             f"`dataset` {root}: {parts[0].name} and {parts[-1].name} must have the same class "
             f"folders, received {names} and {list(found[-1])}."
         )
-    train, test = found if len(found) == 2 else _split(root, found[0])
+    train, test = found if len(found) == 2 else _split(parts[0], found[0])
     readers = (_Files(part.values()) for part in (train, test))
     return Source(str(root.resolve()), tuple(names), *readers)
 
@@ -251,7 +251,10 @@ def _classes(folder):
 
 
 def _split(root, found):
-    """A fifth of the files of each class for tests, one at least."""
+    """About a fifth of the files of each class for tests, and one at least on either side.
+
+    A file's name alone says on which, so that it stays there when others come and go.
+    """
     train, test = {}, {}
     for name, files in found.items():
         if len(files) < 2:
@@ -259,15 +262,17 @@ def _split(root, found):
                 f"`dataset` {root} must hold two images of each class at least, one for training "
                 f"and one for the test: received one of {name!r}, {files[0].name}."
             )
-        first = max(1, round(HELD_OUT * len(files)))
-        order = sorted(files, key=functools.partial(_rank, root))
+        order = sorted(files, key=functools.partial(_drawn, root))
+        first = sum(_drawn(root, path) < HELD_OUT for path in files)
+        first = min(max(first, 1), len(files) - 1)
         test[name], train[name] = sorted(order[:first]), sorted(order[first:])
     return train, test
 
 
-def _rank(root, path):
-    """By name, so that where images are added the others stay training or test images."""
-    return hashlib.sha256(path.relative_to(root).as_posix().encode()).digest()
+def _drawn(root, path):
+    """A number from 0 to 1 that a file's name decides."""
+    digest = hashlib.sha256(path.relative_to(root).as_posix().encode()).digest()
+    return int.from_bytes(digest, "big") / 2 ** (8 * len(digest))
 
 
 class _Split:

@@ -139,19 +139,25 @@ def plain_batches(images):
     )
 
 
+class Clock(tf.keras.callbacks.Callback):
+    """Seconds of each epoch's steps and their input, not of what tf.data waits for after it."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seconds.append(time.perf_counter() - self.started)
+
+
 def _plain_epochs(model, images, epochs):
     """Images/s of each epoch of plain `model.fit`."""
-    seconds = []
-
-    class Clock(tf.keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            self.started = time.perf_counter()
-
-        def on_epoch_end(self, epoch, logs=None):
-            seconds.append(time.perf_counter() - self.started)
-
-    model.fit(plain_batches(images), epochs=epochs, verbose=0, callbacks=[Clock()])
-    return [len(images.train[0]) / each for each in seconds]
+    clock = Clock()
+    model.fit(plain_batches(images), epochs=epochs, verbose=0, callbacks=[clock])
+    return [len(images.train[0]) / each for each in clock.seconds]
 
 
 def _train_epochs(arguments, seed):

@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 
 from larq_seresnet import files
@@ -35,3 +37,24 @@ def test_of_files_that_belong_together_none_is_new_unless_all_are(tmp_path):
         files.replace_all({names[0]: write("new"), names[1]: lambda part: 1 / 0})
     assert sorted(tmp_path.iterdir()) == sorted(names)
     assert [path.read_text() for path in names] == ["old", "old"]
+
+
+def test_a_folder_on_a_file_system_without_locks_is_written_without_one(
+    tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "of_another.part").touch()
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*arguments):
+        raise OSError(code, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for code in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+        with files.locked(tmp_path), pytest.raises(KeyError):
+            raise KeyError
+        said = f"{tmp_path} cannot be locked: no other process may write there"
+        assert said in capsys.readouterr().err
+    assert (tmp_path / "of_another.part").exists()
+    code = errno.EIO
+    with pytest.raises(OSError, match="no locks"), files.locked(tmp_path):
+        pass

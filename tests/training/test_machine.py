@@ -1,4 +1,4 @@
-"""What trains where there is no bfloat16."""
+"""What trains where there is no bfloat16, and how much memory is free."""
 
 import numpy as np
 import pytest
@@ -77,3 +77,28 @@ def test_networks_in_float32_stay_as_they_are(monkeypatch):
     _, dtypes = _step(model, images)
     assert dtypes == {"float32"}
     assert not any("convolution_op" in vars(layer) for layer in model.layers)
+
+
+@pytest.mark.parametrize(
+    ("line", "folder", "names"),
+    [
+        ("0::/jobs/1", "", ("memory.max", "memory.current")),
+        ("4:memory:/jobs/1", "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")),
+    ],
+)
+def test_free_memory_is_that_of_the_container_or_the_job(line, folder, names, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "_OWN_CGROUPS", tmp_path / "own")
+    of_the_machine = machine.free_memory()
+    (tmp_path / "own").write_text(f"9:pids:/\n{line}\n")
+    group = tmp_path / folder / "jobs" / "1"
+    group.mkdir(parents=True)
+    assert machine.free_memory() > of_the_machine / 2  # of a group that says nothing
+    for path, limit, taken, left in (
+        (group, "max", 400, None),
+        (group.parent, 1000, 700, 300),
+        (group, 600, 400, 200),
+    ):
+        for name, value in zip(names, (limit, taken), strict=True):
+            (path / name).write_text(f"{value}\n")
+        assert machine.free_memory() == left or left is None

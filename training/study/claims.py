@@ -179,7 +179,7 @@ def _lowers(grid, arm, base, claimed, why, source=""):
     return Claim(
         claim=f"Table I: {named(arm)} lowers the error of {named(base)}, epoch {TABLE_I_EPOCH}",
         paper=f"{percent(claimed)} lower{source}",
-        ours=found.text(student=True),
+        ours=found.text(),
         verdict=order([found]),
         brief=_lower(found),
         why=why,
@@ -248,7 +248,7 @@ def _order(grid, claim, paper, pairs, epoch, why):
     """The claim that the first arm of each pair is worse than the second."""
     steps = _steps(grid, pairs, epoch)
     again = [annealed(grid, difference, *pair) for pair in pairs]
-    text = "; ".join(f"{name}: {each.text(points, student=True)}" for name, each in steps)
+    text = "; ".join(f"{name}: {each.text(points)}" for name, each in steps)
     return Claim(
         claim=claim,
         paper=paper,
@@ -275,7 +275,7 @@ def _table_iii(grid):
         student=(least.student[0], most.student[1]),
     )
     fewer = _fewer(least, most)
-    ours = span.beside(fewer, _bounded, student=True) if span.seeds else fewer
+    ours = span.beside(fewer, _bounded) if span.seeds else fewer
     return Claim(
         claim="Table III: sigmoid + FMB needs fewer epochs to 30 % error than sigmoid",
         paper=f"{claimed:.0%} fewer",
@@ -327,7 +327,7 @@ def epochs_text(grid, arm):
 def _all_alike_at_the_end(grid):
     found = {arm: error_as_spread(grid, arm, LAST_EPOCH) for arm in ALL_FOUR}
     run = {named(arm): each for arm, each in found.items() if each.seeds}
-    texts = (f"{name}: {each.text(student=True)}" for name, each in run.items())
+    texts = (f"{name}: {each.text()}" for name, each in run.items())
     briefs = (f"{name}: {each.brief()}" for name, each in run.items())
     return Claim(
         claim=f"about 12 % error after {LAST_EPOCH} epochs for all four (within a point)",
@@ -355,7 +355,7 @@ def _saturated(grid):
             f"{GATES_EPOCH} ({ALMOST_ALL:.0%} within 1 % of an end of the range)"
         ),
         paper="almost all",
-        ours=", ".join(f"{named(arm)}: {each.text(student=True)}" for arm, each in first.items())
+        ours=", ".join(f"{named(arm)}: {each.text()}" for arm, each in first.items())
         + f"; all modules, sigmoid: {every.text()}",
         verdict=at_least(first["sigmoid_fmb"], ALMOST_ALL),
         brief=", ".join(f"{named(arm)}: {each.brief()}" for arm, each in first.items()),
@@ -378,7 +378,7 @@ def _prunable(grid):
             "sigmoid + FMB"
         ),
         paper=percent(0.5),
-        ours=f"{found.text(student=True)}; gates closed for a given image: {closed.text()}",
+        ours=f"{found.text()}; gates closed for a given image: {closed.text()}",
         verdict=at_least(found, 0.5),
         brief=found.brief(),
         why=f"{closed.brief()} of the gates are closed for a given image, but others for each",

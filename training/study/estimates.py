@@ -60,18 +60,17 @@ class Estimate:
         """The figure alone."""
         return form(self.value) if self.seeds else self.lacking
 
-    def text(self, form=percent, student=False):
-        """Such as "3.1% [2.0%, 4.2%] (n = 3)"; with `student` both intervals."""
+    def text(self, form=percent):
+        """Such as "3.1% [2.0%, 4.2%], t [0.9%, 5.3%] (n = 3)"."""
         if not self.seeds:
             return self.lacking
-        return self.beside(form(self.value), form, student)
+        return self.beside(form(self.value), form)
 
-    def beside(self, figure, form=percent, student=False):
-        """The figure in other words, with the intervals and the number of seeds."""
-        intervals = {"": self.bootstrap} | ({"t ": self.student} if student else {})
+    def beside(self, figure, form=percent):
+        """The figure in other words, with both intervals and the number of seeds."""
         found = ", ".join(
             f"{name}[{form(low)}, {form(high)}]"
-            for name, (low, high) in intervals.items()
+            for name, (low, high) in (("", self.bootstrap), ("t ", self.student))
             if not np.isnan(low)
         )
         seeds = ", ".join((f"n = {self.seeds}", *self.apart))

@@ -247,7 +247,7 @@ def _table_of_goals(grid):
     for goal in GOALS:
         found = goal.found(grid)
         limits = ("-" if limit is None else goal.form(limit) for limit in (goal.goal, goal.stretch))
-        rows.append((goal.what, *limits, found.text(goal.form, student=True), goal.verdict(found)))
+        rows.append((goal.what, *limits, found.text(goal.form), goal.verdict(found)))
     return files.table(("", "goal", "stretch", "measured", "verdict"), rows)
 
 

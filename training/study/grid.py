@@ -131,23 +131,30 @@ class Grid:
             if len({self.of(arm, seed)[0].compute_dtype for arm in arms}) == 1
         ]
 
-    def apart(self, *arms, epochs=1):
-        """In words, how many of these were trained on different processors, or taught apart."""
+    def apart(self, *arms, epochs=1, until=None):
+        """In words, how many of these were trained on different processors, or taught apart.
+
+        Args:
+            epochs: As `paired` takes it.
+            until: Up to which epoch it matters who trained; None for `epochs`.
+        """
         seeds = self.paired(*arms, epochs=epochs)
+
+        def processors(arm, seed):
+            last = min(until or epochs, len(self.errors[arm][seed]))
+            return _processors(_parts(self.of(arm, seed)[1], last))
+
+        def teacher(arm, seed):
+            return self.of(arm, seed)[1].get("teacher_sha256")
+
         told = []
         for fact, words in (
-            (self._processors, "on different processors"),
-            (self._teacher, "by different teachers"),
+            (processors, "on different processors"),
+            (teacher, "by different teachers"),
         ):
             count = sum(len({fact(arm, seed) for arm in arms}) > 1 for seed in seeds)
             told += [f"{count} {words}"] * bool(count)
         return tuple(told)
-
-    def _processors(self, arm, seed):
-        return _processors(_parts(self.of(arm, seed)[1], len(self.errors[arm][seed])))
-
-    def _teacher(self, arm, seed):
-        return self.of(arm, seed)[1].get("teacher_sha256")
 
     def at(self, epochs, *arms):
         """Errors after an epoch, (arms, seeds), of the seeds that pair at it.
@@ -169,11 +176,11 @@ class Grid:
 
 
 def _parts(facts, epochs):
-    """The facts of each process that trained a run, without those that ended no epoch."""
+    """The facts of each process that ended one of the first so many epochs of a run."""
     parts = [facts, *facts.get("resumed", [])]
     begun = [0, *(part["after_epoch"] for part in parts[1:]), epochs]
     ends = zip(parts, begun[:-1], begun[1:], strict=True)
-    return [part for part, first, last in ends if first < last]
+    return [part for part, first, last in ends if first < min(last, epochs)]
 
 
 def _processors(parts):
@@ -267,7 +274,9 @@ def fewer_epochs(grid, arm, base):
 
     (soon, late), (base_soon, base_late) = bounds[arm], bounds[base]
     least, most = estimate(fewer, [late, base_soon]), estimate(fewer, [soon, base_late])
-    apart = grid.apart(arm, base)
+    errors = [grid.errors[each][seed] for each in (arm, base) for seed in seeds]
+    arrived = (epochs_to(each)[0] or len(each) for each in errors)
+    apart = grid.apart(arm, base, until=max(arrived, default=None))
     return dataclasses.replace(least, apart=apart), dataclasses.replace(most, apart=apart)
 
 

@@ -182,7 +182,7 @@ def _table_of_differences(grid, known, sizes):
             what,
             f"{LABELS[arm]}, minus {LABELS[other]}",
             _more_bytes(sizes, arm, other),
-            (found := _difference(grid, arm, other)).text(points, student=True),
+            (found := _difference(grid, arm, other)).text(points),
             _answer(found, _ratio(sizes, arm, other)),
         )
         for arm, other, what in COMPARED
@@ -298,7 +298,7 @@ def _goals(grid, known, sizes):
             (
                 f"{LABELS[arm]}: better than hand-chosen widths, the whole 95 % interval (t), "
                 f"in at most {EQUAL - 1:.0%} more bytes",
-                gain.text(points, student=True) + more,
+                gain.text(points) + more,
                 _verdict(gain, is_better, SEEDS),
             )
         )

@@ -139,7 +139,7 @@ def _differences(grid):
         for budget, _, arms in PLAN:
             pair = [budget_arm(each, budget) for each in (arm, other)]
             known = {arm, other} <= set(arms)
-            found.append(difference(grid, *pair, budget).text(hundredths, True) if known else "-")
+            found.append(difference(grid, *pair, budget).text(hundredths) if known else "-")
         rows.append((what, f"{LABELS[arm]} minus {LABELS[other]}", *found))
     return files.table(("", "", *(f"{budget} epochs" for budget, _, _ in PLAN)), rows)
 

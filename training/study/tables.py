@@ -190,8 +190,8 @@ def _table_i(grid):
         (
             named(arm),
             f"{claimed:.2%}",
-            reduction(grid, arm, "sigmoid", around(TABLE_I_EPOCH)).text(student=True),
-            reduction(grid, arm, "sigmoid", TABLE_I_EPOCH).text(student=True),
+            reduction(grid, arm, "sigmoid", around(TABLE_I_EPOCH)).text(),
+            reduction(grid, arm, "sigmoid", TABLE_I_EPOCH).text(),
         )
         for arm, claimed in TABLE_I.items()
     ]
@@ -199,8 +199,8 @@ def _table_i(grid):
         (
             named(arm),
             named(base),
-            reduction(grid, arm, base, around(TABLE_I_EPOCH)).text(student=True),
-            reduction(grid, arm, base, TABLE_I_EPOCH).text(student=True),
+            reduction(grid, arm, base, around(TABLE_I_EPOCH)).text(),
+            reduction(grid, arm, base, TABLE_I_EPOCH).text(),
         )
         for arm, base in READINGS
     ]
@@ -213,7 +213,7 @@ def _table_i(grid):
 
 def _table_ii(grid):
     rows = [
-        (named(arm), f"{claimed:.2%}", mean_error(grid, arm, TABLE_II_EPOCH).text(student=True))
+        (named(arm), f"{claimed:.2%}", mean_error(grid, arm, TABLE_II_EPOCH).text())
         for arm, claimed in TABLE_II.items()
     ]
     return files.table(("", "paper", "ours"), rows)
@@ -233,7 +233,7 @@ def _annealed(grid, told):
     rows = []
     for arm, against in ANNEALED.items():
         errors = [mean_error(grid, f"annealed_{each}", ANNEALED_EPOCHS) for each in (arm, against)]
-        found = annealed(grid, difference, arm, against).text(points, student=True)
+        found = annealed(grid, difference, arm, against).text(points)
         rows.append((named(arm), errors[0].text(), named(against), errors[1].text(), found))
     again = [each for each in told if each.annealed]
     changed = [each.claim for each in again if each.annealed[1] != each.verdict]
@@ -260,8 +260,8 @@ def _explanations(grid):
         (
             question,
             f"{named(arm)} minus {named(other)}",
-            difference(grid, arm, other, 10).text(points, student=True),
-            difference(grid, arm, other, epochs).text(points, student=True),
+            difference(grid, arm, other, 10).text(points),
+            difference(grid, arm, other, epochs).text(points),
         )
         for question, arm, other in QUESTIONS
     ]

@@ -137,19 +137,13 @@ class Run:
                 found = _halved(np.asarray(each), self.program.facts["threshold"])
                 self.gates[f"epoch{epoch:03d}/{name}"] = found
 
-    def _say(self, images, crop, flip):
+    def _say(self, images, views):
         """As `teacher.ask`, of the images that those taught are trained on."""
         seen = self.images.of(images)[0]
-        flips = (False, True) if flip else (False,)
-        shifts = [(row, column) for row in (-crop, 0, crop) for column in (-crop, 0, crop)]
+        asked = ((np.int32(shift), np.bool_(mirrored)) for *shift, mirrored in views)
         said = [
-            np.asarray(
-                self._call(
-                    "said", seen, *map(compiled.on_device, (np.int32(shift), np.bool_(mirrored)))
-                )[0]
-            )
-            for mirrored in flips
-            for shift in (shifts if crop else [(0, 0)])
+            np.asarray(self._call("said", seen, *map(compiled.on_device, view))[0])
+            for view in asked
         ]
         path = self.trained / f"{self.entry['name']}.said.npy"
         _replace(path, lambda file: np.save(file, np.stack(said, axis=1)))

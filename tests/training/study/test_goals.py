@@ -152,6 +152,9 @@ def test_a_difference_tells_what_else_its_runs_differ_in(tmp_path, write_log):
     found = grid.difference(logged, "fmb_budget6", "soft_budget6", 6)
     note = "(n = 2, 1 on different processors, 1 by different teachers)"
     assert found.text() == f"0.0% {note}"
+    before = grid.difference(logged, "fmb_budget6", "soft_budget6", 3)  # one moved after epoch 3
+    assert before.text() == "0.0% (n = 2, 1 by different teachers)"
+    assert grid.fewer_epochs(logged, "fmb_budget6", "soft_budget6")[0].apart == before.apart
     assert grid.mean_error(logged, "fmb_budget6", 6).text() == "20.0% (n = 2)"
 
 
