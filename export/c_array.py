@@ -47,7 +47,7 @@ constexpr int kArenaBytes = {arena};
 // Probabilities are output - kZeroPoint, in units of 1 / kOne.
 constexpr int kZeroPoint = {zero_point}, kOne = {one};
 
-// What the network takes for each byte of red, green and blue: normalised, and rounded to int8.
+// What the network takes for each byte of each channel: normalised, and rounded to int8.
 constexpr int8_t kPixel[kChannels][256] = {{
 {pixels}
 }};
@@ -72,7 +72,7 @@ alignas(16) constexpr unsigned char kFile[{bytes}] = {{
 """
 
 
-def header(tflite, name, class_names, arena):
+def header(tflite, name, class_names, arena, normalised=None):
     """The text of a header.
 
     Args:
@@ -80,6 +80,8 @@ def header(tflite, name, class_names, arena):
         name: What to call the model.
         class_names: Of its classes; empty where nobody knows them, then they are numbers.
         arena: Bytes of memory that the interpreter needs, see `tflm.arena`.
+        normalised: What the network takes for each byte of each channel, (256, C), such as of grey
+            images; None for what `preprocess_input` makes of RGB.
 
     Returns:
         C++17, which defines the namespace `model`.
@@ -87,8 +89,10 @@ def header(tflite, name, class_names, arena):
     content = flatbuffer.read(tflite)
     input_facts, output_facts = anatomy.interface(content)
     _, height, width, channels = input_facts.shape
-    levels = np.tile(np.arange(256, dtype=np.uint8).reshape(256, 1, 1), channels)
-    tables = input_facts.stored(preprocess_input(levels))[:, 0].T
+    if normalised is None:
+        levels = np.arange(256, dtype=np.uint8).reshape(256, 1, 1)
+        normalised = preprocess_input(np.tile(levels, channels))[:, 0]
+    tables = input_facts.stored(normalised).T
     labels = class_names or [str(number) for number in range(output_facts.shape[-1])]
     operators = sorted(anatomy.count_operators(content))
     calls = [f"resolver.{METHODS[each]}() == 0" for each in operators]

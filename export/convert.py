@@ -4,6 +4,7 @@ import argparse
 import functools
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 import sys
@@ -29,6 +30,7 @@ from larq_seresnet.export import (
 from larq_seresnet.export.inference import in_float32, inference_form, saved
 from larq_seresnet.precision import layers_in
 from larq_seresnet.preprocessing import preprocess_input
+from larq_seresnet.weights import shipped_files
 
 import tensorflow as tf
 
@@ -64,7 +66,8 @@ def main(argv=None):
         directory = arguments.out_dir or directory
         files.make_writable(directory)
         weights = source.locate(arguments.source)[0]
-        _check_unused(directory, _stem(arguments), weights)
+        made_of = _made_of(weights, arguments.source, directory)
+        _check_unused(directory, _stem(arguments), made_of, images.class_names)
         converted, named, left_alone = _converted(
             model,
             arguments.runtime,
@@ -76,7 +79,7 @@ def main(argv=None):
             preprocess_input(images.train[0]) if calibrated else None,
         )
         proof = prove(model, converted, images, named, left_alone)
-        proof |= {"weights_file": weights.name, "weights_sha256": files.digest(weights)}
+        proof |= made_of
         stem = _stem(arguments) + UNVERIFIED * bool(proof["failures"])
         written = _write(directory, stem, converted, proof, images, arguments.c_array)
         target = directory / written[-1]
@@ -87,15 +90,29 @@ def main(argv=None):
     return target
 
 
-def _check_unused(directory, stem, weights):
-    """Raises ValueError where a file of other weights, which lie beside these, would be lost."""
-    for each in (stem, stem + UNVERIFIED):
-        told = files.read_report(directory / f"{each}.json")
-        made_of = told.get("weights_file", weights.name)
-        if made_of != weights.name and told.get("weights_sha256") != files.digest(weights):
+def _made_of(weights, given, directory):
+    """What a report says of the weights: by whose name, or where from its folder, and the digest."""
+    shipped = str(given) in shipped_files()
+    where = str(given) if shipped else os.path.relpath(weights.resolve(), directory.resolve())
+    return {"weights_file": where, "weights_sha256": files.digest(weights)}
+
+
+def _check_unused(directory, stem, made_of, class_names):
+    """Raises ValueError where a file of weights that lie elsewhere would lose itself or its labels.
+
+    Weights in the same place may have been trained on.
+    """
+    labels = directory / LABELS_FILE
+    same_labels = not class_names or not labels.exists() or labels.read_bytes() == _lines(class_names)
+    for path in sorted(directory.glob("*.json")):
+        told = made_of | files.read_report(path)
+        if any(told[name] == value for name, value in made_of.items()):
+            continue
+        if path.stem.removesuffix(UNVERIFIED) == stem or not same_labels:
+            lost = path.with_suffix(".tflite") if same_labels else labels
             raise ValueError(
-                f"--out-dir is needed: {directory / each}.tflite was made of {made_of}, not of "
-                f"{weights.name}, and would be lost."
+                f"--out-dir must be another folder: {lost} there is of {told['weights_file']}, not "
+                f"of {made_of['weights_file']}, and would be lost."
             )
 
 
@@ -110,7 +127,7 @@ def _write(directory, stem, converted, proof, images, as_header):
         text = c_array.header(converted.tflite, proof["model"], class_names, proof["arena"])
         contents[f"{stem}.h"] = text.encode()
     if class_names:
-        contents[LABELS_FILE] = "".join(f"{name}\n" for name in class_names).encode()
+        contents[LABELS_FILE] = _lines(class_names)
     contents[f"{stem}.tflite"] = converted.tflite  # the last: there is none without its report
     other = stem.removesuffix(UNVERIFIED) if stem.endswith(UNVERIFIED) else stem + UNVERIFIED
     before = [other + ending for ending in (".tflite", ".json", ".md", ".h")]
@@ -126,6 +143,10 @@ def _write(directory, stem, converted, proof, images, as_header):
     if not class_names and (directory / LABELS_FILE).exists():
         print(f"{directory / LABELS_FILE} stays: it must be of these classes", file=sys.stderr)
     return list(contents)
+
+
+def _lines(class_names):
+    return "".join(f"{name}\n" for name in class_names).encode()
 
 
 def _parser():
@@ -310,24 +331,9 @@ def _converted(model, runtime, weights, input_type, output_type, strip, memory, 
     """What `store` returns of a model, all checked before anything is converted."""
     check_weights(runtime, weights, memory)
     _check_model(model)
-    _check_types(model, runtime, input_type, output_type)
+    interface.types(runtime, input_type, output_type)
     tflite = convert(as_stored(model, weights), runtime, images)
     return store(tflite, runtime, weights, input_type, output_type, strip, memory)
-
-
-def _check_types(model, runtime, input_type, output_type):
-    """What `store` would refuse, before anything is converted."""
-    interface.types(runtime, input_type, output_type)
-    if input_type == "uint8":
-        own = [
-            layer.name
-            for layer in model.layers
-            if not isinstance(layer, tf.keras.layers.InputLayer)
-        ]
-        interface.check_bytes(model.input_shape[1:], own[:1] == ["stem_conv"])
-    configuration = getattr(model, "configuration", None)  # one on top of it ends as it likes
-    if configuration and output_type == "int8" and runtime != "tflm":
-        interface.check_probabilities(json.loads(configuration)["include_top"])
 
 
 def store(
@@ -358,7 +364,7 @@ def store(
 
     Raises:
         ValueError: If an argument has another value, the runtime does not compute filters stored
-            so, all filters were left alone, or `interface.check_bytes` says no.
+            so, all filters were left alone, or `interface.with_types` says no.
     """
     check_weights(runtime, weights, memory)
     input_type, output_type = interface.types(runtime, input_type, output_type)

@@ -295,8 +295,16 @@ class Edit:
         return len(codes) - 1
 
 
+#: Of the bytes of a constant, from the file's beginning, as the schema wants it: processors read
+#: words of them in place. The package `flatbuffers` knows nothing of it.
+ALIGNMENT = 16
+
+
 class _SharingBuilder(flatbuffers.Builder):
-    """Writes vectors of equal bytes once, unless they hold offsets, which depend on their place."""
+    """Writes vectors of equal bytes once, unless they hold offsets, which depend on their place.
+
+    Vectors of bytes, as constants are, begin at multiples of `ALIGNMENT`.
+    """
 
     def __init__(self, size):
         super().__init__(size)
@@ -307,7 +315,11 @@ class _SharingBuilder(flatbuffers.Builder):
         self._shareable = True
         self._kind = (elemSize, alignment)
         self._before = self.Offset()
-        return super().StartVector(elemSize, numElems, alignment)
+        started = super().StartVector(
+            elemSize, numElems, ALIGNMENT if elemSize == 1 else alignment
+        )
+        self._padded = self.Offset()
+        return started
 
     def PrependUOffsetTRelative(self, off):
         self._shareable = False
@@ -318,9 +330,8 @@ class _SharingBuilder(flatbuffers.Builder):
         if not self._shareable:
             return offset
         self._shareable = False
-        start = len(self.Bytes) - self._before
-        content = bytes(self.Bytes[self.Head() : start])
+        content = bytes(self.Bytes[self.Head() : len(self.Bytes) - self._padded])
         known = self._vectors.setdefault((self._kind, content), offset)
         if known != offset:
-            self.head = start
+            self.head = len(self.Bytes) - self._before
         return known

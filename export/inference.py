@@ -134,14 +134,9 @@ def round_to_eight_bits(x):
     axes = list(range(1, x.shape.rank))
     least = tf.minimum(tf.reduce_min(x, axes, keepdims=True), 0.0)
     greatest = tf.maximum(tf.reduce_max(x, axes, keepdims=True), 0.0)
-    return round_within(x, least, greatest)
-
-
-def round_within(x, low, high):
-    """Rounds to 256 steps from `low` to `high`, with 0 a step; both 0 leave 0."""
-    step = (high - low) / 255.0
+    step = (greatest - least) / 255.0
     step = tf.where(step == 0.0, 1.0, step)
-    zero = tf.round(-128.0 - low / step)
+    zero = tf.round(-128.0 - least / step)
     return (tf.clip_by_value(tf.round(x / step) + zero, -128.0, 127.0) - zero) * step
 
 

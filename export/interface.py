@@ -11,6 +11,7 @@ INPUT_TYPES = {"lce": ("float32", "uint8"), "litert": ("float32", "uint8"), "tfl
 OUTPUT_TYPES = {"lce": ("float32", "int8"), "litert": ("float32", "int8"), "tflm": ("int8",)}
 #: An int8 output q stands for the probability (q - ZERO_POINT) * SCALE.
 SCALE, ZERO_POINT = 1 / 256, -128
+_GIVE_PROBABILITIES = ("SOFTMAX", "LOGISTIC")
 
 
 def with_types(tflite, input_type, output_type):
@@ -26,20 +27,25 @@ def with_types(tflite, input_type, output_type):
         The new file's bytes.
 
     Raises:
-        ValueError: If bytes are wanted for other than what `check_bytes` allows, or for other
-            outputs than probabilities.
+        ValueError: If bytes are to be taken by a network of other than RGB images, which it would
+            have to know how to normalise, or by one with layers before its first convolution; or
+            to be given by one that does not end in probabilities.
     """
     model = flatbuffer.read(tflite)
     if input_type == "uint8":
         graph = model.subgraphs[0]
         readers = [each for each in graph.operators if graph.inputs[0] in each.inputs]
         names = {flatbuffer.operator_name(model, each) for each in readers}
-        check_bytes(graph.tensors[graph.inputs[0]].shape[1:], names == {"CONV_2D"})
+        _check_bytes(graph.tensors[graph.inputs[0]].shape[1:], names == {"CONV_2D"})
         _take_bytes(model)
     if output_type == "int8":
         graph = model.subgraphs[0]
         last = anatomy.producer(graph, graph.outputs[0])
-        check_probabilities(last and flatbuffer.operator_name(model, last) == "SOFTMAX")
+        if last is None or flatbuffer.operator_name(model, last) not in _GIVE_PROBABILITIES:
+            raise ValueError(
+                "`output_type` 'int8' is for probabilities, received a network that does not end "
+                "in a softmax or sigmoid: take 'float32'."
+            )
         _give_bytes(model)
     return flatbuffer.write(model)
 
@@ -57,31 +63,22 @@ def types(runtime, input_type=None, output_type=None):
     return input_type, output_type
 
 
-def check_bytes(shape, begins_with_stem):
+def _check_bytes(shape, begins_with_convolution):
     """Raises ValueError where nobody has said what a network is fed of image bytes.
 
     Args:
         shape: Of an image, (H, W, C). Colours are normalised by `preprocess_input`; grey images, or
             those with a fourth channel, by whoever trained on them.
-        begins_with_stem: Whether the network's own first convolution reads the image. Where other
-            layers do, it was built on an `input_tensor`, of bytes or of what they are.
+        begins_with_convolution: Whether one reads the image, and nothing else. Where other layers
+            do, the network was built on an `input_tensor`, of bytes or of what they are.
     """
-    if shape[-1] != 3 or not begins_with_stem:
+    if shape[-1] != 3 or not begins_with_convolution:
         received = (
             tuple(map(int, shape)) if shape[-1] != 3 else "layers before the first of its own"
         )
         raise ValueError(
             "`input_type` 'uint8' is for networks that take what preprocess_input returns, "
             f"(H, W, 3), received {received}: take 'float32' and normalise as in training."
-        )
-
-
-def check_probabilities(are_given):
-    """Raises ValueError where what a network gives is not from 0 to 1, as int8 outputs are."""
-    if not are_given:
-        raise ValueError(
-            "`output_type` 'int8' is for probabilities, received a network without a classifier: "
-            "take 'float32'."
         )
 
 

@@ -37,7 +37,7 @@ class Filter:
     Attributes:
         operator: Whose it is.
         signs: True is +1, (O, ...).
-        scale: Magnitude of each output channel, (O,).
+        scale: Magnitude of each output channel, (O,): 0 where nothing is left of one.
         binary: Whether the operator is a binary convolution, which takes bits.
     """
 
@@ -110,7 +110,7 @@ def filters_of(model):
             continue
         magnitudes = np.abs(values).reshape(len(values), -1)
         scale = magnitudes.max(axis=1)
-        if (magnitudes >= (1 - TOLERANCE) * scale[:, np.newaxis]).all() and scale.all():
+        if (magnitudes >= (1 - TOLERANCE) * scale[:, np.newaxis]).all():
             filters.append(Filter(operator, values > 0, scale))
             continue
         found = _levels(operator, values, scale)
@@ -123,12 +123,11 @@ def filters_of(model):
 
 def _levels(operator, values, greatest):
     """The whole numbers of a filter of `SumOfSigns` or `EightBit`; None for another one."""
-    greatest = greatest.reshape(-1, *[1] * (values.ndim - 1))
+    greatest = np.where(greatest, greatest, 1).reshape(-1, *[1] * (values.ndim - 1))
     for quantizer in (SumOfSigns, EightBit):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            numbers = values * (quantizer.top / greatest)
+        numbers = values * (quantizer.top / greatest)
         rounded = np.round(numbers)
-        odd = quantizer is EightBit or (rounded % 2 == 1).all()
+        odd = quantizer is EightBit or ((rounded % 2 == 1) | (values == 0)).all()
         if odd and np.allclose(numbers, rounded, rtol=0, atol=TOLERANCE * quantizer.top):
             scale = (greatest / quantizer.top).reshape(-1).astype(np.float32)
             return Levels(operator, rounded.astype(np.int8), scale)

@@ -167,14 +167,21 @@ def _quantize(model, group, weights):
 
 
 def _constant(edit, group, weights):
-    """The signs of a group as integers of few bits, their scales as quantization parameters."""
+    """The signs of a group as integers of few bits, their scales as quantization parameters.
+
+    A channel of which nothing is left holds 0 with scale 1: a scale must be above 0.
+    """
     width = _BITS[weights]
-    signs = np.concatenate([each.signs for each in group])
-    equal = group[0].equal_scale()
-    scales = np.concatenate([each.scale for each in group]) if equal is None else [equal]
-    values = np.where(signs, 1, -1).reshape(-1).astype(np.int8).view(np.uint8) & (2**width - 1)
+    signs, scales = (
+        np.concatenate([getattr(each, part) for each in group]) for part in ("signs", "scale")
+    )
+    values = np.where(signs, 1, -1) * (scales > 0).reshape(-1, *[1] * (signs.ndim - 1))
+    values = values.reshape(-1).astype(np.int8).view(np.uint8) & (2**width - 1)
+    scales = np.where(scales, scales, 1)
+    if group[0].equal_scale() is not None:
+        scales = scales[:1]
     per_byte = BYTE // width
     values = np.pad(values, (0, -len(values) % per_byte)).reshape(-1, per_byte)
     stored = (values << np.arange(0, BYTE, width, dtype=np.uint8)).sum(axis=1, dtype=np.uint8)
     code = getattr(litert_schema.TensorType, weights.upper())
-    return edit.quantized_constant(stored, signs.shape, code, np.array(scales, np.float32))
+    return edit.quantized_constant(stored, signs.shape, code, scales.astype(np.float32))

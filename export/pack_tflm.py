@@ -49,6 +49,12 @@ def is_for(model):
 
 def _problem(model):
     """Why TFLM does not compute a SEResNet14 well, and what is nearest; None if it does."""
+    if model.inputs[0].dtype != "float32":
+        return (
+            f"networks of {model.inputs[0].dtype.name} images: what it makes of them is computed in "
+            "8 bits too. Nearest is one that takes what preprocess_input returns, whose file takes "
+            "int8"
+        )
     if any(getattr(layer, "input_quantizer", None) for layer in model.layers):
         return (
             "1-bit activations: signs of 8-bit maps differ from those of the network too often. "
@@ -83,7 +89,8 @@ def convert(model, images):
         A file's bytes: INT8 filters and maps, int8 input and output, gates that saturate.
 
     Raises:
-        ValueError: If it has 1-bit activations, or gates of -1 and 1 whose attention is not 1-bit.
+        ValueError: If it takes other than float32, has 1-bit activations, or gates of -1 and 1
+            whose attention is not 1-bit.
     """
     problem = _problem(model)
     if problem:

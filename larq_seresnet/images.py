@@ -208,12 +208,12 @@ def _decode_png(content):
             "text and no interlacing, or Pillow must be installed"
         )
     channels = _PNG_CHANNELS[colours]
-    lines = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8)
-    lines = lines.reshape(height, 1 + width * channels)
-    pixels = np.zeros((height + 1, width + 1, channels), np.int64)  # a border of zeros
-    for row, line in enumerate(lines, start=1):
-        _unfilter(line[0], line[1:].reshape(width, channels), pixels, row)
-    image = pixels[1:, 1:].astype(np.uint8)
+    filtered = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8)
+    lines = [bytes(width * channels)]
+    for line in filtered.reshape(height, 1 + width * channels):
+        lines.append(_unfiltered(line[0], line[1:].tobytes(), lines[-1], channels))
+    pixels = np.frombuffer(bytearray().join(lines[1:]), np.uint8)
+    image = pixels.reshape(height, width, channels)
     if channels < 3:
         image = np.concatenate([_repeated(image[..., 0]), image[..., 1:]], axis=-1)
     image = on_white(image) if image.shape[-1] == 4 else image
@@ -236,29 +236,34 @@ def _png_chunks(content):
     return chunks
 
 
-def _unfilter(kind, line, pixels, row):
-    """Undoes the filter of one line of a PNG, into `pixels`."""
-    above, here = pixels[row - 1], pixels[row]
+def _unfiltered(kind, line, above, step):
+    """A line of a PNG, bytes, without its filter; that above it is so already.
+
+    Args:
+        step: Bytes a pixel.
+    """
     if kind > 4:
         raise ValueError(f"there is no filter {kind}")
-    if kind in (0, 2):  # none, or the pixel above
-        here[1:] = (line + above[1:] * (kind == 2)) % 256
-        return
-    if kind == 1:  # the pixel to the left
-        here[1:] = np.cumsum(line, axis=0, dtype=np.int64) % 256
-        return
-    for column in range(1, len(here)):
-        left, up, corner = here[column - 1], above[column], above[column - 1]
+    if kind == 0:
+        return line
+    if kind < 3:
+        pixels, others = (np.frombuffer(each, np.uint8).reshape(-1, step) for each in (line, above))
+        left_or_above = np.cumsum(pixels, 0, np.uint8) if kind == 1 else pixels + others
+        return left_or_above.tobytes()
+    here, above = bytearray(step) + line, bytes(step) + above  # nothing to the left
+    for at in range(step, len(here)):  # plain numbers: faster than arrays of a pixel
+        left, up, corner = here[at - step], above[at], above[at - step]
         if kind == 3:  # the mean of both
             guess = (left + up) // 2
         else:  # Paeth: whichever of the three is closest to left + up - corner
-            distances = abs(up - corner), abs(left - corner), abs(left + up - 2 * corner)
-            guess = np.where(
-                (distances[0] <= distances[1]) & (distances[0] <= distances[2]),
-                left,
-                np.where(distances[1] <= distances[2], up, corner),
-            )
-        here[column] = (line[column - 1] + guess) % 256
+            from_left, from_up = abs(up - corner), abs(left - corner)
+            from_corner = abs(left + up - 2 * corner)
+            if from_left <= from_up and from_left <= from_corner:
+                guess = left
+            else:
+                guess = up if from_up <= from_corner else corner
+        here[at] = (here[at] + guess) & 255
+    return bytes(here[step:])
 
 
 def _exif_orientation(exif):

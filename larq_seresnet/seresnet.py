@@ -215,7 +215,7 @@ def from_weights(path, **others):
     Args:
         path: Of a file written by `save_weights`, train.py or prune.py.
         **others: Arguments of `SEResNet14` that are not to be the file's, such as
-            ``include_top=False``, ``num_classes`` or ``input_shape``.
+            ``include_top=False``, ``num_classes``, ``input_shape`` or ``input_tensor``.
 
     Returns:
         What `SEResNet14` returns.
@@ -231,6 +231,8 @@ def from_weights(path, **others):
             f"{path} is of another version, whose arguments differ in "
             f"{sorted(configuration.keys() ^ known)}."
         )
+    if "input_tensor" in others:
+        del configuration["input_shape"]  # it has its own
     return SEResNet14(**configuration | others, weights=path)
 
 

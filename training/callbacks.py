@@ -45,9 +45,9 @@ def is_finite(logs):
 class ErrorLog(tf.keras.callbacks.Callback):
     """One row an epoch in log.csv, and a line on screen.
 
-    Train loss and error are means over the epoch, on augmented images and while the weights move,
-    the loss, where there is a teacher, against its targets; the test figures are of the weights
-    after it. `learning_rate` is Adam's, at the epoch's last step. `seconds` and
+    Train loss and error are means over the epoch, on augmented images and while the weights move;
+    the loss is against a teacher's targets, where there is one, and includes the term that closes
+    gates, until they settle. The test figures are of the weights after the epoch. `learning_rate` is Adam's, at the epoch's last step. `seconds` and
     `images_per_second` are of the training steps and their input alone, without the test and what
     is written after it.
 

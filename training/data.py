@@ -284,7 +284,8 @@ def with_targets(batches, classes, share=0.0, temperature=1.0):
 
     .. math:: (1 - \texttt{share})\,y + \texttt{share}\,p^{1/T} / \textstyle\sum p^{1/T}
 
-    (G. Hinton et al., 2015; the temperature T is the teacher's alone).
+    (G. Hinton et al., 2015; the temperature T is the teacher's alone). Probabilities are stored in
+    float16, so what a teacher gave less than 3e-8 is 0 at any T.
 
     Args:
         batches: Of `training_batches` or `test_batches`; y alone where no teacher said anything.
@@ -304,7 +305,9 @@ def with_targets(batches, classes, share=0.0, temperature=1.0):
 
 def taught(target, said, share, temperature):
     """What is to be predicted, (N, classes), with a teacher: see `with_targets`."""
-    said = tf.cast(said, tf.float32) ** (1.0 / temperature)
+    said = tf.cast(said, tf.float32)
+    said /= tf.reduce_max(said, axis=1, keepdims=True)  # the greatest power is 1 for every T
+    said **= 1.0 / temperature
     said /= tf.reduce_sum(said, axis=1, keepdims=True)
     return (1.0 - share) * target + share * said
 

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import pathlib
 import shutil
 
 import numpy as np
@@ -87,7 +88,7 @@ def test_bytes_in_and_out(base, stored, images, runtime):
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_other_than_colours_are_taken_as_numbers_alone(channels, monkeypatch, tmp_path, capsys):
+def test_other_than_colours_are_taken_as_numbers_alone(channels, tmp_path, capsys):
     """What to normalise grey bytes with, only who trained on them knows."""
     model = SEResNet14(filters=(4, 8, 16), input_shape=(32, 32, channels), weights=None)
     tflite = convert.convert(model, "litert")
@@ -98,10 +99,6 @@ def test_other_than_colours_are_taken_as_numbers_alone(channels, monkeypatch, tm
     with pytest.raises(ValueError, match=message):
         convert.store(tflite, "litert", input_type="uint8")
     save_weights(model, tmp_path / "other.npz", "digits", packed=True)
-    monkeypatch.setattr(convert, "convert", lambda *_: pytest.fail("converted"))
-    for runtime in FLOAT_RUNTIMES:
-        with pytest.raises(ValueError, match=message):
-            convert.to_tflite(model, runtime, input_type="uint8")
     with pytest.raises(SystemExit) as stop:
         convert.main([str(tmp_path / "other.npz"), "--input-type", "uint8"])
     assert stop.value.code == 2
@@ -111,7 +108,7 @@ def test_other_than_colours_are_taken_as_numbers_alone(channels, monkeypatch, tm
     )
 
 
-def test_layers_before_the_stem_take_no_bytes(monkeypatch):
+def test_layers_before_the_stem_take_no_bytes():
     """Whether they expect bytes or what preprocess_input returns, the model does not say."""
     source = tf.keras.layers.Input((32, 32, 3))
     rescaled = tf.keras.layers.Rescaling(1 / 127.5, -1)(source)
@@ -122,17 +119,13 @@ def test_layers_before_the_stem_take_no_bytes(monkeypatch):
     np.testing.assert_allclose(converted.predict(inputs), model(inputs), atol=1e-4)
     with pytest.raises(ValueError, match="received layers before the first of its own"):
         convert.store(tflite, "litert", input_type="uint8")
-    monkeypatch.setattr(convert, "convert", lambda *_: pytest.fail("converted"))
-    with pytest.raises(ValueError, match="received layers before the first of its own"):
-        convert.to_tflite(model, input_type="uint8")
 
 
-def test_an_input_of_ones_own_takes_bytes(monkeypatch):
-    monkeypatch.setattr(convert, "convert", lambda *_: b"converted")
-    monkeypatch.setattr(convert, "store", lambda tflite, *_: (tflite,))
+def test_an_input_of_ones_own_takes_bytes(images, inputs):
     source = tf.keras.layers.Input((32, 32, 3), name="camera")
     model = SEResNet14(filters=(4, 8, 16), input_tensor=source, weights=None)
-    assert convert.to_tflite(model, input_type="uint8") == b"converted"
+    converted = convert.to_tflite(model, "litert", input_type="uint8")
+    np.testing.assert_allclose(converted.predict(images), model(inputs), atol=1e-4)
 
 
 def test_a_network_of_bytes_is_converted_as_it_is(images):
@@ -355,6 +348,11 @@ def test_a_network_on_top_of_one_is_converted_if_it_is_of_layers_alone(images, i
         converted = convert.to_tflite(model, output_type=output_type)
         given = converted.predict(converted.as_input(images))
         np.testing.assert_allclose(given, expected, atol=error)
+    yes_or_no = tf.keras.Model(base.input, tf.keras.layers.Dense(1, "sigmoid")(base.output))
+    converted = convert.to_tflite(yes_or_no, "litert", output_type="int8")
+    np.testing.assert_allclose(converted.predict(inputs), yes_or_no(inputs), atol=1 / 255)
+    with pytest.raises(ValueError, match="a network that does not end in a softmax or sigmoid"):
+        convert.to_tflite(base, "litert", output_type="int8")
 
 
 def test_a_folder_that_takes_no_file_is_told_first(trained, tmp_path, monkeypatch, capsys):
@@ -485,19 +483,48 @@ def test_attention_that_is_seen_keeps_its_values(activation, inputs, small_model
         assert bare == one
 
 
-def test_files_of_other_weights_are_not_replaced(tmp_path):
-    """own.h5 and own.npz have one folder."""
-    weights = tmp_path / "own.npz"
-    weights.write_bytes(b"other weights")
-    convert._check_unused(tmp_path, "lce_1bit", weights)
-    told = {"weights_file": "own.h5", "weights_sha256": "other"}
+def test_rounding_to_eight_bits_by_hand():
+    """255 steps from -1 to 1.55 are 0.01 each; an image of zeros stays one."""
+    values = np.array([[-1.0, 0.0, 0.004, 0.006, 1.0, 1.55], [0.0] * 6], np.float32)
+    expected = [[-1.0, 0.0, 0.0, 0.01, 1.0, 1.55], [0.0] * 6]
+    rounded = inference.round_to_eight_bits(tf.constant(values))
+    np.testing.assert_allclose(rounded, expected, atol=1e-6)
+
+
+def test_files_and_labels_of_other_weights_are_not_replaced(tmp_path):
+    """own.h5 and own.npz have one folder, and two runs may be converted into one."""
+    folder = tmp_path / "made"
+    folder.mkdir()
+    made_of = []
+    for name in ("one/weights.h5", "two/weights.h5"):
+        weights = tmp_path / name
+        weights.parent.mkdir()
+        weights.write_bytes(name.encode())
+        made_of.append(convert._made_of(weights, weights.parent, folder))
+    one, two = made_of
+    assert one["weights_file"] == "../one/weights.h5"
+    trained_on = one | {"weights_sha256": "of other epochs"}
+    (folder / "labels.txt").write_text("cat\ndog\n")
+    (folder / "benchmark.json").write_text("[]")
+    same, others = ("cat", "dog"), ("cat", "fox")
     for stem in ("lce_1bit", "lce_1bit.unverified"):
-        report = tmp_path / f"{stem}.json"
-        report.write_text(json.dumps(told))
-        with pytest.raises(ValueError, match=rf"{stem}.tflite was made of own.h5, not of own.npz"):
-            convert._check_unused(tmp_path, "lce_1bit", weights)
-        convert._check_unused(tmp_path, "lce_1bit", tmp_path / "own.h5")
+        report = folder / f"{stem}.json"
+        report.write_text(json.dumps(one))
+        message = rf"{stem}.tflite there is of ../one/weights.h5, not of ../two/weights.h5"
+        with pytest.raises(ValueError, match=message):
+            convert._check_unused(folder, "lce_1bit", two, same)
+        with pytest.raises(ValueError, match=r"labels.txt there is of ../one/weights.h5, not of"):
+            convert._check_unused(folder, "lce_1bit_half", two, others)
+        for stem_of_mine, mine, names in (
+            ("lce_1bit", one, same),
+            ("lce_1bit", trained_on, others),
+            ("lce_1bit_half", two, same),
+            ("lce_1bit_half", two, ()),
+        ):
+            convert._check_unused(folder, stem_of_mine, mine, names)
         report.unlink()
+    shipped = "seresnet14_w1_se_sigmoid_fmb_cifar10"
+    assert convert._made_of(weights, pathlib.Path(shipped), folder)["weights_file"] == shipped
 
 
 def test_what_there_is_not_is_refused_in_python_too(small_model, monkeypatch):

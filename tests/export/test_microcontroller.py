@@ -105,6 +105,19 @@ def _program(folder, source, tflite, *flags):
     return folder / "program"
 
 
+def test_whoever_normalised_otherwise_says_what_bytes_become(small_model):
+    """As of grey images, on which nothing else is said."""
+    model = small_model(input_shape=(32, 32, 1))
+    normalised = np.linspace(-3, 3, 256, dtype=np.float32)[:, np.newaxis]
+    inputs = np.random.default_rng(0).uniform(-3, 3, (50, 32, 32, 1)).astype(np.float32)
+    tflite = convert.to_tflite(model, "tflm", images=inputs, strip=True).tflite
+    told = c_array.header(tflite, "grey", ["a"] * 10, arena=70_000, normalised=normalised)
+    taken = anatomy.interface(flatbuffer.read(tflite))[0]
+    rows = told.split("kPixel[kChannels][256] = {")[1].split("}")[0].replace("{", "")
+    numbers = [int(number) for number in rows.split(",")]
+    np.testing.assert_array_equal(numbers, taken.stored(normalised)[:, 0])
+
+
 @needs_compiler
 def test_a_header_holds_the_file_its_labels_and_what_pixels_become(tflite, tmp_path):
     (tmp_path / "dump.cc").write_text(DUMP)

@@ -106,6 +106,8 @@ def test_a_file_makes_the_network_that_it_is_of(packed, inputs, tmp_path):
     save_weights(model, tmp_path / "own", packed=packed)
     loaded = from_weights(tmp_path / "own")
     np.testing.assert_array_equal(loaded(inputs), model(inputs))
+    larger = tf.keras.layers.Input((64, 48, 3))
+    assert from_weights(tmp_path / "own", input_tensor=larger).input_shape == (None, 64, 48, 3)
     features = from_weights(tmp_path / "own", include_top=False, pooling="avg")
     expected = tf.keras.Model(model.input, model.get_layer("avg_pool").output)
     np.testing.assert_array_equal(features(inputs), expected(inputs))

@@ -359,7 +359,7 @@ def _saturated(grid):
         + f"; all modules, sigmoid: {every.text()}",
         verdict=at_least(first["sigmoid_fmb"], ALMOST_ALL),
         brief=", ".join(f"{named(arm)}: {each.brief()}" for arm, each in first.items()),
-        why=f"later modules saturate more: {every.brief()} over all of them, with sigmoid",
+        why=f"over all modules, with sigmoid: {every.brief()}",
     )
 
 
@@ -381,5 +381,5 @@ def _prunable(grid):
         ours=f"{found.text()}; gates closed for a given image: {closed.text()}",
         verdict=at_least(found, 0.5),
         brief=found.brief(),
-        why=f"{closed.brief()} of the gates are closed for a given image, but others for each",
+        why=f"{closed.brief()} of the gates are closed for a given image",
     )

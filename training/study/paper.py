@@ -98,7 +98,7 @@ def smoke():
         [(_FIRST, lambda arm: 2, range(2))],
         dataset="digits",
         limit_train=256,
-        limit_test=100,
+        limit_test=callbacks.GATE_IMAGES,
         batch_size=64,
         filters=(8, 8, 16),  # oneDNN crashes in a strided 1x1 of 4 channels, AVX2 and one thread
         compute_dtype="float32",

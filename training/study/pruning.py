@@ -1,5 +1,6 @@
 """Does it pay? Networks whose gates closed channels, and others of as many bytes."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -130,7 +131,8 @@ def write_report(results):
     """Draws README.md, pruning.png and occupancy.png of a folder from the logs it holds."""
     logs = results / "logs"
     grid, known = Grid(logs, arms_of(runs(logs))), arms(logs)
-    sizes = _bytes(grid, known, results)
+    costs = _costs(grid, known, results)
+    sizes = {arm: each.file for arm, each in costs.items()}
     errors = {arm: budget_errors(grid, arm, BUDGET) for arm in LABELS if arm in known}
     text = (
         "# Do gates pay?\n\n"
@@ -142,8 +144,9 @@ def write_report(results):
         "term, those channels are kept that open for most images after the first half, or random "
         "ones. Found: the widths that seed 0 of the first kept. The float32 network has no SE. "
         "Bytes: the LCE file of a network of that shape, `--weights 1bit_half --memory "
-        "fewest-bytes --strip`.\n\n"
-        + _table_of_errors(grid, known, errors, sizes)
+        "fewest-bytes --strip`. Activations: the most bytes that LiteRT keeps at once, filters "
+        "not unpacked.\n\n"
+        + _table_of_errors(grid, known, errors, costs)
         + "\nMean error, with that of each seed in brackets.\n\n"
         + _table_of_differences(grid, known, sizes)
         + "\nBelow 0 the first is better. In brackets 95 % intervals by paired bootstrap, for "
@@ -162,18 +165,20 @@ def write_report(results):
     figures.draw_bytes(drawn, results / "pruning")
 
 
-def _table_of_errors(grid, known, errors, sizes):
+def _table_of_errors(grid, known, errors, costs):
+    parts = {"file": "bytes", "macs": "multiply-accumulates", "memory": "activations"}
     rows = [
         (
             LABELS[arm],
             "-".join(map(str, known[arm].get("filters", ()))),
             _kept(grid, known, arm),
-            f"{sizes[arm]:,}" if arm in sizes else "-",
+            *(f"{getattr(costs[arm], part):,}" if arm in costs else "-" for part in parts),
             each_seed(found),
         )
         for arm, found in errors.items()
     ]
-    return files.table(("network", "filters", "kept channels", "bytes", "test error"), rows)
+    header = ("network", "filters", "kept channels", *parts.values(), "test error")
+    return files.table(header, rows)
 
 
 def _table_of_differences(grid, known, sizes):
@@ -237,8 +242,8 @@ def _kept(grid, known, arm):
     )
 
 
-def _bytes(grid, known, results):
-    """The bytes of each arm's file, by its shape; of pruned networks of several seeds their mean.
+def _costs(grid, known, results):
+    """The `frontier.Cost` of each arm by its shape; of pruned networks of several seeds their mean.
 
     What a log says of its file is of the converter of its time.
     """
@@ -247,10 +252,14 @@ def _bytes(grid, known, results):
         f"{arm} {turn}": shape for arm, each in shapes.items() for turn, shape in enumerate(each)
     }
     costs = frontier.costs_of(named, results / "costs.json")
-    return {
-        arm: round(np.mean([costs[f"{arm} {turn}"].file for turn in range(len(each))]))
+    of_arms = {
+        arm: [dataclasses.astuple(costs[f"{arm} {turn}"]) for turn in range(len(each))]
         for arm, each in shapes.items()
         if each
+    }
+    return {
+        arm: frontier.Cost(*(round(np.mean(part)) for part in zip(*each, strict=True)))
+        for arm, each in of_arms.items()
     }
 
 

@@ -179,7 +179,7 @@ def _method(grid):
         f"except on errors after {LAST_EPOCH} epochs: their t borrows the spread between seeds "
         f"from the last epoch that {FEWEST_SEEDS} seeds have reached. This rule was made after "
         "these runs had been seen; without it that claim could not be told.\n\n"
-        "Made by `python training/reproduce.py --profile full`, from "
+        "Made by `python training/reproduce.py`, of whose profiles `full` has the most seeds, from "
         f"{grid.provenance()}\n"
     )
 
