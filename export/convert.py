@@ -91,7 +91,7 @@ def main(argv=None):
 
 
 def _made_of(weights, given, directory):
-    """What a report says of the weights: by whose name, or where from its folder, and the digest."""
+    """What a report says of the weights: their name or place, from its folder, and the digest."""
     shipped = str(given) in shipped_files()
     where = str(given) if shipped else os.path.relpath(weights.resolve(), directory.resolve())
     return {"weights_file": where, "weights_sha256": files.digest(weights)}
@@ -103,7 +103,8 @@ def _check_unused(directory, stem, made_of, class_names):
     Weights in the same place may have been trained on.
     """
     labels = directory / LABELS_FILE
-    same_labels = not class_names or not labels.exists() or labels.read_bytes() == _lines(class_names)
+    keeps_labels = not (class_names and labels.exists())
+    same_labels = keeps_labels or labels.read_bytes() == _lines(class_names)
     for path in sorted(directory.glob("*.json")):
         told = made_of | files.read_report(path)
         if any(told[name] == value for name, value in made_of.items()):

@@ -315,9 +315,7 @@ class _SharingBuilder(flatbuffers.Builder):
         self._shareable = True
         self._kind = (elemSize, alignment)
         self._before = self.Offset()
-        started = super().StartVector(
-            elemSize, numElems, ALIGNMENT if elemSize == 1 else alignment
-        )
+        started = super().StartVector(elemSize, numElems, ALIGNMENT if elemSize == 1 else alignment)
         self._padded = self.Offset()
         return started
 

@@ -51,9 +51,8 @@ def _problem(model):
     """Why TFLM does not compute a SEResNet14 well, and what is nearest; None if it does."""
     if model.inputs[0].dtype != "float32":
         return (
-            f"networks of {model.inputs[0].dtype.name} images: what it makes of them is computed in "
-            "8 bits too. Nearest is one that takes what preprocess_input returns, whose file takes "
-            "int8"
+            f"images in {model.inputs[0].dtype.name}: what a network makes of them would be in 8 "
+            "bits, too. Nearest is one of what preprocess_input returns, whose file takes int8"
         )
     if any(getattr(layer, "input_quantizer", None) for layer in model.layers):
         return (

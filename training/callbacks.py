@@ -47,9 +47,9 @@ class ErrorLog(tf.keras.callbacks.Callback):
 
     Train loss and error are means over the epoch, on augmented images and while the weights move;
     the loss is against a teacher's targets, where there is one, and includes the term that closes
-    gates, until they settle. The test figures are of the weights after the epoch. `learning_rate` is Adam's, at the epoch's last step. `seconds` and
-    `images_per_second` are of the training steps and their input alone, without the test and what
-    is written after it.
+    gates, until they settle. The test figures are of the weights after the epoch. `learning_rate`
+    is Adam's, at the epoch's last step. `seconds` and `images_per_second` are of the training steps
+    and their input alone, without the test and what is written after it.
 
     Args:
         path: log.csv; rows after the first `initial_epoch` ones are dropped: a resumed run writes

@@ -45,16 +45,19 @@ def test_a_folder_on_a_file_system_without_locks_is_written_without_one(
     (tmp_path / "of_another.part").touch()
     fcntl = pytest.importorskip("fcntl")
 
-    def refuse(*arguments):
-        raise OSError(code, "no locks")
+    def refuse_with(code):
+        def refuse(*arguments):
+            raise OSError(code, "no locks")
 
-    monkeypatch.setattr(fcntl, "flock", refuse)
+        monkeypatch.setattr(fcntl, "flock", refuse)
+
     for code in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+        refuse_with(code)
         with files.locked(tmp_path), pytest.raises(KeyError):
             raise KeyError
         said = f"{tmp_path} cannot be locked: no other process may write there"
         assert said in capsys.readouterr().err
     assert (tmp_path / "of_another.part").exists()
-    code = errno.EIO
+    refuse_with(errno.EIO)
     with pytest.raises(OSError, match="no locks"), files.locked(tmp_path):
         pass

@@ -86,7 +86,7 @@ def test_networks_in_float32_stay_as_they_are(monkeypatch):
         ("4:memory:/jobs/1", "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")),
     ],
 )
-def test_free_memory_is_that_of_the_container_or_the_job(line, folder, names, tmp_path, monkeypatch):
+def test_free_memory_is_that_of_a_container_or_job(line, folder, names, tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "_CGROUPS", tmp_path)
     monkeypatch.setattr(machine, "_OWN_CGROUPS", tmp_path / "own")
     of_the_machine = machine.free_memory()

@@ -34,6 +34,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "random": _ENDS | _WIDE | _CLOSED | {"keep_by": "random"},
     "frequency": _ENDS | _WIDE | _CLOSED | {"keep_by": "frequency"},
     "whole": _ENDS | _WIDE | _GATED,
+    "closed_inner": _ENDS
+    | _CLOSED
+    | {"filters": (32, 52, 52), "inner": (48, 48, 78, 78, 78, 78), "keep": 0.62},
     "closed_16kb": _ENDS | _CLOSED | {"filters": (24, 48, 48), "keep": 0.345},
     "by_hand_16kb": _BY_HAND | {"filters": (16, 32, 32)},
     "closed_20kb": _ENDS | _CLOSED | {"filters": (24, 48, 48), "keep": 0.51},
@@ -54,6 +57,7 @@ LABELS = {
     "frequency": "wide, those that open least pruned, no term in the loss",
     "random": "wide, as many weights removed at random",
     "whole": "wide, nothing removed",
+    "closed_inner": "hand-chosen widths, wide within blocks alone, closed by gates, pruned",
     "closed_16kb": "16 kB: closed by gates, pruned",
     "by_hand_16kb": "16 kB: hand-chosen widths",
     "closed_20kb": "20 kB: closed by gates, pruned",
@@ -67,7 +71,7 @@ LABELS = {
 #: Arms and how many seeds, in the order of training.
 PLAN = (
     (("closed", "by_hand"), 1),
-    (("found", "found_gated", "whole", "random"), 1),
+    (("found", "found_gated", "whole", "closed_inner", "random"), 1),
     (("closed", "by_hand", "found", "found_gated", "random"), SEEDS),
     (("float32", "hundredth", "smallest"), 1),
     (("closed_20kb", "by_hand_20kb", "closed_70kb", "by_hand_70kb"), 1),
@@ -76,6 +80,7 @@ PLAN = (
 #: Pairs of which the first is compared with the second, and what that tells.
 COMPARED = (
     ("closed", "by_hand", "Do gates, pruned away, find a better network than hand-chosen widths?"),
+    ("closed_inner", "by_hand", "Do they, where widths between blocks are the hand's?"),
     ("closed_16kb", "by_hand_16kb", "The same at 16 kB"),
     ("closed_20kb", "by_hand_20kb", "The same at 20 kB"),
     ("closed_70kb", "by_hand_70kb", "The same at 70 kB"),

@@ -214,7 +214,8 @@ def _entry(run_dir, settings, images, taught):
         "settles": settles,
         "teacher": settings.teacher and _name(settings.teacher),
         "images": images_name(settings),
-        "said": taught and {
+        "said": taught
+        and {
             "images": images_name(taught),
             "views": teacher.views(taught.flip, taught.crop),
         },

@@ -83,7 +83,7 @@ def _report(folder, write_log, monkeypatch, by_hand, hundredth):
         is_float32 = arguments.get("precision") == "float32"
         is_pruned = arguments.get("inner") == (2,)
         size = 2_525_000 if is_float32 else 25_000 if is_pruned else by_hand
-        return frontier.Cost(1, size, macs=1, memory=1)
+        return frontier.Cost(1, size, macs=2_000, memory=3_000)
 
     monkeypatch.setattr(frontier, "cost", cost)
     logs = folder / "logs"
@@ -108,8 +108,8 @@ def _report(folder, write_log, monkeypatch, by_hand, hundredth):
 def test_goals_are_told_from_the_logs(tmp_path, write_log, monkeypatch):
     text = _report(tmp_path, write_log, monkeypatch, by_hand=25_000, hundredth=0.11)
     for row in (
-        "| wide, closed by gates, pruned | 48-72-72 | 2 | 25,000 | 11.70% (11.8%, 11.7%, 11.6%) |",
-        "| hand-chosen widths, no gates | 32-52-52 | all | 25,000 | 12.00% (12.0%, ",
+        "| wide, closed by gates, pruned | 48-72-72 | 2 | 25,000 | 2,000 | 3,000 | 11.70% (11.8%, ",
+        "| hand-chosen widths, no gates | 32-52-52 | all | 25,000 | 2,000 | 3,000 | 12.00% (12.0%",
         "| 50.0% removed, +1.3 (n = 1) | **missed**, one seed |",
         "| 101 times, +4.0 (n = 1) | **missed**, one seed |",
         "t [-0.5, -0.1] (n = 3), +0.0% bytes | **reached** |",
