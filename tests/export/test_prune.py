@@ -246,7 +246,7 @@ def test_a_run_whose_images_moved_is_pruned_by_the_same_ones(tmp_path):
     weights = tmp_path / "run" / "weights.h5"
     save_weights(SEResNet14(filters=(4, 4, 4), num_classes=2, weights=None), weights, images.name)
     (tmp_path / "set").rename(tmp_path / "moved")
-    for count, expected in ((10, 11), (9, 14)):  # of 16 to train with
+    for count, expected in ((10, 12), (9, 15)):  # of 17 to train with
         load = functools.partial(data.load, str(tmp_path / "moved"))
         assert len(source._as_trained(load, weights, str(tmp_path / "moved")).train[0]) == expected
         (tmp_path / "moved" / "class0" / f"{count - 1}.png").unlink()
