@@ -306,7 +306,7 @@ def test_the_smoke_profile_from_training_to_report(tmp_path, monkeypatch, capsys
     assert names == {"logs", "report.md", "summary.csv", *figures}
     report = (tmp_path / "out" / "report.md").read_text()
     assert "| sigmoid + FMB | 44.64% | not run | not run |" in report  # of epoch 9
-    assert "Data set digits, 256 training and 100 test images" in report
+    assert "Data set digits, 256 training and 256 test images" in report
     assert "| sigmoid | 23 | >2, >2 |" in report
     rows = (tmp_path / "out" / "summary.csv").read_text().splitlines()
     assert len(rows) == 1 + 3
