@@ -231,7 +231,7 @@ def from_weights(path, **others):
             f"{path} is of another version, whose arguments differ in "
             f"{sorted(configuration.keys() ^ known)}."
         )
-    if "input_tensor" in others:
+    if others.get("input_tensor") is not None:
         del configuration["input_shape"]  # it has its own
     return SEResNet14(**configuration | others, weights=path)
 

@@ -1,4 +1,4 @@
-"""What computes: the processor by name, and what it does where it has no bfloat16."""
+"""What computes: the processor, what it does where it has no bfloat16, and the memory it has."""
 
 import contextlib
 import functools

@@ -253,7 +253,8 @@ def _classes(folder):
 def _split(root, found):
     """About a fifth of the files of each class for tests, and one at least on either side.
 
-    A file's name alone says on which, so that it stays there when others come and go.
+    A file's name alone says on which, so that it stays there when others come and go, but in a
+    class so small that one side would be empty.
     """
     train, test = {}, {}
     for name, files in found.items():

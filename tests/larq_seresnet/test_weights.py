@@ -106,6 +106,7 @@ def test_a_file_makes_the_network_that_it_is_of(packed, inputs, tmp_path):
     save_weights(model, tmp_path / "own", packed=packed)
     loaded = from_weights(tmp_path / "own")
     np.testing.assert_array_equal(loaded(inputs), model(inputs))
+    assert from_weights(tmp_path / "own", input_tensor=None).input_shape == loaded.input_shape
     larger = tf.keras.layers.Input((64, 48, 3))
     assert from_weights(tmp_path / "own", input_tensor=larger).input_shape == (None, 64, 48, 3)
     features = from_weights(tmp_path / "own", include_top=False, pooling="avg")

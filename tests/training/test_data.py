@@ -183,3 +183,18 @@ def test_too_little_disk_is_said_before_anything_is_read(no_memory, monkeypatch)
 def test_classes_without_an_image_are_named(capsys):
     data.load("digits", limit_train=9, limit_test=10)  # fewer than classes: no wonder
     assert capsys.readouterr().out == "there are no test images of 0, 1, 4, 5\n"
+
+
+def test_a_teacher_is_sharpened_and_softened_at_any_temperature():
+    """By hand; where all powers of probabilities are 0 in float32 the greatest one still counts."""
+    said, target = np.array([[0.1, 0.4, 0.5]], np.float16), np.array([[1, 0, 0]], np.float32)
+    for temperature, expected in ((2.0, said**0.5 / (said**0.5).sum()), (1e-3, [[0, 0, 1]])):
+        found = data.taught(target, said, 0.5, temperature)
+        np.testing.assert_allclose(found, 0.5 * target + 0.5 * np.array(expected), atol=1e-3)
+
+
+def test_iterators_do_not_wait_for_tuning_when_they_go():
+    images = data.load("digits", limit_train=8, limit_test=8)
+    training = data.training_batches(images, 4, seed=0, epochs=1, flip=False, crop=0)
+    for batches in (training, data.test_batches(images)):
+        assert data.with_targets(batches, 10).options().autotune.enabled is False
