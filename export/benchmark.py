@@ -18,8 +18,8 @@ from larq_seresnet.export import (
     anatomy,
     convert,
     flatbuffer,
+    form,
     half,
-    pack,
     pack_litert,
     pack_tflm,
     report,
@@ -169,8 +169,8 @@ def _parser():
     parser.add_argument(
         "--runtime",
         nargs="+",
-        choices=list(convert.WEIGHTS),
-        default=list(convert.WEIGHTS),
+        choices=list(form.WEIGHTS),
+        default=list(form.WEIGHTS),
         help="whose files to measure, default all; TFLM's take the most time",
     )
     parser.add_argument(
@@ -197,16 +197,15 @@ def all_targets(model, label, calibration, runtime_names):
         if runtime == "tflm" and not pack_tflm.is_for(model):
             continue
         exact = convert.convert(model, runtime, calibration)
-        for way, memory in _ways(model, runtime):
-            if way == pack_litert.HALF:
-                try:
-                    converted = convert.to_tflite(model, runtime, way, strip=True, memory=memory)
-                except ValueError as error:  # of numbers that float16 does not hold
-                    print(f"{label} is not measured so: {error}", file=sys.stderr)
-                    continue
-            else:
-                converted = convert.store(exact, runtime, way, strip=True, memory=memory)[0]
-            name = f"{way}, fewest bytes" if memory == "fewest-bytes" else way
+        for each in _forms(model, runtime):
+            try:
+                stored = convert.as_stored(model, each.weights)
+            except ValueError as error:  # of numbers that float16 does not hold
+                print(f"{label} is not measured so: {error}", file=sys.stderr)
+                continue
+            tflite = exact if stored is model else convert.convert(stored, runtime)
+            converted = convert.store(tflite, each)[0]
+            name = each.weights + ", fewest bytes" * (each.memory == "fewest-bytes")
             targets.append(Target(label, name, converted, converted.as_input))
     if "litert" in runtime_names:
         quantized = flatbuffer.stripped(pack_litert.full_int8(model, calibration))
@@ -226,14 +225,13 @@ def _is_computed(target):
     return not problem
 
 
-def _ways(model, runtime):
-    """Pairs of how filters are stored and what memory is used, all that there are for a model."""
+def _forms(model, runtime):
+    """All forms of files for a runtime that there are of a model."""
     one_bit = json.loads(model.configuration)["precision"] != "float32"
-    for way in convert.WEIGHTS[runtime]:
-        any_values = way == convert.WEIGHTS[runtime][-1]
-        if any_values or (one_bit and (way != pack_litert.HALF or half.is_for(model))):
-            in_bits = way in pack_litert.IN_BITS and runtime != "tflm"
-            yield from ((way, memory) for memory in (pack.MEMORY if in_bits else (None,)))
+    for each in form.forms(runtime, strip=True):
+        is_half = each.weights == pack_litert.HALF
+        if each.weights == each.any_values or (one_bit and (not is_half or half.is_for(model))):
+            yield each
 
 
 def peer(path, images):

@@ -1,6 +1,7 @@
 """The command line of conversion: a run directory or a weight file in, .tflite and report out."""
 
 import argparse
+import dataclasses
 import functools
 import importlib.metadata
 import json
@@ -15,6 +16,7 @@ from larq_seresnet.export import (
     anatomy,
     c_array,
     flatbuffer,
+    form,
     half,
     interface,
     pack,
@@ -24,7 +26,6 @@ from larq_seresnet.export import (
     report,
     runtimes,
     source,
-    tflm,
     verify,
 )
 from larq_seresnet.export.inference import in_float32, inference_form, saved
@@ -35,13 +36,7 @@ from larq_seresnet.weights import shipped_files
 import tensorflow as tf
 
 PACKAGES = ("larq-compute-engine", "ai-edge-litert", "larq", "tensorflow", "tf-keras", "numpy")
-#: By runtime, how filters can be stored; the last takes filters of any values.
-WEIGHTS = {
-    "lce": (pack_litert.HALF, "1bit", "float32"),
-    "litert": pack_litert.WEIGHTS,
-    "tflm": pack_tflm.WEIGHTS,
-}
-ALL_WEIGHTS = tuple(dict.fromkeys(way for ways in WEIGHTS.values() for way in ways))
+FORM = dataclasses.fields(form.Form)
 RESIDUAL_CONVOLUTIONS = 12
 LABELS_FILE = "labels.txt"
 UNVERIFIED = ".unverified"
@@ -52,14 +47,13 @@ def main(argv=None):
     parser = _parser()
     arguments = parser.parse_args(argv)
     with programs.refusing_bad_input(parser):
-        check_weights(arguments.runtime, arguments.weights, arguments.memory)
-        interface.types(arguments.runtime, arguments.input_type, arguments.output_type)
-        if arguments.c_array and arguments.runtime != "tflm":
+        wanted = form.Form(**{each.name: getattr(arguments, each.name) for each in FORM})
+        calibrated = wanted.runtime == "tflm"
+        if arguments.c_array and not calibrated:
             raise ValueError(
-                f"--c-array is for --runtime tflm, received {arguments.runtime}: other files are "
+                f"--c-array is for --runtime tflm, received {wanted.runtime}: other files are "
                 "read from a file system."
             )
-        calibrated = arguments.runtime == "tflm"
         model, images, directory = source.load(
             arguments, limit_train=pack_tflm.CALIBRATION_IMAGES if calibrated else 1
         )
@@ -67,20 +61,12 @@ def main(argv=None):
         files.make_writable(directory)
         weights = source.locate(arguments.source)[0]
         made_of = _made_of(weights, arguments.source, directory)
-        _check_unused(directory, _stem(arguments), made_of, images.class_names)
-        converted, named, left_alone = _converted(
-            model,
-            arguments.runtime,
-            arguments.weights,
-            arguments.input_type,
-            arguments.output_type,
-            arguments.strip,
-            arguments.memory,
-            preprocess_input(images.train[0]) if calibrated else None,
-        )
+        _check_unused(directory, wanted.stem, made_of, images.class_names)
+        calibration = preprocess_input(images.train[0]) if calibrated else None
+        converted, named, left_alone = _converted(model, wanted, calibration)
         proof = prove(model, converted, images, named, left_alone)
         proof |= made_of
-        stem = _stem(arguments) + UNVERIFIED * bool(proof["failures"])
+        stem = wanted.stem + UNVERIFIED * bool(proof["failures"])
         written = _write(directory, stem, converted, proof, images, arguments.c_array)
         target = directory / written[-1]
         print(markdown(proof))
@@ -168,7 +154,7 @@ def _parser():
     )
     parser.add_argument(
         "--weights",
-        choices=ALL_WEIGHTS,
+        choices=form.ALL_WEIGHTS,
         default="1bit",
         help="how 1-bit filters are stored: 1bit is small and exact, 1bit_half the smallest, its "
         "scales rounded to float16, int8 the fastest where processors multiply bytes (litert); "
@@ -205,37 +191,6 @@ def _parser():
     return parser
 
 
-def _stem(arguments):
-    """The name of what is written, without its ending."""
-    parts = [arguments.runtime, arguments.weights]
-    if arguments.memory == "fewest-bytes":
-        parts.append("fewest_bytes")
-    if arguments.input_type == "uint8":
-        parts.append("uint8_in")
-    if arguments.output_type == "int8" and arguments.runtime != "tflm":
-        parts.append("int8_out")
-    return "_".join(parts)
-
-
-def check_weights(runtime, weights, memory=None):
-    """Raises ValueError for a way to store filters that a runtime does not compute."""
-    check_choice("runtime", runtime, WEIGHTS)
-    check_choice("weights", weights, ALL_WEIGHTS)
-    check_choice("memory", memory, (None, *pack.MEMORY))
-    if weights not in WEIGHTS[runtime]:
-        raise ValueError(
-            f"--weights {weights} is not for --runtime {runtime}: it must be one of "
-            f"{', '.join(WEIGHTS[runtime])}."
-        )
-    if runtime == "tflm":
-        tflm.check_installed()
-    if memory and (runtime == "tflm" or weights not in pack_litert.IN_BITS):
-        raise ValueError(
-            f"--memory {memory} is for --runtime lce or litert with filters in bits, received "
-            f"{runtime} and {weights}."
-        )
-
-
 def convert(model, runtime="lce", images=None):
     """Converts a SEResNet14, filters left as they are.
 
@@ -256,7 +211,7 @@ def convert(model, runtime="lce", images=None):
             inside it, several inputs or outputs, or is for images of any size.
         RuntimeError: If the runtime's converter fails.
     """
-    check_choice("runtime", runtime, WEIGHTS)
+    check_choice("runtime", runtime, form.WEIGHTS)
     check_keras_settings()
     _check_model(model)
     if runtime == "tflm" and images is None:
@@ -302,101 +257,71 @@ def as_stored(model, weights):
     return half.rounded(in_float32(model)) if weights == pack_litert.HALF else model
 
 
-def to_tflite(
-    model,
-    runtime="lce",
-    weights="1bit",
-    input_type=None,
-    output_type=None,
-    strip=False,
-    memory=None,
-    images=None,
-):
+def to_tflite(model, runtime="lce", weights="1bit", images=None, **options):
     """From a model to what a device gets, not proved.
 
     Args:
         model: From `SEResNet14`.
-        runtime, weights, input_type, output_type, strip, memory: As `store` takes them.
         images: As `convert` takes them.
+        runtime, weights, **options: Of `form.Form`, such as `input_type="uint8"` or `strip=True`.
 
     Returns:
         A `runtimes.Converted`; its `tflite` are the file's bytes.
 
     Raises:
-        ValueError: As `store` does.
+        ValueError: As `form.Form`, `convert`, `as_stored` and `store` do.
     """
-    return _converted(model, runtime, weights, input_type, output_type, strip, memory, images)[0]
+    return _converted(model, form.Form(runtime, weights, **options), images)[0]
 
 
-def _converted(model, runtime, weights, input_type, output_type, strip, memory, images):
-    """What `store` returns of a model, all checked before anything is converted."""
-    check_weights(runtime, weights, memory)
+def _converted(model, wanted, images):
+    """What `store` returns of a model."""
     _check_model(model)
-    interface.types(runtime, input_type, output_type)
-    tflite = convert(as_stored(model, weights), runtime, images)
-    return store(tflite, runtime, weights, input_type, output_type, strip, memory)
+    tflite = convert(as_stored(model, wanted.weights), wanted.runtime, images)
+    return store(tflite, wanted)
 
 
-def store(
-    tflite,
-    runtime="lce",
-    weights="1bit",
-    input_type=None,
-    output_type=None,
-    strip=False,
-    memory=None,
-):
+def store(tflite, wanted):
     """Makes of a converted model the file that a device gets.
 
     Args:
         tflite: Bytes from `convert`, for the same runtime, of the model that `as_stored` returns.
-        runtime: "lce", "litert" or "tflm".
-        weights: How filters of two values are stored, one of the runtime's `WEIGHTS`; see
-            `pack_litert` and `pack_tflm`.
-        input_type, output_type: See `interface.with_types`; None for float32, or int8 for "tflm",
-            which has no other.
-        strip: Whether to drop names and signatures.
-        memory: "least" or "fewest-bytes", see `pack.pack` and `pack_litert.store`, for "lce" and
-            "litert" with filters in bits; None for the first where it means anything.
+        wanted: The `form.Form` of the file.
 
     Returns:
         A `runtimes.Converted`, the same file's bytes with the names of layers, and the layers whose
         filters were left alone because they are neither bits nor `pack.Levels`.
 
     Raises:
-        ValueError: If an argument has another value, the runtime does not compute filters stored
-            so, all filters were left alone, or `interface.with_types` says no.
+        ValueError: If all filters were left alone, or `interface.with_types` says no.
     """
-    check_weights(runtime, weights, memory)
-    input_type, output_type = interface.types(runtime, input_type, output_type)
     filters = len(anatomy.convolutions(flatbuffer.read(tflite)))
-    named, left_alone = _with_filters(tflite, runtime, weights, memory)
-    any_values = WEIGHTS[runtime][-1]
-    if len(left_alone) == filters and weights != any_values:
+    named, left_alone = _with_filters(tflite, wanted)
+    if len(left_alone) == filters and wanted.weights != wanted.any_values:
         raise ValueError(
-            f"--weights {weights} needs 1-bit weights, and no layer has any: "
-            f"use --weights {any_values}."
+            f"--weights {wanted.weights} needs 1-bit weights, and no layer has any: "
+            f"use --weights {wanted.any_values}."
         )
-    if runtime != "tflm":
-        named = interface.with_types(named, input_type, output_type)
-    tflite = flatbuffer.stripped(named) if strip else named
-    if runtime == "tflm":
+    if wanted.runtime != "tflm":
+        named = interface.with_types(named, wanted.input_type, wanted.output_type)
+    tflite = flatbuffer.stripped(named) if wanted.strip else named
+    if wanted.runtime == "tflm":
         tflite = plan.planned(tflite)
-    return runtimes.Converted(tflite, runtime), named, left_alone
+    return runtimes.Converted(tflite, wanted.runtime), named, left_alone
 
 
-def _with_filters(tflite, runtime, weights, memory):
+def _with_filters(tflite, wanted):
     """Stores the filters of a file in one way; returns it, and the layers that were left alone."""
-    if weights == "float32":
+    if wanted.weights == "float32":
         return tflite, []
-    if runtime == "tflm":
-        return pack_tflm.store(tflite, weights)
-    memory = memory or pack.MEMORY[0]
-    if runtime == "lce":
+    if wanted.runtime == "tflm":
+        return pack_tflm.store(tflite, wanted.weights)
+    memory = wanted.memory or pack.MEMORY[0]
+    if wanted.runtime == "lce":
         tflite, left_alone = pack.pack(tflite, memory)
     else:
-        tflite, left_alone = pack_litert.store(tflite, weights, memory)
-    return half.store(tflite) if weights == pack_litert.HALF else tflite, left_alone
+        tflite, left_alone = pack_litert.store(tflite, wanted.weights, memory)
+    return half.store(tflite) if wanted.weights == pack_litert.HALF else tflite, left_alone
 
 
 def _lce(model):

@@ -19,9 +19,9 @@ def with_types(tflite, input_type, output_type):
 
     Args:
         tflite: Bytes of a file with float32 input and output.
-        input_type: "float32", what `preprocess_input` returns; or "uint8", image bytes, 0..255,
-            which are then normalised in the graph.
-        output_type: "float32"; or "int8", rounded to multiples of 1/256.
+        input_type: "float32" or None, what `preprocess_input` returns; or "uint8", image bytes,
+            0..255, which are then normalised in the graph.
+        output_type: "float32" or None; or "int8", rounded to multiples of 1/256.
 
     Returns:
         The new file's bytes.
@@ -50,17 +50,13 @@ def with_types(tflite, input_type, output_type):
     return flatbuffer.write(model)
 
 
-def types(runtime, input_type=None, output_type=None):
-    """What a file for a runtime takes and gives: two names, None being the runtime's default.
+def check_types(runtime, input_type, output_type):
+    """Raises ValueError if a file for a runtime cannot be made to take or to give that.
 
-    Raises:
-        ValueError: If a file cannot be made to take or to give that.
+    None is the runtime's default.
     """
-    input_types, output_types = INPUT_TYPES[runtime], OUTPUT_TYPES[runtime]
-    input_type, output_type = input_type or input_types[0], output_type or output_types[0]
-    check_choice("input_type", input_type, input_types)
-    check_choice("output_type", output_type, output_types)
-    return input_type, output_type
+    check_choice("input_type", input_type or INPUT_TYPES[runtime][0], INPUT_TYPES[runtime])
+    check_choice("output_type", output_type or OUTPUT_TYPES[runtime][0], OUTPUT_TYPES[runtime])
 
 
 def _check_bytes(shape, begins_with_convolution):

@@ -129,11 +129,11 @@ def base(trained_model, shared):
 
 @pytest.fixture(scope="session")
 def stored(base):
-    """Files for a device, by precision, runtime and the other arguments of `store`."""
-    from larq_seresnet.export import convert
+    """Files for a device, by precision and the attributes of `form.Form`."""
+    from larq_seresnet.export import convert, form
 
     def get(precision="w1", runtime="lce", weights="1bit", strip=True, **options):
         tflite = base(precision, runtime, rounded=weights == "1bit_half")
-        return convert.store(tflite, runtime, weights, strip=strip, **options)[0]
+        return convert.store(tflite, form.Form(runtime, weights, strip=strip, **options))[0]
 
     return get

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14, save_weights
-from larq_seresnet.export import anatomy, benchmark, convert, flatbuffer, pack_tflm
+from larq_seresnet.export import anatomy, benchmark, flatbuffer, form, pack_tflm
 from larq_seresnet.training import data
 
 # by hand: the stem, four 3x3 convolutions a stage but a narrower first
@@ -112,7 +112,7 @@ def test_a_benchmark_holds_every_target_and_its_figures(folder):
     assert other["argmax_agreement"] is other["against_float32"] is None
     assert 0 < other["p50_1"] <= other["p90_1"]
     assert by_way["litert", "full int8"]["macs"]["float32"] == 0
-    for runtime, stored in convert.WEIGHTS.items():
+    for runtime, stored in form.WEIGHTS.items():
         fewest = [by_way.get((runtime, f"{way}, fewest bytes")) for way in stored]
         fewest = [row or by_way.get((runtime, way)) for row, way in zip(fewest, stored)]
         sizes = [row["bytes"] for row in fewest if row]
@@ -151,7 +151,7 @@ def test_a_benchmark_of_one_runtime_holds_its_files_alone(trained, tmp_path):
     flags = f"--runtime lce --limit-test 5 --rounds 1 --out-dir {tmp_path}"
     rows = benchmark.main([str(trained("w1")), *flags.split()])
     assert {row["runtime"] for row in rows} == {"lce"}
-    assert {row["weights"] for row in rows} >= set(convert.WEIGHTS["lce"])
+    assert {row["weights"] for row in rows} >= set(form.WEIGHTS["lce"])
 
 
 def test_a_peer_must_be_of_the_same_images(trained, stored, tmp_path, capsys):

@@ -11,9 +11,9 @@ from larq_seresnet.export import (
     anatomy,
     convert,
     flatbuffer,
+    form,
     inference,
     pack,
-    pack_litert,
     verify,
 )
 from larq_seresnet.layers import FMB, SqueezeExcite
@@ -29,12 +29,11 @@ FLOAT_RUNTIMES = ("lce", "litert")  # `test_pack_tflm` is about the other one
 #: Of filters (4, 8, 16), what pruning may leave of each branch.
 OUTER = ((0, 1, 3), (0, 1, 2, 3), (2, 3, 4), (1, 2, 5, 6, 7), tuple(range(16)), (0, 1, 15))
 TARGETS = [
-    (precision, runtime, weights, memory)
+    (precision, runtime, each.weights, each.memory)
     for precision in ("w1", "w1a1")
     for runtime in FLOAT_RUNTIMES
-    for weights in convert.WEIGHTS[runtime]
-    if precision == "w1" or weights != "1bit_half"
-    for memory in (pack.MEMORY if weights in pack_litert.IN_BITS else [None])
+    for each in form.forms(runtime)
+    if precision == "w1" or each.weights != "1bit_half"
 ]
 
 
@@ -80,7 +79,9 @@ def test_bytes_in_and_out(base, stored, images, runtime):
     assert received.dtype == np.float32
     nearest = np.minimum(np.round(expected * 256), 255) / 256
     np.testing.assert_array_equal(received, nearest)
-    only_input, named, _ = convert.store(base("w1", runtime), runtime, input_type="uint8")
+    only_input, named, _ = convert.store(
+        base("w1", runtime), form.Form(runtime, input_type="uint8")
+    )
     np.testing.assert_array_equal(only_input.predict(images), expected)
     content = flatbuffer.read(named)
     (signature,) = content.signatureDefs
@@ -93,11 +94,11 @@ def test_other_than_colours_are_taken_as_numbers_alone(channels, tmp_path, capsy
     model = SEResNet14(filters=(4, 8, 16), input_shape=(32, 32, channels), weights=None)
     tflite = convert.convert(model, "litert")
     inputs = np.random.default_rng(0).normal(size=(8, 32, 32, channels)).astype(np.float32)
-    converted = convert.store(tflite, "litert")[0]
+    converted = convert.store(tflite, form.Form("litert"))[0]
     np.testing.assert_allclose(converted.predict(inputs), model(inputs), atol=1e-4)
     message = rf"preprocess_input returns, \(H, W, 3\), received \(32, 32, {channels}\)"
     with pytest.raises(ValueError, match=message):
-        convert.store(tflite, "litert", input_type="uint8")
+        convert.store(tflite, form.Form("litert", input_type="uint8"))
     save_weights(model, tmp_path / "other.npz", "digits", packed=True)
     with pytest.raises(SystemExit) as stop:
         convert.main([str(tmp_path / "other.npz"), "--input-type", "uint8"])
@@ -115,10 +116,10 @@ def test_layers_before_the_stem_take_no_bytes():
     model = SEResNet14(filters=(4, 8, 16), input_tensor=rescaled, weights=None)
     tflite = convert.convert(model, "litert")
     inputs = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype(np.float32)
-    converted = convert.store(tflite, "litert")[0]
+    converted = convert.store(tflite, form.Form("litert"))[0]
     np.testing.assert_allclose(converted.predict(inputs), model(inputs), atol=1e-4)
     with pytest.raises(ValueError, match="received layers before the first of its own"):
-        convert.store(tflite, "litert", input_type="uint8")
+        convert.store(tflite, form.Form("litert", input_type="uint8"))
 
 
 def test_an_input_of_ones_own_takes_bytes(images, inputs):
@@ -438,7 +439,7 @@ def test_other_configurations_convert_too(arguments, images):
         tflite = convert.convert(model, runtime)
         for memory in pack.MEMORY if weights == "1bit" else [None]:
             converted, named, left_alone = convert.store(
-                tflite, runtime, weights, strip=True, memory=memory
+                tflite, form.Form(runtime, weights, strip=True, memory=memory)
             )
             assert not left_alone
             assert not verify.compare(model, converted, images, labels).unexplained()
@@ -456,7 +457,7 @@ def test_features_are_not_given_as_probabilities():
     ):
         convert.to_tflite(model, "litert", output_type="int8")
     with pytest.raises(ValueError, match="`output_type` 'int8' is for probabilities"):
-        convert.store(convert.convert(model, "litert"), "litert", output_type="int8")
+        convert.store(convert.convert(model, "litert"), form.Form("litert", output_type="int8"))
 
 
 def test_what_is_no_model_of_one_image_and_one_answer_is_refused(small_model):
@@ -477,9 +478,9 @@ def test_attention_that_is_seen_keeps_its_values(activation, inputs, small_model
     attention, gates = (base.get_layer(f"stage3_block2_{name}").output for name in ("se", "fmb"))
     for output, one in ((attention, False), (attention + gates, False), (gates, True)):
         model = tf.keras.Model(base.input, output)
-        form = inference.inference_form(model, gates_by_sign=True)
-        np.testing.assert_allclose(form(inputs), model(inputs), rtol=1e-5, atol=1e-6)
-        bare = form.get_layer("stage3_block2_se").activation == tf.keras.activations.linear
+        inferred = inference.inference_form(model, gates_by_sign=True)
+        np.testing.assert_allclose(inferred(inputs), model(inputs), rtol=1e-5, atol=1e-6)
+        bare = inferred.get_layer("stage3_block2_se").activation == tf.keras.activations.linear
         assert bare == one
 
 
@@ -550,13 +551,13 @@ def test_what_there_is_not_is_refused_in_python_too(small_model, monkeypatch):
     with pytest.raises(
         ValueError, match="`runtime` must be one of 'lce', 'litert', 'tflm', received 'x'"
     ):
-        convert.store(b"", "x")
+        convert.store(b"", form.Form("x"))
 
 
 def test_a_float32_model_has_nothing_to_pack(small_model):
     tflite = convert.convert(small_model(precision="float32"), "litert")
     with pytest.raises(ValueError, match="--weights int2 needs 1-bit weights, and no layer has"):
-        convert.store(tflite, "litert", "int2")
+        convert.store(tflite, form.Form("litert", "int2"))
 
 
 def test_operators_are_counted_by_name(converted):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14, preprocess_input
-from larq_seresnet.export import anatomy, convert, flatbuffer, pack
+from larq_seresnet.export import anatomy, convert, flatbuffer, form, pack
 from larq_seresnet.export.runtimes import Converted
 
 
@@ -152,7 +152,7 @@ def test_channels_of_which_nothing_is_left_are_packed_too(runtime, weights, inpu
         kept = np.arange(layer.gamma.shape[0]) != 1
         layer.gamma.assign(kept * layer.gamma)
     tflite = convert.convert(convert.as_stored(model, weights), runtime)
-    converted, _, left_alone = convert.store(tflite, runtime, weights)
+    converted, _, left_alone = convert.store(tflite, form.Form(runtime, weights))
     assert left_alone == []
     atol = 0.02 if weights == "int8" else 0.002 if weights == "1bit_half" else 1e-4
     np.testing.assert_allclose(converted.predict(inputs), model(inputs), atol=atol)

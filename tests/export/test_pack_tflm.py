@@ -14,6 +14,7 @@ from larq_seresnet.export import (
     c_array,
     convert,
     flatbuffer,
+    form,
     pack_litert,
     pack_tflm,
     plan,
@@ -73,7 +74,7 @@ def _maps(tflite, image):
 def test_a_file_gives_what_its_unpacked_graph_gives_and_the_models_class(
     trained_model, integers, digits, weights
 ):
-    converted, _, left_alone = convert.store(integers, "tflm", weights, strip=True)
+    converted, _, left_alone = convert.store(integers, form.Form("tflm", weights, strip=True))
     assert not left_alone
     agreement = verify.compare(trained_model(), converted, *digits.test)
     assert agreement.unpacked_same == agreement.images == 100
@@ -86,9 +87,10 @@ def test_filters_take_their_bits(trained_model, integers):
     weights = sum(
         int(np.prod(w.shape)) for w in trained_model().trainable_weights if len(w.shape) > 1
     )
-    sizes = {way: len(convert.store(integers, "tflm", way, strip=True)[0].tflite) for way in (
-        "1bit", "int4", "int8"
-    )}  # fmt: skip
+    sizes = {
+        each.weights: len(convert.store(integers, each)[0].tflite)
+        for each in form.forms("tflm", strip=True)
+    }
     assert sizes["int8"] - sizes["int4"] > weights / 2 - 500
     assert weights * 3 / 8 - 3_500 < sizes["int4"] - sizes["1bit"] < weights * 3 / 8
     assert sizes["1bit"] < sizes["int4"]
@@ -181,7 +183,7 @@ def test_other_configurations_are_computed_too(name):
     model = _after_batch_norm_of(images, **arguments)
     tflite = convert.convert(model, "tflm", preprocess_input(images))
     weights = "int8" if name == "float32" else "1bit"
-    converted, _, left_alone = convert.store(tflite, "tflm", weights, strip=True)
+    converted, _, left_alone = convert.store(tflite, form.Form("tflm", weights, strip=True))
     expected = {"float32": 26, "no_se": 2, "float_se": 12, "inner": 2}.get(name, 0)
     assert len(left_alone) == expected
     assert verify.compare(model, converted, images, None).unpacked_same == 20
@@ -220,7 +222,7 @@ def test_without_its_package_it_is_refused_in_one_line(tmp_path, monkeypatch, ca
 
 @needs_tflm
 def test_an_arena_of_one_step_less_is_refused(integers, digits):
-    converted = convert.store(integers, "tflm", strip=True)[0]
+    converted = convert.store(integers, form.Form("tflm", strip=True))[0]
     needed = tflm.arena(converted.tflite)
     assert needed % tflm.STEP == 0
     session = tflm.interpreter(converted.tflite, needed)
@@ -319,7 +321,7 @@ def test_files_are_written_proved_and_verified_again(trained, tmp_path, capsys, 
 @needs_tflm
 def test_a_file_that_is_not_its_unpacked_graph_is_not_verified(integers, digits, trained_model):
     """As when a table is read otherwise than it was meant."""
-    converted = convert.store(integers, "tflm", strip=True)[0]
+    converted = convert.store(integers, form.Form("tflm", strip=True))[0]
     unpacked = pack_tflm.unpacked
 
     def wrong(tflite):

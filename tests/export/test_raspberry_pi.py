@@ -13,14 +13,14 @@ from PIL import Image
 
 import larq_seresnet
 from larq_seresnet import files
-from larq_seresnet.export import convert, runtimes
+from larq_seresnet.export import convert, form, runtimes
 from larq_seresnet.training import data
 
 ROOT = pathlib.Path(__file__).parents[2]
 FOLDER = ROOT / "export" / "raspberry_pi"
 EMULATED_PYTHON = ROOT / ".arm64" / "python"
 GOLDEN = golden.images()
-WEIGHTS = convert.WEIGHTS["litert"]
+WEIGHTS = form.WEIGHTS["litert"]
 DIGITS = "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n"
 
 

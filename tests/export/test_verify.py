@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from larq_seresnet import SEResNet14, files
-from larq_seresnet.export import anatomy, convert, divergence, flatbuffer, report, runtimes, verify
+from larq_seresnet.export import (
+    anatomy,
+    convert,
+    divergence,
+    flatbuffer,
+    form,
+    report,
+    runtimes,
+    verify,
+)
 from larq_seresnet.preprocessing import MEAN, preprocess_input
 from larq_seresnet.training import data
 
@@ -380,7 +389,7 @@ def test_layers_with_float_weights_keep_their_inputs(images):
     tf.keras.utils.set_random_seed(1)  # of other weights, all 0 or 1, an image may lie on a step
     model = SEResNet14(filters=FILTERS, attention="se_float32", fmb=False, weights=None)
     tflite = convert.convert(model, "litert")
-    converted, _, left_alone = convert.store(tflite, "litert", "int8")
+    converted, _, left_alone = convert.store(tflite, form.Form("litert", "int8"))
     assert len(left_alone) == 12
     assert verify.compare(model, converted, images, np.zeros(8, int)).failures() == []
 

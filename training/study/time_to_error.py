@@ -67,6 +67,7 @@ def main(argv=None):
             "seed": arguments.seed,
             "processor": machine.processor(),
             "cores": os.cpu_count(),
+            "compute_dtype": fitting.compute_dtype("auto"),
             "plain": plain(images, arguments),
             "fast": fast(images, arguments),
         }
@@ -156,7 +157,8 @@ def markdown(found):
     return (
         files.table(header, rows)
         + f"\n{_told(found)}; seed {found['seed']}, {found['training_images']:,} training images "
-        f"of {found['dataset']}, {found['cores']} cores, {found['processor']}\n"
+        f"of {found['dataset']}, {found['cores']} cores, {found['processor']}; fast in "
+        f"{found['compute_dtype']}, plain Keras in float32\n"
     )
 
 

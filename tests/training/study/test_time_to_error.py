@@ -35,6 +35,7 @@ def _found(plain, fast):
         "seed": 0,
         "processor": "a processor",
         "cores": 2,
+        "compute_dtype": "bfloat16",
         "plain": [{"epochs": 9, "seconds": 900.0, "error": plain}],
         "fast": [
             {"epochs": 1, "seconds": 60.0, "error": 0.3},
@@ -53,7 +54,7 @@ def _found(plain, fast):
 )
 def test_who_is_not_there_at_the_end_never_was(plain, fast, told, rows):
     text = time_to_error.markdown(_found(plain, fast))
-    for part in (*rows, told):
+    for part in (*rows, told, "; fast in bfloat16, plain Keras in float32"):
         assert part in text
 
 
