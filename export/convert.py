@@ -36,7 +36,6 @@ from larq_seresnet.weights import shipped_files
 import tensorflow as tf
 
 PACKAGES = ("larq-compute-engine", "ai-edge-litert", "larq", "tensorflow", "tf-keras", "numpy")
-FORM = dataclasses.fields(form.Form)
 RESIDUAL_CONVOLUTIONS = 12
 LABELS_FILE = "labels.txt"
 UNVERIFIED = ".unverified"
@@ -47,7 +46,8 @@ def main(argv=None):
     parser = _parser()
     arguments = parser.parse_args(argv)
     with programs.refusing_bad_input(parser):
-        wanted = form.Form(**{each.name: getattr(arguments, each.name) for each in FORM})
+        names = [each.name for each in dataclasses.fields(form.Form)]
+        wanted = form.Form(**{name: getattr(arguments, name) for name in names})
         calibrated = wanted.runtime == "tflm"
         if arguments.c_array and not calibrated:
             raise ValueError(
@@ -257,13 +257,13 @@ def as_stored(model, weights):
     return half.rounded(in_float32(model)) if weights == pack_litert.HALF else model
 
 
-def to_tflite(model, runtime="lce", weights="1bit", images=None, **options):
+def to_tflite(model, runtime="lce", weights="1bit", *, images=None, **options):
     """From a model to what a device gets, not proved.
 
     Args:
         model: From `SEResNet14`.
-        images: As `convert` takes them.
         runtime, weights, **options: Of `form.Form`, such as `input_type="uint8"` or `strip=True`.
+        images: As `convert` takes them.
 
     Returns:
         A `runtimes.Converted`; its `tflite` are the file's bytes.

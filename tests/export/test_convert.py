@@ -548,10 +548,6 @@ def test_what_there_is_not_is_refused_in_python_too(small_model, monkeypatch):
             message = f"--memory {memory} is for .*, received {runtime} and {weights}"
             with pytest.raises(ValueError, match=message):
                 convert.to_tflite(model, runtime, weights, memory=memory)
-    with pytest.raises(
-        ValueError, match="`runtime` must be one of 'lce', 'litert', 'tflm', received 'x'"
-    ):
-        convert.store(b"", form.Form("x"))
 
 
 def test_a_float32_model_has_nothing_to_pack(small_model):
