@@ -36,7 +36,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "whole": _ENDS | _WIDE | _GATED,
     "closed_inner": _ENDS
     | _CLOSED
-    | {"filters": (32, 52, 52), "inner": (48, 48, 78, 78, 78, 78), "keep": 0.62},
+    | {"filters": (32, 52, 52), "inner": (48, 48, 80, 80, 80, 80), "keep": 0.607},
     "closed_16kb": _ENDS | _CLOSED | {"filters": (24, 48, 48), "keep": 0.345},
     "by_hand_16kb": _BY_HAND | {"filters": (16, 32, 32)},
     "closed_20kb": _ENDS | _CLOSED | {"filters": (24, 48, 48), "keep": 0.51},
