@@ -31,11 +31,16 @@ def replace_all(writers):
 
     Args:
         writers: By path, a function as `replace` takes it.
+
+    Raises:
+        FileNotFoundError: If a path's folder is not there.
     """
     parts = {}
     try:
         for path, write in writers.items():
             path = pathlib.Path(path)
+            if not path.parent.is_dir():
+                raise FileNotFoundError(errno.ENOENT, "There is no such folder", str(path.parent))
             # another process may write it, too
             parts[path] = path.with_name(f"{path.name}.{os.getpid()}.part")
             write(parts[path])

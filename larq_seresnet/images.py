@@ -52,6 +52,7 @@ def read_image(path, size=(32, 32)):
 
     Raises:
         FileNotFoundError: If there is no such file.
+        MemoryError: If it is too large for this machine.
         ValueError: If it is no image, is damaged, has more pixels than Pillow reads (some 179
             million), or pixels without a unique meaning in 8 bits, such as floats; the message
             begins with the path. If `size` is no height and width.
@@ -63,6 +64,8 @@ def read_image(path, size=(32, 32)):
         image = _decode_with_pillow(content) if _has_pillow() else _decode(content)
     except _Refused as reason:
         raise ValueError(f"{path} {reason}.") from None
+    except MemoryError:
+        raise
     except Exception as error:  # of a damaged file a decoder raises nearly anything
         what = " ".join(str(error).split()) or type(error).__name__
         what = what.partition(" <")[0]  # what Python calls the bytes in memory

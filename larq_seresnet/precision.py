@@ -10,6 +10,23 @@ import tensorflow as tf
 
 
 @contextlib.contextmanager
+def _quantized_scope(quantize):
+    """larq's own, which is left where a layer raises, too.
+
+    It stayed on, and then every optimizer stored signs in place of latent weights.
+    """
+    before = lq.context.should_quantize()
+    lq.context._quantized_scope.should_quantize = quantize
+    try:
+        yield quantize
+    finally:
+        lq.context._quantized_scope.should_quantize = before
+
+
+lq.context.quantized_scope = _quantized_scope
+
+
+@contextlib.contextmanager
 def layers_in(dtype):
     """Within it, layers are made to compute in a dtype; their weights stay float32."""
     before = tf.keras.mixed_precision.global_policy()

@@ -1,5 +1,7 @@
 """From image bytes to what SEResNet14 takes, and from its probabilities to class names."""
 
+import warnings
+
 import numpy as np
 
 from larq_seresnet.arguments import is_count
@@ -35,6 +37,9 @@ def preprocess_input(images):
     Returns:
         float32 of the same shape, a numpy array for a numpy array, else a tensor.
 
+    Warns:
+        UserWarning: If an array of floats looks as if it were divided by 255 already.
+
     Raises:
         TypeError: If `images` is neither array nor tensor, or neither uint8 nor floats.
         ValueError: If its shape is wrong, or an array of floats has values outside 0..255.
@@ -60,6 +65,12 @@ def preprocess_input(images):
             raise ValueError(
                 f"`images` must have pixels 0..255, received {images.min()} to {images.max()}."
             )
+        if dtype.is_floating and images.size and images.max() <= 1 and (images % 1).any():
+            warnings.warn(
+                f"`images` should have pixels 0..255, received none above {images.max()}: were "
+                "they divided by 255? Then they are all but black.",
+                stacklevel=2,
+            )
     else:
         floats = tf.cast(images, tf.float32)
     return (floats - np.float32(MEAN)) / np.float32(STD)
@@ -73,7 +84,8 @@ def decode_predictions(preds, top=None, class_names=CIFAR10_CLASSES):
     Args:
         preds: Probabilities, shape (N, num_classes); a numpy array or an eager tensor.
         top: How many classes per image, at most num_classes; by default 5, or all if fewer.
-        class_names: One name per class, in the order of the labels. Default: CIFAR-10's.
+        class_names: One name per class, in the order of the labels; None for their numbers.
+            Default: CIFAR-10's.
 
     Returns:
         For each image a list of `top` pairs (class name, probability), most probable first.
@@ -82,6 +94,8 @@ def decode_predictions(preds, top=None, class_names=CIFAR10_CLASSES):
         ValueError: If shape, `top` and `class_names` do not fit together.
     """
     preds = np.asarray(preds)
+    if class_names is None:
+        class_names = [str(number) for number in range(preds.shape[-1] if preds.ndim else 0)]
     if preds.ndim != 2 or preds.shape[1] != len(class_names):
         raise ValueError(
             f"`preds` must have the shape (N, {len(class_names)}), one column for each of "

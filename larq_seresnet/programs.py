@@ -8,7 +8,7 @@ import sys
 import threading
 
 #: What an operating system says of a machine that has not enough, whatever was asked.
-_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM)
+_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EPIPE)
 BAD_INPUT, FAILED = 2, 1
 #: As a shell has it: 128 and the number of the signal.
 INTERRUPTED, UNREAD, TERMINATED = 130, 141, 143
@@ -21,11 +21,13 @@ def refusing_bad_input(parser):
     That is a ValueError, or an OSError of a file. A full disk and the like end it with 1, as in
     `failing`.
     """
-    try:
-        with failing(parser):
+    with failing(parser):
+        try:
             yield
-    except (ValueError, OSError) as problem:
-        end(parser, BAD_INPUT, problem)
+        except (ValueError, OSError) as problem:
+            if isinstance(problem, OSError) and problem.errno in _MACHINE:
+                raise
+            end(parser, BAD_INPUT, problem)
 
 
 @contextlib.contextmanager
@@ -47,12 +49,10 @@ def failing(parser):
     except BrokenPipeError:  # who read what is printed has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         parser.exit(UNREAD)
+    except OSError as problem:
+        end(parser, FAILED, problem)
     except (MemoryError, OverflowError, RuntimeError, tf.errors.OpError) as problem:
         end(parser, FAILED, _said(problem))
-    except OSError as problem:
-        if problem.errno not in _MACHINE:
-            raise
-        end(parser, FAILED, problem)
 
 
 def _said(problem):

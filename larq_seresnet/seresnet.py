@@ -436,6 +436,11 @@ def _image_input(input_shape, input_tensor, include_top):
     if input_tensor is not None:
         if not (tf.is_tensor(input_tensor) and tf.keras.backend.is_keras_tensor(input_tensor)):
             raise ValueError(f"`input_tensor` must be a Keras tensor, received {input_tensor!r}.")
+        if not input_tensor.dtype.is_floating:
+            raise ValueError(
+                "`input_tensor` must be of floats, as `preprocess_input` returns them, received "
+                f"{input_tensor.dtype.name}."
+            )
         shape, argument = tuple(input_tensor.shape[1:]), "input_tensor"
         is_other = not isinstance(input_shape, (tuple, list)) or tuple(input_shape) != shape
         if input_shape is not None and is_other:

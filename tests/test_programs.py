@@ -73,6 +73,13 @@ def test_a_fault_of_the_program_itself_is_not_hidden():
         raise ValueError
 
 
+def test_a_folder_that_went_while_it_was_written_ends_a_program_in_one_line(capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop, programs.failing(PARSER):
+        (tmp_path / "gone" / "log.csv").open("a")
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.startswith("x: error: [Errno 2] No such file")
+
+
 def test_output_that_nobody_reads_any_more_ends_a_program_without_a_word():
     """As `convert.py ... | head` does."""
     script = (

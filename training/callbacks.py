@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import os
 import pathlib
 import sys
 import time
@@ -28,6 +29,8 @@ LOG_COLUMNS = (
 )
 NUMBERS = LOG_COLUMNS[:-1]
 GATES_FILE = "gates.npz"
+#: What TensorFlow takes for a pattern where it looks for the files of a checkpoint.
+_PATTERNS = "*?[" + "\\" * (os.sep == "/")
 #: Test images whose gates a run records.
 GATE_IMAGES = 256
 
@@ -204,11 +207,19 @@ class Checkpoint(tf.keras.callbacks.Callback):
     Args:
         directory: Where; one that exists is continued by `restore`.
         model: Compiled.
+
+    Raises:
+        ValueError: If the path has a character that TensorFlow takes for a pattern of file names.
     """
 
     def __init__(self, directory, model):
         super().__init__()
         self.directory = str(directory)
+        if set(_PATTERNS) & set(self.directory):
+            raise ValueError(
+                f"`run_dir` must have a path without {' '.join(_PATTERNS)}, by which TensorFlow "
+                f"finds, and deletes, checkpoints of others, received {self.directory}."
+            )
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch")
         model.optimizer.build(model.trainable_variables)
         listed = pathlib.Path(directory) / "checkpoint"

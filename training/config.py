@@ -214,7 +214,9 @@ class Config:
         metavar="N",
     )
     flip: bool | None = _flag(
-        "data", None, "mirror half of the training images; default on, for letters and digits off"
+        "data",
+        None,
+        "mirror half of the training images; default on, for digits and TFDS's letters off",
     )
 
     recipe: str = _flag(
@@ -488,6 +490,11 @@ def load(run_dir: pathlib.Path) -> tuple[Config, dict[str, Any]]:
     return read(path)
 
 
+def is_run(folder: pathlib.Path) -> bool:
+    """Whether a folder is a run directory, of whichever version; others have a config.json, too."""
+    return isinstance(files.read_report(folder / CONFIG_FILE).get("arguments"), dict)
+
+
 def of_weights(weights: str | pathlib.Path) -> Config | None:
     """The `Config` of the run that a weight file is of, pruned or not; None of one elsewhere."""
     return facts_of_weights(weights)[0]
@@ -497,9 +504,9 @@ def facts_of_weights(weights: str | pathlib.Path) -> tuple[Config | None, dict[s
     """As `of_weights`, and what config.json says besides."""
     path = pathlib.Path(weights).absolute()
     run_dir = path.parent
-    while run_dir.name == PRUNED and not (run_dir / CONFIG_FILE).exists():  # no run of that name
+    while run_dir.name == PRUNED and not is_run(run_dir):  # no run of that name
         run_dir = run_dir.parent
-    is_of_run = path.name == WEIGHTS_FILE and (run_dir / CONFIG_FILE).exists()
+    is_of_run = path.name == WEIGHTS_FILE and is_run(run_dir)
     return load(run_dir) if is_of_run else (None, {})
 
 

@@ -54,14 +54,15 @@ def load(
         name: A TFDS name, the path of a folder, "digits", or None: CIFAR-10 where it is prepared or
             can be downloaded, otherwise the embedded digits, which is said on standard output. A
             folder holds a folder of images for each class, of which about a fifth is held out for
-            the test, by the names of the files; or a folder `train` of such folders, and `test`,
-            `validation` or `val` beside it.
+            the test, by the names of the files; or a folder `train` or `training` of such folders,
+            and beside it the first of `test`, `testing`, `validation`, `valid`, `val` and `dev`
+            that holds such folders.
         data_dir: Where TFDS keeps its data sets; None for its own choice (TFDS_DATA_DIR).
         size: Height and width in pixels.
         limit_train, limit_test: How many images to keep; None for all.
         held_out: How many of the training images stand in for the test set, always the same ones
             (`limit_train` counts the others); None for the test set itself.
-        at_most: Whether a set may have fewer training images than `limit_train`: then it keeps all.
+        at_most: Whether a set may have fewer images than a limit: then it keeps all.
 
     Raises:
         DataUnavailable: If it cannot be had.
@@ -78,8 +79,10 @@ def load(
     if held_out is not None:
         train, test = _hold_out(train, held_out)
         readers[1] = source.train
-    most = min(limit_train, len(train)) if at_most else limit_train
-    train, test = _first(train, most, "limit_train"), _first(test, limit_test, "limit_test")
+    if not at_most:
+        _check_limit("limit_train", limit_train, train)
+        _check_limit("limit_test", limit_test, test)
+    train, test = train[:limit_train], test[:limit_test]
     pairs, unreadable = [], []
     for reader, chosen, part in zip(readers, (train, test), ("training", "test"), strict=True):
         images = _room_for((len(chosen), *size, 3))
@@ -160,10 +163,9 @@ def _hold_out(numbers, count):
     return np.sort(order[count:]), np.sort(order[:count])
 
 
-def _first(numbers, limit, argument):
+def _check_limit(argument, limit, numbers):
     if limit is not None and limit > len(numbers):
         raise ValueError(f"`{argument}` must be from 1 to {len(numbers)}, received {limit}.")
-    return numbers[:limit]
 
 
 def _room_for(shape):

@@ -142,7 +142,7 @@ def fit(model, settings, images, epochs, run_callbacks, said):
         steps_per_epoch=steps_of(settings, images),
         validation_data=strategies.distribute(test),
         validation_steps=math.ceil(len(images.test[0]) / data.TEST_BATCH_SIZE),
-        verbose=1 if sys.stdout.isatty() else 2,
+        verbose=1 if sys.stdout.isatty() else 0,  # the log prints a line an epoch
         callbacks=[
             tf.keras.callbacks.TerminateOnNaN(),
             *hardening(model, settings, images),

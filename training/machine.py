@@ -11,10 +11,11 @@ import tensorflow as tf
 
 _CPUS = pathlib.Path("/proc/cpuinfo")
 _CGROUPS, _OWN_CGROUPS = pathlib.Path("/sys/fs/cgroup"), pathlib.Path("/proc/self/cgroup")
-#: Of a control group, what it may take of the memory and what it takes, in either version.
+#: Of a control group, what it may take of the memory, what it takes, and which of its statistics
+#: tells how much of that the system would give back: files it has read. In either version.
 _LIMITED = (
-    ("memory.max", "memory.current"),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
@@ -47,11 +48,12 @@ def _left_by_control_groups():
             continue
         group = pathlib.PurePath(path.lstrip("/"))
         for folder in (group, *group.parents):  # in a container the path may be the host's
-            for names in _LIMITED:
-                files = [_CGROUPS / controllers / folder / name for name in names]
+            place = _CGROUPS / controllers / folder
+            for *names, given_back in _LIMITED:
                 with contextlib.suppress(OSError, ValueError):  # no such group, or no limit: "max"
-                    limit, taken = (int(file.read_text()) for file in files)
-                    yield limit - taken
+                    limit, taken = (int((place / name).read_text()) for name in names)
+                    statistics = dict(line.split() for line in _lines(place / "memory.stat"))
+                    yield limit - taken + int(statistics.get(given_back, 0))
 
 
 def convolve_in_float32(model):

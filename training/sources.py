@@ -22,8 +22,9 @@ DEFAULT = "cifar10"
 EMBEDDED = "digits"
 HELD_OUT = 0.2
 SPLIT_SEED = 0
-#: A folder `train` is trained on, the first of these beside it is tested on.
-TEST_FOLDERS = ("test", "validation", "val")
+#: The first of these folders is trained on, of those beside it the first one is tested on.
+TRAIN_FOLDERS = ("train", "training")
+TEST_FOLDERS = ("test", "testing", "validation", "valid", "val", "dev")
 REACHABLE_SECONDS = 5
 #: TFDS sets, and configs of such, of letters and digits: in a mirror they are others, or none.
 CHARACTERS = (
@@ -72,10 +73,10 @@ class Source:
 def find(name, data_dir):
     """The `Source` of a name: see `data.load`, which says what is raised."""
     try:
-        if name == EMBEDDED:
-            return _digits()
         if name is not None and _is_folder(name):
             return _folder(pathlib.Path(name))
+        if name == EMBEDDED:
+            return _digits()
         if name is not None and (os.path.isabs(name) or pathlib.Path(name).is_file()):
             what = "is a file" if pathlib.Path(name).exists() else "is gone, or never was there"
             raise DataUnavailable(
@@ -92,12 +93,14 @@ def find(name, data_dir):
 
 def full_name(name):
     """The name of a data set as config.json has it: of a folder its whole path."""
-    is_folder = name is not None and name != EMBEDDED and _is_folder(name)
+    is_folder = name is not None and _is_folder(name)
     return str(pathlib.Path(name).resolve()) if is_folder else name
 
 
 def _is_folder(name):
     """Whether it means a folder; where TFDS keeps its data, what it prepared is not meant."""
+    if not name:
+        raise ValueError("`dataset` must be a name or a folder, received ''.")
     path = pathlib.Path(name)
     prepared = (any(path.glob(f"{depth}dataset_info.json")) for depth in ("*/", "*/*/"))
     return path.is_dir() and (path.is_absolute() or not any(prepared))
@@ -181,16 +184,7 @@ class _Files:
 
 def _folder(root):
     """`root`/train and a folder for tests beside it, else class folders, split by `_split`."""
-    below = {path.name.lower(): path for path in _folders_in(root)}
-    tests = [below[name] for name in TEST_FOLDERS if name in below]
-    if "train" in below and tests:
-        if tests[1:]:
-            print(f"{root}: tested on {tests[0].name}; {tests[1].name} is left alone")
-        parts = [below["train"], tests[0]]
-    elif set(below) == {"train"}:
-        parts = [below["train"]]
-    else:
-        parts = [root]
+    parts = _parts(root)
     found = [_classes(part) for part in parts]
     _check_text([root.resolve()])
     for each in found:
@@ -205,6 +199,30 @@ def _folder(root):
     train, test = found if len(found) == 2 else _split(parts[0], found[0])
     readers = (_Files(part.values()) for part in (train, test))
     return Source(str(root.resolve()), tuple(names), *readers)
+
+
+def _parts(root):
+    """The folder of class folders that is trained on, and that which is tested on, if there is."""
+    below = {path.name.lower(): path for path in _folders_in(root)}
+    trained, tests = (
+        [below[name] for name in names if name in below and _folders_in(below[name])]
+        for names in (TRAIN_FOLDERS, TEST_FOLDERS)
+    )
+    others = below.keys() - {*TRAIN_FOLDERS, *TEST_FOLDERS}
+    if trained and (tests or not others):
+        parts = trained[:1] + tests[:1]
+        left_alone = [path.name for path in below.values() if path not in parts]
+        if left_alone:
+            tested = tests[0].name if tests else f"a fifth of {trained[0].name}"
+            print(f"{root}: tested on {tested}; left alone: {', '.join(left_alone)}")
+        return parts
+    if len(tests) > 1 and not others:
+        names = " and ".join(path.name for path in tests)
+        raise ValueError(
+            f"`dataset` {root} must hold {TRAIN_FOLDERS[0]!r}, or a folder of images for each "
+            f"class: received {names}."
+        )
+    return [root]
 
 
 def _check_text(paths):

@@ -51,7 +51,9 @@ def main(argv=None):
             if getattr(arguments, name) < least:
                 received = getattr(arguments, name)
                 raise ValueError(f"--{name} must be at least {least}, received {received}.")
-        images = data.load(arguments.dataset, limit_train=arguments.images, limit_test=TEST_IMAGES)
+        images = data.load(
+            arguments.dataset, limit_train=arguments.images, limit_test=TEST_IMAGES, at_most=True
+        )
         plain = SEResNet14(
             precision=arguments.precision,
             filters=arguments.filters,
@@ -96,7 +98,7 @@ def _parser():
     parser.add_argument(
         "--filters", type=int, nargs=3, default=config.Config().filters, metavar="C"
     )
-    parser.add_argument("--images", type=int, default=8192, help="an epoch, default: 8192")
+    parser.add_argument("--images", type=int, default=8192, help="an epoch at most, default: 8192")
     parser.add_argument("--epochs", type=int, default=3, help="a turn, default: 3")
     parser.add_argument("--turns", type=int, default=3, help="of each, default: 3")
     parser.add_argument(
@@ -114,7 +116,7 @@ def _rates(plain, images, arguments):
     }
     for turn in range(arguments.turns):
         rates["plain model.fit"] += _plain_epochs(plain, images, arguments.epochs)[1:]
-        settings, ours = _train_epochs(arguments, turn)
+        settings, ours = _train_epochs(images, arguments, turn)
         rates["train.py"] += ours[1:]
         dtype = tf.dtypes.as_dtype(settings.compute_dtype)
         seconds = convolution_seconds(plain, settings.batch_size, dtype)
@@ -160,12 +162,12 @@ def _plain_epochs(model, images, epochs):
     return [len(images.train[0]) / each for each in clock.seconds]
 
 
-def _train_epochs(arguments, seed):
+def _train_epochs(images, arguments, seed):
     """The config of a run of train.py, and images/s of each epoch as its own log says."""
     settings, log = trained(
         dataset=arguments.dataset,
-        limit_train=arguments.images,
-        limit_test=TEST_IMAGES,
+        limit_train=len(images.train[0]),
+        limit_test=len(images.test[0]),
         precision=arguments.precision,
         epochs=arguments.epochs,
         seed=seed,

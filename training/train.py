@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import sys
@@ -316,7 +317,7 @@ def _is_finished(run_dir):
 
 
 def _default_run_dir(model, settings):
-    dataset = pathlib.Path(settings.dataset).name
+    dataset = re.sub(r"[:*?\\\[\]]", "_", pathlib.Path(settings.dataset).name)
     if settings.held_out:
         dataset += f"_held_out{settings.held_out}"
     name = f"{model.name}_{dataset}_{settings.recipe}{settings.epochs}_seed{settings.seed}"
@@ -337,7 +338,7 @@ def _check_claim(run_dir, overwrite):
                 f"`run_dir` {run_dir} exists: --resume goes on with it, --overwrite deletes it, "
                 f"another --run-dir leaves it alone."
             )
-        if not (run_dir / config.CONFIG_FILE).exists():
+        if not config.is_run(run_dir):
             raise ValueError(
                 f"`run_dir` {run_dir} is no earlier run, so --overwrite leaves it alone."
             )
@@ -364,7 +365,7 @@ def _check_outside(run_dir, settings):
 def _empty(run_dir):
     """Deletes an earlier run, config.json last: what is left half deleted is a run."""
     for path in sorted(run_dir.iterdir(), key=lambda path: path.name == config.CONFIG_FILE):
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.name != files.LOCK_FILE:
             path.unlink()

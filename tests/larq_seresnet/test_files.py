@@ -19,6 +19,11 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert path.read_text() == "old"
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is no such folder: .*gone'$"):
+        files.replace(tmp_path / "gone" / "own.npz", lambda part: part.write_text("new"))
+
+
 def test_a_folder_is_made_and_nothing_is_left_in_it(tmp_path):
     files.make_writable(tmp_path / "a" / "b")
     assert not list((tmp_path / "a" / "b").iterdir())

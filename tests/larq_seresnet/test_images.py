@@ -207,3 +207,12 @@ def test_too_many_pixels_are_called_that(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)
     with pytest.raises(ValueError, match="has more pixels than Pillow reads: Image size"):
         _read(tmp_path, "p.png", png(np.zeros((3, 3, 3)), 8, 2))
+
+
+def test_an_image_too_large_for_the_memory_is_not_called_damaged(tmp_path, monkeypatch):
+    def decode(content):
+        raise MemoryError
+
+    monkeypatch.setattr(larq_seresnet.images, "_decode_with_pillow", decode)
+    with pytest.raises(MemoryError):
+        _read(tmp_path, "p.png", png(np.zeros((3, 3, 3)), 8, 2))

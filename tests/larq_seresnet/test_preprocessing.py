@@ -48,6 +48,16 @@ def test_preprocess_input_refuses_other_pixels(images, error, message):
         preprocess_input(images)
 
 
+def test_preprocess_input_warns_of_images_that_were_divided_already(images, recwarn):
+    """Which would be black: a mistake that costs an evening."""
+    preprocess_input(np.zeros((2, 2, 3)))
+    preprocess_input(np.ones((2, 2, 3), np.float32))
+    preprocess_input(images / 2)
+    assert not recwarn
+    with pytest.warns(UserWarning, match="were they divided by 255"):
+        preprocess_input(images / 255)
+
+
 def test_preprocess_input_refuses_a_tensor_of_unknown_rank():
     @tf.function(input_signature=[tf.TensorSpec(None, tf.uint8)])
     def normalise(images):
@@ -83,6 +93,10 @@ def test_decode_predictions():
     assert len(CIFAR10_CLASSES) == 10
     assert len(decode_predictions(preds)[0]) == 5
     assert len(decode_predictions(np.ones((1, 3)) / 3, class_names="abc")[0]) == 3
+    numbered = decode_predictions(preds, top=1, class_names=None)  # of weights without names
+    assert [pair for (pair,) in numbered] == [("3", 0.6), ("9", 1.0)]
+    with pytest.raises(ValueError, match="received"):
+        decode_predictions(np.zeros(10), class_names=None)
 
 
 @pytest.mark.parametrize(

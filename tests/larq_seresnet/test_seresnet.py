@@ -230,6 +230,25 @@ def test_output_is_probabilities_in_float32(small_model, inputs):
         np.testing.assert_allclose(np.sum(probabilities, axis=1), 1.0, rtol=1e-5)
 
 
+def test_a_layer_that_raises_leaves_latent_weights_what_they_are():
+    """Larq's scope stayed on, and optimizers stored signs from then on."""
+    model = SEResNet14(filters=(4, 8, 16), weights=None)
+    layer = model.get_layer("stage1_block1_1_conv")
+    with pytest.raises(ValueError, match="incompatible"):
+        layer(tf.zeros((1, 32, 32, 5)))
+    with pytest.raises(KeyboardInterrupt), lq.context.quantized_scope(True):
+        raise KeyboardInterrupt
+    assert not lq.context.should_quantize()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    layer.convolution_op = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        model(tf.zeros((1, 32, 32, 3)))
+    assert not lq.context.should_quantize()
+
+
 def test_input_tensor_is_honoured(inputs):
     source = tf.keras.layers.Input((32, 32, 3))
     model = SEResNet14(input_tensor=source * 2.0, filters=(4, 8, 16), weights=None)
@@ -497,6 +516,10 @@ def test_every_weight_learns(precision, attention, inputs):
         ({"input_shape": (None, None, 3)}, r"received \(None, None, 3\)"),
         ({"input_shape": (None, None, None), "include_top": False}, "height and width may be None"),
         ({"input_tensor": np.zeros((1, 32, 32, 3))}, "`input_tensor` must be a Keras tensor"),
+        (
+            {"input_tensor": tf.keras.Input((32, 32, 3), dtype="uint8")},
+            "`input_tensor` must be of floats, as `preprocess_input` returns them, received uint8",
+        ),
         ({"precision": ["w1"]}, r"`precision` must be one of .* received \['w1'\]"),
         ({"input_shape": 32}, r"`input_shape` must have the shape .* received \(32,\)"),
         ({"weights": 3}, "`weights` must be None, 'cifar10', or the path .* received '3'"),

@@ -82,11 +82,16 @@ def test_networks_in_float32_stay_as_they_are(monkeypatch):
 @pytest.mark.parametrize(
     ("line", "folder", "names"),
     [
-        ("0::/jobs/1", "", ("memory.max", "memory.current")),
-        ("4:memory:/jobs/1", "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")),
+        ("0::/jobs/1", "", ("memory.max", "memory.current", "inactive_file")),
+        (
+            "4:memory:/jobs/1",
+            "memory",
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ),
     ],
 )
 def test_free_memory_is_that_of_a_container_or_job(line, folder, names, tmp_path, monkeypatch):
+    *names, given_back = names
     monkeypatch.setattr(machine, "_CGROUPS", tmp_path)
     monkeypatch.setattr(machine, "_OWN_CGROUPS", tmp_path / "own")
     of_the_machine = machine.free_memory()
@@ -102,3 +107,5 @@ def test_free_memory_is_that_of_a_container_or_job(line, folder, names, tmp_path
         for name, value in zip(names, (limit, taken), strict=True):
             (path / name).write_text(f"{value}\n")
         assert machine.free_memory() == left or left is None
+    (group / "memory.stat").write_text(f"anon 10\n{given_back} 50\n")
+    assert machine.free_memory() == 250  # files that were read take no memory from anybody

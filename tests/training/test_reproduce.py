@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from larq_seresnet import SEResNet14
 from larq_seresnet.training import config, reproduce, train
 from larq_seresnet.training.study import paper, runs
 
@@ -31,6 +32,17 @@ def test_every_arm_is_a_config_and_seeds_are_paired():
     assert "w1a1_tanh_seed2" not in short
     assert short["tanh_fmb_seed0"]["fmb_gradient"] == "none"
     assert short["tanh_fmb_through_seed0"]["fmb_gradient"] == "straight_through"
+
+
+@pytest.mark.slow
+def test_every_network_that_is_planned_can_be_made():
+    networks = {}
+    for profile in reproduce.PROFILES.values():
+        for run in profile.planned(profile.results / profile.logs):
+            arguments = config.Config(**run.arguments).model_arguments()
+            networks[repr(arguments)] = arguments
+    for arguments in networks.values():
+        assert SEResNet14(weights=None, **arguments).count_params() > 0
 
 
 def test_rates_are_chosen_on_held_out_images():

@@ -79,16 +79,26 @@ def _copy(folder, *parts):
         (folder / part).write_bytes((folder / "red" / "1.png").read_bytes())
 
 
-@pytest.mark.parametrize("tests", ["test", "validation", "val", "Test"])
-def test_train_is_trained_on_and_what_lies_beside_it_tested_on(folder, tests):
+@pytest.mark.parametrize(
+    ("trained", "tests"),
+    [
+        ("train", "test"),
+        ("train", "validation"),
+        ("train", "val"),
+        ("train", "valid"),
+        ("train", "dev"),
+        ("Training", "Testing"),
+    ],
+)
+def test_train_is_trained_on_and_what_lies_beside_it_tested_on(folder, trained, tests):
     root = folder / "parts"
     root.mkdir()
     (root / tests).mkdir()
-    (root / "train").mkdir()
+    (root / trained).mkdir()
     for name in ("blue", "red"):
-        (folder / name).rename(root / "train" / name)
+        (folder / name).rename(root / trained / name)
         (root / tests / name).mkdir()
-        moved = root / "train" / name / "3.png"
+        moved = root / trained / name / "3.png"
         moved.rename(root / tests / name / "3.png")
     images = data.load(str(root))
     assert images.class_names == ("blue", "red")
@@ -107,7 +117,38 @@ def test_train_alone_holds_out_a_fifth(folder):
 def test_of_two_folders_for_tests_one_is_left_alone(folder, capsys):
     _copy(folder, *(f"{part}/{name}/1.png" for part in ("train", "test", "val") for name in "ab"))
     data.load(str(folder))
-    assert f"{folder}: tested on test; val is left alone" in capsys.readouterr().out
+    assert f"{folder}: tested on test; left alone: blue, red, val" in capsys.readouterr().out
+
+
+def test_a_folder_of_tests_without_labels_is_left_alone(folder, capsys):
+    _copy(folder, *(f"../new/train/{name}/{i}.png" for name in "ab" for i in range(9)))
+    root = folder.parent / "new"
+    _copy(folder, "../new/test/1.png")
+    images = data.load(str(root))
+    assert len(images.train[0]) + len(images.test[0]) == 18
+    assert f"{root}: tested on a fifth of train; left alone: test" in capsys.readouterr().out
+    _copy(folder, "../new/val/a/1.png", "../new/val/b/1.png")
+    images = data.load(str(root))
+    assert (len(images.train[0]), len(images.test[0])) == (18, 2)
+    assert f"{root}: tested on val; left alone: test" in capsys.readouterr().out
+
+
+def test_folders_for_tests_alone_are_no_classes(folder):
+    root = folder.parent / "new"
+    _copy(folder, *(f"../new/{part}/{name}/1.png" for part in ("test", "val") for name in "ab"))
+    with pytest.raises(ValueError, match=r"must hold 'train', .*: received test and val"):
+        data.load(str(root))
+
+
+def test_a_class_may_be_called_train(folder):
+    _copy(folder, *(f"../new/{name}/{i}.png" for name in ("train", "val") for i in range(9)))
+    assert data.load(str(folder.parent / "new")).class_names == ("train", "val")
+
+
+def test_a_folder_called_digits_is_that_folder(folder, monkeypatch):
+    folder.rename(folder.parent / "digits")
+    monkeypatch.chdir(folder.parent)
+    assert data.load("digits").class_names == ("blue", "red")
 
 
 @pytest.mark.parametrize(("names", "tests"), [("12", 1), ("23", 1), ("0134", 1)])

@@ -35,6 +35,12 @@ def test_all_three_rates_are_measured(capsys, monkeypatch):
     assert filters > max(float(time) for name, time in times.items() if "Norm" in name)
 
 
+def test_a_set_may_be_smaller_than_what_is_measured_by_default(folder, monkeypatch):
+    monkeypatch.setattr(throughput, "_measured", lambda plain, images, arguments: images)
+    images = throughput.main(["--dataset", str(folder)])
+    assert len(images.train[0]) + len(images.test[0]) == 20
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

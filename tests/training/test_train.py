@@ -305,7 +305,21 @@ def test_nothing_is_overwritten_or_changed_unasked(trained, tmp_path, capsys):
     assert "is not a run directory" in _fails(capsys, "--resume", "--run-dir", tmp_path)
     message = _fails(capsys, *digits[:3], tmp_path, "--overwrite")
     assert "is no earlier run, so --overwrite leaves it alone" in message
+    (tmp_path / "config.json").write_text('{"name": "of another program"}')
+    message = _fails(capsys, *digits[:3], tmp_path, "--overwrite")
+    assert "is no earlier run, so --overwrite leaves it alone" in message
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_run_directories_that_tensorflow_takes_for_patterns_are_refused(tmp_path, capsys):
+    """It found no checkpoint to resume from, and with a star deleted those of other runs."""
+    run_dir = tmp_path / "birds [v2]"
+    message = _fails(capsys, "--dataset", "digits", "--run-dir", run_dir)
+    assert "`run_dir` must have a path without * ? [" in message
+    assert not run_dir.exists()
+    settings = config.Config(dataset="cifar10:3.*.*")
+    model = SEResNet14(weights=None)
+    assert str(train._default_run_dir(model, settings)).startswith(f"runs/{model.name}_cifar10_3._")
 
 
 @pytest.mark.slow
@@ -373,9 +387,12 @@ def test_overwriting_and_beginning_with_weights(trained, tmp_path):
     """Rate so low that nothing moves: what is saved is what it began with, but for BatchNorm."""
     run_dir, weights = tmp_path / "run", trained("w1") / "weights.h5"
     shutil.copytree(trained("w1"), run_dir)
+    shutil.move(run_dir / "tensorboard", tmp_path)  # to another disk
+    (run_dir / "tensorboard").symlink_to(tmp_path / "tensorboard")
     still = ("--epochs", 1, "--learning-rate", 1e-30, "--kernel-rate", 1e-30)
     _train(run_dir, "--overwrite", "--weights", weights, *still)
     assert len(_curve(run_dir)) == 1
+    assert list((tmp_path / "tensorboard").iterdir())
     begun, ended = (
         SEResNet14(filters=(4, 8, 16), weights=path).trainable_weights
         for path in (weights, run_dir / "weights.h5")
@@ -397,7 +414,7 @@ def test_a_run_and_its_images_lie_apart(folder, tmp_path, capsys):
     """Else --overwrite deletes the images, or the run is taken for a class of them."""
     run_dir = tmp_path / "run"
     run_dir.mkdir()
-    (run_dir / "config.json").write_text("{}")
+    (run_dir / "config.json").write_text('{"arguments": {}}')
     images = shutil.copytree(folder, run_dir / "images")
     message = _fails(capsys, "--dataset", images, "--run-dir", run_dir, "--overwrite")
     assert f"`dataset` {images} must not be in `run_dir` {run_dir}: it would be lost" in message
