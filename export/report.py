@@ -123,7 +123,7 @@ def draw_trade_offs(rows, path):
                 va="center",
             )
         axes.set(xlabel=label, xscale=scale)
-        axes.margins(x=0.3, y=0.5 / len(rows))
+        axes.margins(x=0.45, y=0.5 / len(rows))  # for the figures on the right
         axes.grid(alpha=0.3)
     panels[0].set_yticks(range(len(rows)), [f"{row['runtime']} {row['weights']}" for row in rows])
     panels[0].invert_yaxis()

@@ -58,7 +58,7 @@ def _missing(profile, arguments, logs, tried=frozenset()):
     if arguments.jobs < 1:
         raise ValueError(f"--jobs must be at least 1, received {arguments.jobs}.")
     planned = profile.planned(logs)
-    known = list(dict.fromkeys(run.arm for run in planned))
+    known = list(dict.fromkeys([run.arm for run in planned] + profile.later))
     chosen = arguments.arms or known
     unknown = sorted(set(chosen) - set(known))
     if unknown:
@@ -93,6 +93,7 @@ class Profile:
         teacher: A run in `RUNS` that teaches others; it is trained first.
         following: From the folder of logs, `runs` and those that follow from what logs say; None
             where none do.
+        later: The arms of those that follow.
         compared: Pairs of arms that are compared; None: each with every other one of its budget.
     """
 
@@ -103,6 +104,7 @@ class Profile:
     folder: pathlib.Path = RUNS / "paper"
     teacher: Run | None = None
     following: Callable[[pathlib.Path], Runs] | None = None
+    later: list[str] = dataclasses.field(default_factory=list)
     compared: list[tuple[str, ...]] | None = None
 
     def planned(self, logs):
@@ -141,6 +143,7 @@ PROFILES = {
         results=RESULTS / "pruning",
         folder=RUNS / "pruning",
         following=pruning.runs,
+        later=[runs.budget_arm(arm, pruning.BUDGET) for arm in pruning.FOUND],
         compared=pruning.compared(),
     ),
     "spatial": Profile(

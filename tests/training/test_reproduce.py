@@ -115,7 +115,8 @@ def test_runs_compute_as_those_they_are_compared_with(tmp_path, write_log):
     found = _dtypes("goals", tmp_path)
     assert found["soft_budget25_seed0"] == found["no_se_budget25_seed0"] == "float32"
     assert found["soft_budget25_seed1"] == "bfloat16"
-    assert found["soft_budget25_seed2"] is found["soft_budget6_seed0"] is None
+    assert found["soft_budget25_seed2"] in ("float32", "bfloat16")  # as one of other seeds
+    assert found["soft_budget6_seed0"] is None
     folder = tmp_path / "pruning"
     named = {run.name: run for run in reproduce.PROFILES["pruning"].runs}
     for name, dtype in (("whole_budget25_seed0", "float32"), ("by_hand_16kb_budget25_seed0", "x")):
@@ -132,7 +133,7 @@ def test_where_the_rate_is_constant_runs_of_other_lengths_are_compared(tmp_path,
     write_log(tmp_path, run, run.arguments["epochs"], compute_dtype="bfloat16")
     found = _dtypes("full", tmp_path)
     assert {found[f"{arm}_seed3"] for arm in ("tanh", "tanh_fmb", "no_se")} == {"bfloat16"}
-    assert found["tanh_seed2"] is None
+    assert found["tanh_seed2"] == "bfloat16"  # as the other seed
 
 
 def test_a_full_disk_is_not_bad_input(tmp_path, monkeypatch, capsys):

@@ -17,8 +17,8 @@ from larq_seresnet.training.study.grid import (
     reduction,
 )
 from larq_seresnet.training.study.measures import FIRST_MODULE, mean_share
+from larq_seresnet.training.study.verdicts import Range, all_of
 
-HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told"
 #: Table I: error reduction after epoch 9 against sigmoid without FMB; all 1-bit.
 TABLE_I = {"sigmoid_fmb": 0.4464, "tanh_fmb": 0.4072, "tanh": 0.1995}
 #: Table II: error at epoch 6.
@@ -57,7 +57,7 @@ class Claim:
         claim: In words.
         paper: Its figure; empty where there is none.
         ours: With intervals.
-        verdict: One of `HOLDS`, `FAILS` and `OPEN`.
+        verdict: See `verdicts`.
         brief: Ours, without intervals.
         why: What was measured beside it that explains it.
         size: A second verdict, on an effect as large as the paper's; None where it states none.
@@ -93,36 +93,9 @@ def annealed(grid, compared, arm, other):
     return compared(grid, f"annealed_{arm}", f"annealed_{other}", ANNEALED_EPOCHS)
 
 
-def at_least(found: Estimate, claimed: float):
-    """Verdict on a figure that should be at least a threshold."""
-    low, high = found.student
-    if low >= claimed:
-        return HOLDS
-    return FAILS if high < claimed else OPEN  # no interval compares with nothing
-
-
-def as_much(found: Estimate, claimed: float):
-    """Verdict on an effect that should be there, and may be what the paper says or larger."""
-    low, high = found.student
-    if low > 0 and high >= claimed:
-        return HOLDS
-    return FAILS if high < claimed else OPEN
-
-
 def order(steps: list[Estimate]):
-    """Verdict on differences that should all be above 0."""
-    if all(each.student[0] > 0 for each in steps):
-        return HOLDS
-    return FAILS if any(each.student[1] < 0 for each in steps) else OPEN
-
-
-def alike(found: list[Estimate], claimed: float, margin: float):
-    """Verdict on figures that should all be what the paper says, give or take a margin."""
-    intervals = [each.student for each in found]
-    if all(claimed - margin <= low and high <= claimed + margin for low, high in intervals):
-        return HOLDS
-    apart = (low > claimed + margin or high < claimed - margin for low, high in intervals)
-    return FAILS if any(apart) else OPEN
+    """The verdict on differences that should all be above 0."""
+    return all_of(map(Range(low=0.0).judge, steps))
 
 
 def claims(grid):
@@ -183,7 +156,7 @@ def _lowers(grid, arm, base, claimed, why, source=""):
         verdict=order([found]),
         brief=_lower(found),
         why=why,
-        size=as_much(found, claimed),
+        size=Range(low=claimed).judge(found),
         annealed=(_lower(again), order([again])),
     )
 
@@ -284,7 +257,7 @@ def _table_iii(grid):
         brief=_in_words(fewer),
         why=f"without SE: {_firsts(grid, 'no_se')} epochs; with sigmoid: "
         f"{_firsts(grid, 'sigmoid')}",
-        size=as_much(span, claimed),
+        size=Range(low=claimed).judge(span),
     )
 
 
@@ -333,7 +306,7 @@ def _all_alike_at_the_end(grid):
         claim=f"about 12 % error after {LAST_EPOCH} epochs for all four (within a point)",
         paper=percent(AT_LAST),
         ours=", ".join(texts) or NOT_RUN_YET,
-        verdict=alike(list(found.values()), AT_LAST, ALIKE),
+        verdict=all_of(map(Range(AT_LAST - ALIKE, AT_LAST + ALIKE).judge, found.values())),
         brief=", ".join(briefs) or NOT_RUN_YET,
         why=f"the rate stays constant; without SE the error is "
         f"{mean_error(grid, 'no_se', LAST_EPOCH).brief()}",
@@ -357,7 +330,7 @@ def _saturated(grid):
         paper="almost all",
         ours=", ".join(f"{named(arm)}: {each.text()}" for arm, each in first.items())
         + f"; all modules, sigmoid: {every.text()}",
-        verdict=at_least(first["sigmoid_fmb"], ALMOST_ALL),
+        verdict=Range(low=ALMOST_ALL).judge(first["sigmoid_fmb"]),
         brief=", ".join(f"{named(arm)}: {each.brief()}" for arm, each in first.items()),
         why=f"over all modules, with sigmoid: {every.brief()}",
     )
@@ -379,7 +352,7 @@ def _prunable(grid):
         ),
         paper=percent(0.5),
         ours=f"{found.text()}; gates closed for a given image: {closed.text()}",
-        verdict=at_least(found, 0.5),
+        verdict=Range(low=0.5).judge(found),
         brief=found.brief(),
         why=f"{closed.brief()} of the gates are closed for a given image",
     )

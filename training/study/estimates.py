@@ -3,7 +3,8 @@
 Every figure has two 95 % intervals over paired seeds: a percentile bootstrap (`scipy.stats`), which
 of a few seeds is too narrow (of three normal values it covers the mean 75 times in 100, of five
 85), and Student's t of the figure as each seed alone gives it, by which claims are judged. Two
-seeds give no bootstrap, and a t that is wide, or none where they agree; one gives neither.
+seeds give no bootstrap, and a t that is wide; one gives neither. Seeds that agree give no t: that
+is chance, as of whole numbers.
 """
 
 import dataclasses
@@ -12,6 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
+#: Errors are shares of thousands of images, so less than this is the rounding of floats.
+ROUNDING = 1e-9
 #: The fewest seeds for a bootstrap, for a band in figures, and for a spread to borrow.
 FEWEST_SEEDS = 3
 
@@ -105,7 +108,7 @@ def estimate(statistic: Callable, samples) -> Estimate:
         ).confidence_interval
         bootstrap = float(interval.low), float(interval.high)
     by_seed = [statistic(*sample) for sample in samples.T[:, :, np.newaxis]]
-    if seeds >= FEWEST_SEEDS or (seeds == 2 and np.ptp(by_seed)):  # two that agree: by chance
+    if seeds > 1 and np.ptp(by_seed) > ROUNDING:
         low, high = student(by_seed)
         by_t = float(low), float(high)
     return Estimate(float(statistic(*samples)), bootstrap, by_t, seeds)

@@ -20,7 +20,9 @@ STYLES = (
 )
 MARKERS = "os^vDPX*<>hp"
 #: Ticks of errors in percent on a logarithmic scale.
-_ERRORS = (10, 12, 15, 20, 30, 40, 60, 80)
+_ERRORS = (8, 10, 12, 15, 20, 30, 40, 60, 80)
+#: By how much of its budget an arm is drawn beside the next one.
+_ASIDE = 1.07
 
 
 def looks(things, styles=STYLES):
@@ -90,20 +92,25 @@ def draw_budgets(points, paper, path):
         paper: Errors by epoch that the paper states.
         path: Where to, without ending: written as .png and .svg.
     """
-    figure = Figure(figsize=(5, 4.6), layout="constrained")
+    figure = Figure(figsize=(6, 5.6), layout="constrained")
     axes = figure.add_subplot()
     shown = {label: budgets for label, budgets in points.items() if budgets}
-    for (label, budgets), colour, marker in looks(shown.items(), MARKERS):
+    for at, ((label, budgets), colour, marker) in enumerate(looks(shown.items(), MARKERS)):
+        beside = _ASIDE ** (at - (len(shown) - 1) / 2)  # so that arms do not hide each other
         for budget, errors in budgets.items():
-            axes.plot([budget] * len(errors), 100 * errors, ".", color=colour, ms=4, alpha=0.5)
+            places = [beside * budget] * len(errors)
+            axes.plot(places, 100 * errors, ".", color=colour, ms=4, alpha=0.5)
         means = [100 * errors.mean() for errors in budgets.values()]
-        axes.plot(budgets.keys(), means, color=colour, marker=marker, ms=5, label=label)
-    axes.plot(
-        paper.keys(), [100 * error for error in paper.values()], "kx", label="paper, SE + FMB"
-    )
+        places = [beside * budget for budget in budgets]
+        axes.plot(places, means, color=colour, marker=marker, ms=5, lw=0.8, label=label)
+    errors = [100 * error for error in paper.values()]
+    axes.plot(paper.keys(), errors, "x", color="grey", zorder=0, label="paper, SE + FMB")
     ticks = sorted({budget for budgets in points.values() for budget in budgets})
-    axes.set(xlabel="budget, epochs", ylabel="test error, %", xscale="log", ylim=(0, None))
+    axes.set(xlabel="budget, epochs", ylabel="test error, %", xscale="log", yscale="log")
     axes.set_xticks(ticks, map(str, ticks))
+    shown_errors = axes.get_ylim()
+    axes.set_yticks(_ERRORS, map(str, _ERRORS))
+    axes.set_ylim(shown_errors)
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8)
@@ -155,7 +162,7 @@ def draw_bytes(points, path):
         points: By label, bytes and the errors of the seeds.
         path: Where to, without ending: written as .png and .svg.
     """
-    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 3.8 + 0.19 * len(points)), layout="constrained")
     axes = figure.add_subplot()
     sizes = [size for size, _ in points.values()] or [1000]
     for (label, (size, errors)), colour, marker in looks(points.items(), MARKERS):
@@ -167,7 +174,7 @@ def draw_bytes(points, path):
     axes.set_xticks(ticks, map(str, ticks))
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    figure.legend(loc="outside lower center", fontsize=8)
     save(figure, path)
 
 

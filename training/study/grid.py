@@ -29,7 +29,7 @@ DECIDED = [
 DATA_FACTS = ("train_images", "test_images", "train_images_sha256", "test_images_sha256")
 #: Stands for the epoch at which a run reached the threshold, where it ended before it did.
 NEVER = 10**6
-#: Instead of a difference.
+#: Instead of a difference, or of some seeds of one.
 NOT_PAIRED = "not compared: computed in other dtypes"
 
 
@@ -39,6 +39,7 @@ class Grid:
     Args:
         logs: Folder of what `measures.collect` wrote.
         arms: The arms there may be: by name, the arguments of `Config` that make each of them.
+        runs: Of a `Run` the seed of which decides more arguments, these, by its name.
 
     Attributes:
         errors: By arm and seed, the test error after each epoch.
@@ -51,7 +52,7 @@ class Grid:
             was cut off in the middle of a row, or skips epochs.
     """
 
-    def __init__(self, logs, arms):
+    def __init__(self, logs, arms, runs=None):
         self.errors = {arm: {} for arm in arms}
         self.measures = {arm: {} for arm in arms}
         self.runs = {}
@@ -65,8 +66,8 @@ class Grid:
             self.errors[arm][seed] = _errors(path)
             settings, facts = config.read(path.with_suffix(".json"))
             first = next(iter(self.runs.values()), (settings,))[0]
-            of_the_arm = vars(config.Config(**arms[arm]))
-            own = {name: of_the_arm[name] for name in varied}
+            planned = vars(config.Config(**(runs or {}).get(path.stem, arms[arm])))
+            own = {name: planned[name] for name in varied}
             wanted = dataclasses.replace(first, **own, seed=seed)
             config.check_same(path.with_suffix(".json"), settings, wanted)
             self.runs[path] = settings, facts
@@ -236,9 +237,11 @@ def _compared(statistic, grid, arm, other, epochs):
     """A statistic of two arms' errors after epochs as `Grid.at` takes them, seeds paired."""
     last = np.max(epochs)
     found = estimate(statistic, grid.at(epochs, arm, other))
-    if not found.seeds and grid.reached(arm, other, epochs=last):
+    left_out = len(grid.reached(arm, other, epochs=last)) - found.seeds
+    if left_out and not found.seeds:
         return dataclasses.replace(found, lacking=NOT_PAIRED)
-    return dataclasses.replace(found, apart=grid.apart(arm, other, epochs=last))
+    told = (f"{left_out} {NOT_PAIRED}",) * bool(left_out)
+    return dataclasses.replace(found, apart=grid.apart(arm, other, epochs=last) + told)
 
 
 def epochs_to(errors, threshold=THRESHOLD):

@@ -10,10 +10,17 @@ from larq_seresnet import files
 from larq_seresnet.training import config, data
 from larq_seresnet.training.callbacks import GATE_IMAGES
 from larq_seresnet.training.study import document, figures, frontier, modules
-from larq_seresnet.training.study.estimates import NOT_RUN, NOT_RUN_YET, each_seed, percent, points
+from larq_seresnet.training.study.estimates import (
+    NOT_RUN,
+    NOT_RUN_YET,
+    each_seed,
+    hundredths,
+    percent,
+)
 from larq_seresnet.training.study.grid import Grid, difference
 from larq_seresnet.training.study.measures import mean_count, mean_share
 from larq_seresnet.training.study.runs import arms_of, budget_arm, budget_errors, budget_run
+from larq_seresnet.training.study.verdicts import FAILS, HOLDS, OPEN, Range, all_of, of_goal
 
 BUDGET = 25
 #: How many the arms are compared with that are trained more than once.
@@ -27,7 +34,7 @@ _HE = {"filters": (32, 64, 128)}
 #: wider network has more beside them, and uneven widths take more operators. A report has both.
 _CLOSED = _GATED | {"keep": 0.46}
 #: By name, the arguments in which an arm differs from the defaults: `w1`, sigmoid + FMB. `arms`
-#: adds those that have the widths that seed 0 of `FINDS` found.
+#: adds those that have the widths that `FINDS` found, seed by seed.
 ARMS: dict[str, dict[str, Any]] = {
     "closed": _ENDS | _WIDE | _CLOSED,
     "by_hand": _BY_HAND | {"filters": (32, 52, 52)},
@@ -47,7 +54,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "hundredth": _ENDS | _HE | _CLOSED | {"keep": 0.19},
     "smallest": _ENDS | _HE | _CLOSED | {"keep": 0.125},
 }
-#: The arm whose first run finds widths.
+#: The arms that `FINDS` finds.
+FOUND = ("found", "found_gated")
+#: The arm that finds widths.
 FINDS = "closed"
 LABELS = {
     "closed": "wide, closed by gates, pruned",
@@ -85,32 +94,40 @@ COMPARED = (
     ("closed_20kb", "by_hand_20kb", "The same at 20 kB"),
     ("closed_70kb", "by_hand_70kb", "The same at 70 kB"),
     ("found", "by_hand", "Are the widths that they find better than hand-chosen ones?"),
-    ("closed", "found", "Is it the widths, or training a wide network first?"),
+    ("closed", "found", "Is a wide network, closed, better than its widths from scratch?"),
     ("closed", "frequency", "Is the term in the loss of use?"),
     ("closed", "random", "Do gates that a term closes choose better than chance?"),
     ("found_gated", "found", "Do gates help once the widths are chosen?"),
+)
+#: Likewise, where the first is not meant to be better: `_goals` say how much worse it may be.
+COSTS = (
     ("closed", "whole", "What does removing channels cost?"),
     ("hundredth", "float32", "What does a file a hundredth of the float32 network's size cost?"),
     ("smallest", "float32", "And one still smaller?"),
 )
 #: How many times as large a file may be as one that it is compared with at equal bytes.
 EQUAL = 1.01
+#: Where the difference of an arm to another one lies if it is better.
+_BETTER = Range(high=0.0, seeds=SEEDS)
 
 
 def compared():
-    """The pairs of `COMPARED`, as arms of the runs."""
-    return [tuple(budget_arm(arm, BUDGET) for arm in pair) for *pair, _ in COMPARED]
+    """The pairs of `COMPARED` and `COSTS`, as arms of the runs."""
+    return [tuple(budget_arm(arm, BUDGET) for arm in pair) for *pair, _ in COMPARED + COSTS]
 
 
-def arms(logs=None):
-    """`ARMS`, and those of the widths found, once the folder of logs has what `FINDS` kept."""
-    kept = logs and logs / f"{budget_arm(FINDS, BUDGET)}_seed0.measures.json"
+def arms(logs=None, seed=0):
+    """`ARMS`, and those of the widths found, once the folder of logs has what `FINDS` kept.
+
+    Each seed has the widths that it found itself, so that chance in finding counts.
+    """
+    kept = logs and logs / f"{budget_arm(FINDS, BUDGET)}_seed{seed}.measures.json"
     if not kept or not kept.exists():
         return ARMS
     found = _found(FINDS, json.loads(kept.read_text())["pruned"])
     squeezed = tuple(-(-channels // 4) for channels in found["inner"])
     gated = {"ends": "int8", "squeezed": squeezed} | _GATED | _WIDE | {"inner": found["inner"]}
-    return ARMS | {"found": found, "found_gated": gated}
+    return ARMS | dict(zip(FOUND, (found, gated), strict=True))
 
 
 def _found(arm, pruned):
@@ -121,13 +138,13 @@ def _found(arm, pruned):
 
 def runs(logs=None):
     """The runs of `PLAN`, each once; those of the widths found are as in `arms`."""
-    known = arms(logs)
+    known = [arms(logs, seed) for seed in range(SEEDS)]
     planned = {
-        (arm, seed): budget_run(arm, known[arm], BUDGET, seed)
+        (arm, seed): budget_run(arm, known[seed][arm], BUDGET, seed)
         for names, seeds in PLAN
         for seed in range(seeds)
         for arm in names
-        if arm in known
+        if arm in known[seed]
     }
     return list(planned.values())
 
@@ -135,7 +152,8 @@ def runs(logs=None):
 def write_report(results):
     """Draws README.md, pruning.png and occupancy.png of a folder from the logs it holds."""
     logs = results / "logs"
-    grid, known = Grid(logs, arms_of(runs(logs))), arms(logs)
+    planned, known = runs(logs), arms(logs)
+    grid = Grid(logs, arms_of(planned), {run.name: run.arguments for run in planned})
     costs = _costs(grid, known, results)
     sizes = {arm: each.file for arm, each in costs.items()}
     errors = {arm: budget_errors(grid, arm, BUDGET) for arm in LABELS if arm in known}
@@ -147,7 +165,8 @@ def write_report(results):
         "the two convolutions of a block. Closed: `--keep` closes channels by a term in the loss "
         "during the first half of the epochs, and the rest is trained without gates. Without the "
         "term, those channels are kept that open for most images after the first half, or random "
-        "ones. Found: the widths that seed 0 of the first kept. The float32 network has no SE. "
+        "ones. Found: the widths that the same seed of the first kept. The float32 network has no "
+        "SE. "
         "Bytes: the LCE file of a network of that shape, `--weights 1bit_half --memory "
         "fewest-bytes --strip`. Activations: the most bytes that LiteRT keeps at once, filters "
         "not unpacked.\n\n"
@@ -192,10 +211,10 @@ def _table_of_differences(grid, known, sizes):
             what,
             f"{LABELS[arm]}, minus {LABELS[other]}",
             _more_bytes(sizes, arm, other),
-            (found := _difference(grid, arm, other)).text(points),
-            _answer(found, _ratio(sizes, arm, other)),
+            (found := _difference(grid, arm, other)).text(hundredths),
+            _answer(found, _ratio(sizes, arm, other)) if (arm, other, what) in COMPARED else "",
         )
-        for arm, other, what in COMPARED
+        for arm, other, what in COMPARED + COSTS
         if arm in known and other in known
     ]
     header = ("question", "arms", "bytes", "error, points", "the first is better")
@@ -214,16 +233,12 @@ def _more_bytes(sizes, arm, other):
 
 def _answer(found, ratio):
     """Whether the first of two arms is better, if the whole interval by Student's t says so."""
-    if found.seeds < SEEDS:
-        return found.lacking if not found.seeds else "cannot be told"
-    low, high = found.student
-    if high < 0:
-        return "**yes**" + ", with more bytes" * (ratio > EQUAL)
-    return (
-        "**no**, worse" + ", with fewer bytes" * (ratio < 1 / EQUAL)
-        if low > 0
-        else "cannot be told"
-    )
+    if not found.seeds:
+        return found.lacking
+    return {
+        HOLDS: "**yes**" + ", with more bytes" * (ratio > EQUAL),
+        FAILS: "**no**, worse" + ", with fewer bytes" * (ratio < 1 / EQUAL),
+    }.get(_BETTER.judge(found), OPEN)
 
 
 def _difference(grid, arm, other):
@@ -269,62 +284,72 @@ def _costs(grid, known, results):
 
 
 def _shapes(grid, known, arm):
-    """The networks that the runs of an arm end with: one, or one for each that was pruned."""
+    """The networks that the runs of an arm end with, or will: one, or more where seeds differ."""
     if "keep" in known[arm]:
         return [_found(arm, each) for each in _pruned(grid, arm)]
     of_shape = config.FLAG_GROUPS["model"]
-    return [{name: value for name, value in known[arm].items() if name in of_shape}]
+    shapes: list[dict[str, Any]] = []
+    for seed in grid.errors[budget_arm(arm, BUDGET)] or (0,):
+        arguments = arms(grid.logs, seed)[arm]
+        shape = {name: value for name, value in arguments.items() if name in of_shape}
+        shapes += [shape] * (shape not in shapes)
+    return shapes
 
 
 def _goals(grid, known, sizes):
     """The goals that were set before the runs, and what became of them."""
-    rows = []
-    kept = [
-        (len(places), measured["occupancy"][block]["channels"])
-        for measured in grid.measures[budget_arm("closed", BUDGET)].values()
-        for block, places in measured.get("pruned", {"kept": {}})["kept"].items()
-    ]
-    removed = 1 - sum(part for part, _ in kept) / sum(whole for _, whole in kept) if kept else 0
-    cost = _difference(grid, "closed", "whole")
-    rows.append(
+    removed, cost = _removed(grid), _difference(grid, "closed", "whole")
+    half_is_free = (removed >= 0.5, _at_most(0.01).judge(cost))
+    rows = [
         (
             "half of the gated channels removed for 1 point or less",
-            f"{percent(removed)} removed, {cost.text(points)}" if kept else NOT_RUN_YET,
-            _verdict(cost, removed >= 0.5 and cost.value <= 0.01),
+            f"{percent(removed)} removed, {cost.text(hundredths)}" if cost.seeds else NOT_RUN_YET,
+            _verdict(cost, *half_is_free),
         )
-    )
+    ]
     for arm, times, most in (("hundredth", 100, 3), ("smallest", 128, 2)):
-        ratio = sizes["float32"] / sizes[arm] if arm in sizes else 0
-        cost = _difference(grid, arm, "float32")
+        ratio, cost = _ratio(sizes, "float32", arm), _difference(grid, arm, "float32")
         rows.append(
             (
                 f"a file {times} times smaller than the float32 network's for {most} points or "
                 "less",
-                f"{ratio:.0f} times, {cost.text(points)}" if ratio else NOT_RUN_YET,
-                _verdict(cost, ratio >= times and cost.value <= most / 100),
+                f"{ratio:.1f} times, {cost.text(hundredths)}" if cost.seeds else NOT_RUN_YET,
+                _verdict(cost, ratio >= times, _at_most(most / 100).judge(cost)),
             )
         )
     for arm in ("closed", "found"):
         gain = _difference(grid, arm, "by_hand") if arm in known else NOT_RUN
-        is_better = gain.student[1] < 0 and _ratio(sizes, arm, "by_hand") <= EQUAL
         more = f", {_more_bytes(sizes, arm, 'by_hand')} bytes" if gain.seeds else ""
         rows.append(
             (
                 f"{LABELS[arm]}: better than hand-chosen widths, the whole 95 % interval (t), "
                 f"in at most {EQUAL - 1:.0%} more bytes",
-                gain.text(points) + more,
-                _verdict(gain, is_better, SEEDS),
+                gain.text(hundredths) + more,
+                _verdict(gain, _ratio(sizes, arm, "by_hand") <= EQUAL, _BETTER.judge(gain)),
             )
         )
     return files.table(("goal", "measured", "verdict"), rows) + "\n"
 
 
-def _verdict(found, reached, seeds=1):
-    if not found.seeds:
-        return found.lacking
-    if found.seeds < seeds:
-        return "cannot be told"
-    return ("**reached**" if reached else "**missed**") + ", one seed" * (found.seeds == 1)
+def _at_most(cost):
+    return Range(high=cost, by_interval=False)
+
+
+def _verdict(found, is_so, judged):
+    """On a goal of two parts: one that can be counted, and a verdict on what was found."""
+    return of_goal(all_of([HOLDS if is_so else FAILS, judged]), found)
+
+
+def _removed(grid):
+    """The share of the gated channels that pruning removed, of the seeds whose cost is known."""
+    arms = [budget_arm(arm, BUDGET) for arm in ("closed", "whole")]
+    measures = [grid.measures[arms[0]][seed] for seed in grid.paired(*arms, epochs=BUDGET)]
+    kept = [
+        (len(places), measured["occupancy"][block]["channels"])
+        for measured in measures
+        for block, places in measured["pruned"]["kept"].items()
+    ]
+    return 1 - sum(part for part, _ in kept) / sum(of for _, of in kept) if kept else np.nan
 
 
 def _settling(grid):
@@ -350,5 +375,8 @@ def _occupancy(grid, results):
     for arm in ("closed", "closed_70kb", "closed_20kb", "closed_16kb", "whole", "found_gated"):
         found = modules.occupancy(grid, budget_arm(arm, BUDGET), results)
         if found:
-            return f"\n{found} Gates: {LABELS[arm]}.\n"
+            settled = " They were settled before, so that no channel is open for some." * (
+                "keep" in ARMS.get(arm, {})
+            )
+            return f"\n{found} Gates: {LABELS[arm]}.{settled}\n"
     return ""

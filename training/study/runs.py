@@ -82,17 +82,20 @@ def as_compared(runs, logs, compared=None):
 
 def _in_dtype(run, runs, known, compared):
     arms = _linked(run.arm, compared) if compared else {other.arm for other in runs}
-    names = ("seed",) if config.Config(**run.arguments).extendable else ("seed", "epochs")
-    alike = {name: run.arguments[name] for name in names}
-    dtypes = collections.Counter(
-        known[other.name]
-        for other in runs
-        if other.name in known and other.arm in arms and alike.items() <= other.arguments.items()
-    )
-    if not dtypes:
-        return run
-    chosen = {"compute_dtype": dtypes.most_common(1)[0][0]}
-    return dataclasses.replace(run, arguments=run.arguments | chosen)
+    names = set() if config.Config(**run.arguments).extendable else {"epochs"}
+    for alike_in in (names | {"seed"}, names):  # of the same seed; else of whichever there is
+        alike = {name: run.arguments[name] for name in alike_in}
+        dtypes = collections.Counter(
+            known[other.name]
+            for other in runs
+            if other.name in known
+            and other.arm in arms
+            and alike.items() <= other.arguments.items()
+        )
+        if dtypes:
+            chosen = {"compute_dtype": dtypes.most_common(1)[0][0]}
+            return dataclasses.replace(run, arguments=run.arguments | chosen)
+    return run
 
 
 def _linked(arm, compared):

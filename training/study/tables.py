@@ -9,10 +9,7 @@ from larq_seresnet.training.study.claims import (
     ALL_FOUR,
     ANNEALED_EPOCHS,
     AT_LAST,
-    FAILS,
-    HOLDS,
     LAST_EPOCH,
-    OPEN,
     TABLE_I,
     TABLE_I_EPOCH,
     TABLE_II,
@@ -28,6 +25,7 @@ from larq_seresnet.training.study.claims import (
 )
 from larq_seresnet.training.study.estimates import FEWEST_SEEDS, points
 from larq_seresnet.training.study.grid import difference, epochs_to, mean_error, reduction
+from larq_seresnet.training.study.verdicts import FAILS, HOLDS, OPEN
 
 TUNING_EPOCHS = 3
 #: At a constant rate the error of one epoch jumps: the mean of so many tells where a run is.
@@ -174,8 +172,8 @@ def _method(grid):
         "and used for all arms. For n seeds there are two 95 % intervals: in brackets by paired "
         f"bootstrap, t by Student's t. With {FEWEST_SEEDS} seeds a bootstrap is too narrow (it "
         "covers the mean 75 times in 100), so verdicts use Student's t: a claim holds, or does "
-        "not hold, if the whole interval says so. An effect of the paper's size holds if the "
-        "interval lies above 0 and reaches the paper's figure. A single seed gives no verdict, "
+        "not hold, if the whole interval says so, and so does an effect that is as large as the "
+        "paper's or larger. A single seed gives no verdict, "
         f"except on errors after {LAST_EPOCH} epochs: their t borrows the spread between seeds "
         f"from the last epoch that {FEWEST_SEEDS} seeds have reached. This rule was made after "
         "these runs had been seen; without it that claim could not be told.\n\n"
@@ -278,6 +276,7 @@ def _to_the_end(grid):
     if not longest:
         return "No run is as long yet.\n"
     shared = min(map(len, longest.values()))
+    is_uneven = len({len(errors) for errors in longest.values()}) > 1
 
     def steady(errors, last):
         return f"{errors[last - STEADY_EPOCHS : last].mean():.1%}"
@@ -288,7 +287,8 @@ def _to_the_end(grid):
             f"about {AT_LAST:.0%}" if arm in ALL_FOUR else "-",
             len(errors),
             f"{errors[-1]:.1%}",
-            *(steady(errors, last) for last in (len(errors), shared)),
+            *[steady(errors, len(errors))] * is_uneven,
+            steady(errors, shared),
         )
         for arm, errors in longest.items()
     ]
@@ -298,7 +298,7 @@ def _to_the_end(grid):
         "paper",
         "epochs",
         "error after the last",
-        f"mean of the last {STEADY_EPOCHS}",
+        *[f"mean of the last {STEADY_EPOCHS}"] * is_uneven,
         f"mean of {between}",
     )
     ranked = sorted(longest, key=lambda arm: longest[arm][shared - STEADY_EPOCHS : shared].mean())

@@ -166,6 +166,8 @@ def _told(found):
     share = share_of_plain(found)
     if share == math.inf:
         return "fast never got there"
+    if share > 1:
+        return f"{times_sooner(1 / share)} later"
     is_more = found["plain"][-1]["error"] > found["error"]
     return f"{'more than ' * is_more}{times_sooner(share)} sooner"
 

@@ -50,17 +50,21 @@ KEPT = {
 }
 
 
-def _write_kept(logs):
+def _write_kept(logs, seed=0, kept=KEPT):
     logs.mkdir(parents=True, exist_ok=True)
-    path = logs / "closed_budget25_seed0.measures.json"
-    path.write_text(json.dumps({"gates": {}, "pruned": {"kept": KEPT}}))
+    path = logs / f"closed_budget25_seed{seed}.measures.json"
+    path.write_text(json.dumps({"gates": {}, "pruned": {"kept": kept}}))
 
 
 def test_widths_are_trained_once_they_are_found(tmp_path):
     assert "found" not in pruning.arms() | pruning.arms(tmp_path)
     assert not [run for run in pruning.runs(tmp_path) if run.name.startswith("found")]
     _write_kept(tmp_path)
-    assert [run.name for run in pruning.runs(tmp_path)].count("found_budget25_seed2") == 1
+    _write_kept(tmp_path, 2, KEPT | {"stage1_block1": [3, 5]})
+    planned = {run.name: run.arguments for run in pruning.runs(tmp_path)}
+    assert planned["found_budget25_seed0"]["inner"] == (6, 6, 12, 12, 18, 18)
+    assert planned["found_budget25_seed2"]["inner"] == (2, 6, 12, 12, 18, 18)
+    assert "found_budget25_seed1" not in planned
     known = pruning.arms(tmp_path)
     model = SEResNet14(weights=None, **known["found"])
     assert [model.get_layer(f"{block}_1_conv").filters for block in KEPT] == [6, 6, 12, 12, 18, 18]
@@ -110,10 +114,11 @@ def test_goals_are_told_from_the_logs(tmp_path, write_log, monkeypatch):
     for row in (
         "| wide, closed by gates, pruned | 48-72-72 | 2 | 25,000 | 2,000 | 3,000 | 11.70% (11.8%, ",
         "| hand-chosen widths, no gates | 32-52-52 | all | 25,000 | 2,000 | 3,000 | 12.00% (12.0%",
-        "| 50.0% removed, +1.3 (n = 1) | **missed**, one seed |",
-        "| 101 times, +4.0 (n = 1) | **missed**, one seed |",
-        "t [-0.5, -0.1] (n = 3), +0.0% bytes | **reached** |",
-        "| +0.0% | -0.3 [-0.4, -0.2], t [-0.5, -0.1] (n = 3) | **yes** |",
+        "| 50.0% removed, +1.30 (n = 1) | **missed** |",
+        "| 101.0 times, +4.00 (n = 1) | **missed** |",
+        "t [-0.55, -0.05] (n = 3), +0.0% bytes | **reached** |",
+        "| +0.0% | -0.30 [-0.40, -0.20], t [-0.55, -0.05] (n = 3) | **yes** |",
+        "| +1.30 (n = 1) |  |",
         "| Is the term in the loss of use? |",
     ):
         assert row in text
@@ -122,11 +127,12 @@ def test_goals_are_told_from_the_logs(tmp_path, write_log, monkeypatch):
 
 def test_what_has_more_bytes_does_not_win(tmp_path, write_log, monkeypatch):
     text = _report(tmp_path, write_log, monkeypatch, by_hand=24_500, hundredth=0.1)
-    assert "t [-0.5, -0.1] (n = 3), +2.0% bytes | **missed** |" in text
+    assert "t [-0.55, -0.05] (n = 3), +2.0% bytes | **missed** |" in text
     assert (
-        "| +2.0% | -0.3 [-0.4, -0.2], t [-0.5, -0.1] (n = 3) | **yes**, with more bytes |" in text
+        "| +2.0% | -0.30 [-0.40, -0.20], t [-0.55, -0.05] (n = 3) | **yes**, with more bytes |"
+        in text
     )
-    assert "| 101 times, +3.0 (n = 1) | **reached**, one seed |" in text
+    assert "| 101.0 times, +3.00 (n = 1) | **reached** |" in text
 
 
 def test_an_answer_says_which_file_is_the_larger_one():
