@@ -125,6 +125,16 @@ def convolutions(model):
     return [each for each in model.subgraphs[0].operators if operator_name(model, each) in names]
 
 
+def multiplying(model):
+    """Likewise, with the depthwise ones that others' networks have."""
+    depthwise = [
+        each
+        for each in model.subgraphs[0].operators
+        if operator_name(model, each) == "DEPTHWISE_CONV_2D"
+    ]
+    return convolutions(model) + depthwise
+
+
 def filter_shapes(model):
     """How often each filter's shape occurs: (O, H, W) of a convolution, (O, I) of a matrix."""
     tensors = model.subgraphs[0].tensors
@@ -180,7 +190,7 @@ def bytes_by_part(model, size):
                 index = operator.inputs[1 if split else 0]
         return index
 
-    of_filters = {tensors[filter_data(each.inputs[1])].buffer for each in convolutions(model)}
+    of_filters = {tensors[filter_data(each.inputs[1])].buffer for each in multiplying(model)}
     of_numbers = {tensor.buffer for tensor in tensors} - of_filters
     filters, scales = (
         sum(len(data) for each in buffers if (data := model.buffers[each].data) is not None)
@@ -246,7 +256,7 @@ def macs(model):
     """Multiply-accumulates of one image: a dict from `MAC_KINDS`, what is multiplied."""
     tensors = model.subgraphs[0].tensors
     counts = dict.fromkeys(MAC_KINDS, 0)
-    for operator in convolutions(model):
+    for operator in multiplying(model):
         kernel = tensors[operator.inputs[1]]
         positions = int(np.prod(tensors[operator.outputs[0]].shape[:-1]))
         size = int(np.prod(kernel.shape))
@@ -296,6 +306,12 @@ def layer_path(graph, operator):
     Where the converter fused several, that is the last of them.
     """
     return graph.tensors[operator.outputs[0]].name.decode().split(";")[0].split("/")
+
+
+def layer_name(graph, operator):
+    """The name of that layer."""
+    path = layer_path(graph, operator)
+    return path[1] if len(path) > 1 else "the last one"  # its tensor is called as the output is
 
 
 def bytes_by_layer(model, layer_names):

@@ -15,6 +15,7 @@ METHODS = {
     "GATHER": "AddGather",
     "LOGISTIC": "AddLogistic",
     "MAXIMUM": "AddMaximum",
+    "MAX_POOL_2D": "AddMaxPool2D",
     "MEAN": "AddMean",
     "MINIMUM": "AddMinimum",
     "MUL": "AddMul",
@@ -85,6 +86,9 @@ def header(tflite, name, class_names, arena, normalised=None):
 
     Returns:
         C++17, which defines the namespace `model`.
+
+    Raises:
+        ValueError: If it has an operator that is not in `METHODS`.
     """
     content = flatbuffer.read(tflite)
     input_facts, output_facts = anatomy.interface(content)
@@ -95,6 +99,12 @@ def header(tflite, name, class_names, arena, normalised=None):
     tables = input_facts.stored(normalised).T
     labels = class_names or [str(number) for number in range(output_facts.shape[-1])]
     operators = sorted(anatomy.count_operators(content))
+    unknown = [each for each in operators if each not in METHODS]
+    if unknown:
+        raise ValueError(
+            f"a header must be of a network whose operators are among {', '.join(METHODS)}, "
+            f"received {', '.join(unknown)}."
+        )
     calls = [f"resolver.{METHODS[each]}() == 0" for each in operators]
     return TEMPLATE.format(
         name=name,

@@ -91,9 +91,12 @@ def _check_unused(directory, stem, made_of, class_names):
     labels = directory / LABELS_FILE
     keeps_labels = not (class_names and labels.exists())
     same_labels = keeps_labels or labels.read_bytes() == _lines(class_names)
+    own = False
     for path in sorted(directory.glob("*.json")):
-        told = made_of | files.read_report(path)
+        report = files.read_report(path)
+        told = made_of | report
         if any(told[name] == value for name, value in made_of.items()):
+            own |= report.keys() >= made_of.keys()
             continue
         if path.stem.removesuffix(UNVERIFIED) == stem or not same_labels:
             lost = path.with_suffix(".tflite") if same_labels else labels
@@ -101,6 +104,11 @@ def _check_unused(directory, stem, made_of, class_names):
                 f"--out-dir must be another folder: {lost} there is of {told['weights_file']}, not "
                 f"of {made_of['weights_file']}, and would be lost."
             )
+    if not (same_labels or own):
+        raise ValueError(
+            f"--out-dir must be another folder: {labels} there was not written by this program, "
+            "and would be lost."
+        )
 
 
 def _write(directory, stem, converted, proof, images, as_header):

@@ -14,7 +14,13 @@ import tensorflow as tf
 ROUNDING = 1e-4
 #: Greatest distance from a threshold, relative to the largest value beside it, likewise.
 TIE = 1e-5
+#: Images of 32x32 pixels whose maps are compared at once.
 CHUNK = 200
+
+
+def as_many(count, images):
+    """As many images as need the memory of so many of 32x32 pixels, at least one."""
+    return max(1, count * 32 * 32 // int(np.prod(images.shape[1:3])))
 
 
 def first_tipped(model, converted, images, given, rounding=ROUNDING):
@@ -37,8 +43,9 @@ def first_tipped(model, converted, images, given, rounding=ROUNDING):
     above = [flatbuffer.operator_name(content, each) == "SIGN" for each in operators]
     exposed = _exposed(converted, [each.inputs[0] for each in operators])
     found = []
-    for start in range(0, len(images), CHUNK):  # an image's maps take some 2 MiB
-        chunk = images[start : start + CHUNK]
+    count = as_many(CHUNK, images)
+    for start in range(0, len(images), count):  # an image's maps take some 2 MiB
+        chunk = images[start : start + count]
         expected, received = (
             [np.asarray(output).reshape(len(chunk), -1) for output in _as_list(outputs)]
             for outputs in (

@@ -198,6 +198,16 @@ def kernel_and_scale(part):
     return kernel, np.float32(1)
 
 
+def quantized_kernels(model):
+    """The kernels that a model quantizes, as it multiplies with them: (..., in, out)."""
+    with lq.context.quantized_scope(True):
+        return [
+            tf.convert_to_tensor(part.kernel).numpy()
+            for part in model.submodules
+            if getattr(part, "kernel_quantizer", None) is not None and hasattr(part, "kernel")
+        ]
+
+
 class _Constant(tf.keras.layers.Layer):
     """An attention layer whose kernels are constants; without `activation` that one's argument."""
 

@@ -117,7 +117,7 @@ def filters_of(model):
         if found:
             ends.append(found)
         else:
-            left_alone.append(anatomy.layer_path(graph, operator)[1])
+            left_alone.append(anatomy.layer_name(graph, operator))
     return filters, ends, left_alone
 
 

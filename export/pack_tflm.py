@@ -40,6 +40,8 @@ LEVELS, TOP, WIDTH = (1, 3, 5, 7), 7, 3
 #: Bytes before the tables of TFLM's operator DECODE.
 HEADER = 16
 _GATE = {0.0: (1 / 255, -128), -1.0: (1 / 127, 0)}
+#: TFLM multiplies the sums before a gate by 2**8, in 32 bits.
+_OVERFLOW = 2 ** (31 - 8)
 
 
 def is_for(model):
@@ -186,9 +188,18 @@ def _make_gate(model, layer, closed):
     if len(layer.inputs) > 2 and layer.inputs[2] >= 0:
         of_bias = tensors[layer.inputs[2]].quantization.scale
         bias = flatbuffer.constant(model, layer.inputs[2]) * of_bias.astype(np.float64)
-    reach = 256 * values[0].size * 128 / unit  # further, and the gate never moves
+    if two_valued and 2 * 256 * unit * values[0].size >= _OVERFLOW:
+        values, unit = values // unit, 1
+        _set(model, layer.inputs[1], values, tensors[layer.inputs[1]].quantization.scale)
+    sums = 256 * np.abs(values.astype(int)).reshape(len(values), -1).sum(axis=1)
+    reach = sums // unit + 1  # further, and the gate never moves
     whole = np.clip(np.floor(bias / steps), -reach, reach)
     offset = (whole * unit + max(1, unit // 2)).astype(np.int32)
+    if (np.abs(offset) + sums).max() >= _OVERFLOW:
+        raise ValueError(
+            f"TFLM computes attention in 32 bits, too few for {values[0].size} squeezed channels: "
+            f"a greater `reduction_ratio` leaves fewer."
+        )
     edit = flatbuffer.Edit(model)
     layer.inputs = [*layer.inputs[:2], edit.constant(offset)]
     scales = np.full(len(tensors[layer.inputs[1]].quantization.scale), 1 / of_input, np.float32)
@@ -223,7 +234,7 @@ def store(tflite, weights):
         if kinds == 1 or np.isin(np.abs(values), LEVELS).all():
             widths[operator.inputs[1]] = 1 if kinds == 1 else WIDTH
         else:
-            left_alone.append(anatomy.layer_path(model.subgraphs[0], operator)[1])
+            left_alone.append(anatomy.layer_name(model.subgraphs[0], operator))
     if weights == "1bit":
         widths = {index: width for index, width in widths.items() if _pays(model, index, width)}
         tflite = _in_tables(tflite, model, widths) if widths else tflite
@@ -278,7 +289,7 @@ def _slim(tflite):
     for tensor in tensors:
         parameters = tensor.quantization
         if parameters is not None and parameters.zeroPoint is not None:
-            if not np.any(parameters.zeroPoint):
+            if not (np.any(parameters.zeroPoint) or parameters.quantizedDimension):
                 tensor.quantization = flatbuffer.quantization(parameters.scale, [0])
     return flatbuffer.write(model)
 

@@ -17,6 +17,7 @@ gives with its filters unpacked, to the last bit, and nearly always the model's 
 import argparse
 import collections
 import dataclasses
+import hashlib
 import pathlib
 import sys
 
@@ -28,6 +29,7 @@ from larq_seresnet.export import (
     divergence,
     flatbuffer,
     half,
+    inference,
     interface,
     pack_tflm,
     report,
@@ -35,19 +37,16 @@ from larq_seresnet.export import (
     source,
     tflm,
 )
-from larq_seresnet.export.inference import eight_bit_form
 from larq_seresnet.preprocessing import preprocess_input
 
 #: Greatest difference of a layer's output, relative to its largest value, that counts as none.
 SAME_LAYER = 1e-3
 #: A step of an 8-bit input may round otherwise in Keras: 99 % of images must agree to this.
 EIGHT_BIT_MOST = 0.05
-#: Of a file for TFLM: the most images of another class than the model's, and how many more may be
-#: wrong, as shares of all.
+#: Of a file for TFLM, or with an int8 output: the most images of another class than the model's,
+#: and how many more may be wrong, as shares of all.
 OTHER_CLASS, MORE_ERROR = 0.015, 0.005
-#: So many may be in any case: of few images one is a large share.
-FEW = 1
-#: Images that Keras computes at once.
+#: Images of 32x32 pixels that Keras computes at once.
 BATCH = 500
 
 
@@ -75,6 +74,8 @@ class Agreement:
             under, or all but one; else None.
         unpacked_same: Of a file for TFLM, how many images give the same outputs, to the last bit,
             as if its filters were stored as INT8; else None.
+        other_filters: Likewise, how many output channels of the model's filters of 1 or 8 bits the
+            file does not hold.
     """
 
     images: int
@@ -90,6 +91,7 @@ class Agreement:
     half_agreement: float | None = None
     half_error: float | None = None
     unpacked_same: int | None = None
+    other_filters: int | None = None
 
     def unexplained(self):
         """Those of `listed` that neither rounding nor a tie explains."""
@@ -110,19 +112,30 @@ class Agreement:
                 f"{found[1]:.1e} (99 % of images)"
             ]
         count = len(self.unexplained())
-        return [f"{count} images differ by more than rounding and not by a tie"] * bool(count)
-
-    def _most(self, share):
-        return max(FEW, share * self.images)
+        found = [f"{count} images differ by more than rounding and not by a tie"] * bool(count)
+        by_output = any(image["cause"] == "output" for image in self.listed)
+        return found + (self._failures_of_classes() if by_output else [])
 
     def _failures_of_integers(self):
         differ = self.images - self.unpacked_same
         found = [f"{differ} images differ from those of the same file, unpacked"] * bool(differ)
-        if round((1 - self.argmax_agreement) * self.images) > self._most(OTHER_CLASS):
+        if self.other_filters:
+            found.append(f"{self.other_filters} channels of filters are not those of the model")
+        return found + self._failures_of_classes()
+
+    def _failures_of_classes(self):
+        """Where the class or the error differs by more than it may, and than chance explains."""
+
+        def too_many(share, allowed):  # two standard deviations of their number, one image at least
+            most = allowed * self.images + 2 * (OTHER_CLASS * self.images) ** 0.5
+            return round(share * self.images) > max(1, most)
+
+        found = []
+        if too_many(1 - self.argmax_agreement, OTHER_CLASS):
             found.append(f"{self.argmax_agreement:.2%} of images have the class that Keras gives")
         if self.keras_error is not None:
             more = self.converted_error - self.keras_error
-            if round(more * self.images) > self._most(MORE_ERROR):
+            if too_many(more, MORE_ERROR):
                 found.append(f"the error is {100 * more:.2f} points above that of Keras")
         return found
 
@@ -219,6 +232,7 @@ def facts(agreement, images, converted):
         "dataset": images.name,
         "runtime": converted.runtime,
         "bytes": len(converted.tflite),
+        "sha256": hashlib.sha256(converted.tflite).hexdigest(),
         "memory": anatomy.peak_activations(flatbuffer.read(converted.tflite)),
         **arena,
         **dataclasses.asdict(agreement),
@@ -255,7 +269,7 @@ def compare(model, converted, images, labels):
     if _rounds_inputs(converted):
         beside |= _eight_bit_difference(reference, images, received)
     if converted.runtime == "tflm":
-        beside |= _unpacked_difference(converted, images, received)
+        beside |= _unpacked_difference(model, converted, images, received)
     if reference is not model:
         beside |= _half_difference(model, images, converted_class, labels)
     return Agreement(
@@ -273,8 +287,9 @@ def compare(model, converted, images, labels):
 
 def keras_outputs(model, images):
     """What a Keras model gives for images, uint8, (N, H, W, 3)."""
+    at_once = divergence.as_many(BATCH, images)
     return _in_parts(
-        lambda part: model.predict(preprocess_input(part), batch_size=BATCH, verbose=0), images
+        lambda part: model.predict(preprocess_input(part), batch_size=at_once, verbose=0), images
     )
 
 
@@ -286,8 +301,9 @@ def outputs(converted, images, inputs=None):
 
 def _in_parts(predict, images):
     """Some at a time: as floats they take four times the memory that they take as bytes."""
-    starts = range(0, len(images), 2 * BATCH)
-    return np.concatenate([predict(images[start : start + 2 * BATCH]) for start in starts])
+    count = 2 * divergence.as_many(BATCH, images)
+    starts = range(0, len(images), count)
+    return np.concatenate([predict(images[start : start + count]) for start in starts])
 
 
 def _listed(model, converted, images, expected, received, rounding):
@@ -350,7 +366,7 @@ def _rounds_inputs(converted):
 
 
 def _eight_bit_difference(model, images, received):
-    rounded = keras_outputs(eight_bit_form(model), images)
+    rounded = keras_outputs(inference.eight_bit_form(model), images)
     difference = np.abs(rounded - received).max(axis=1)
     return {
         "eight_bit_median": float(np.median(difference)),
@@ -363,10 +379,41 @@ def _beyond(count):
     return min(max(1, count // 100), count - 1)
 
 
-def _unpacked_difference(converted, images, received):
+def _unpacked_difference(model, converted, images, received):
     unpacked = dataclasses.replace(converted, tflite=pack_tflm.unpacked(converted.tflite))
     same = (outputs(unpacked, images) == received).all(axis=1)
-    return {"unpacked_same": int(same.sum())}
+    others = _other_filters(model, flatbuffer.read(unpacked.tflite))
+    return {"unpacked_same": int(same.sum()), "other_filters": others}
+
+
+def _other_filters(model, content):
+    """How many output channels of a model's quantized kernels an INT8 graph does not hold.
+
+    But for their scales and signs, which BatchNorm decides: where that is 0, so is the channel.
+    """
+    operators = anatomy.convolutions(content)
+    filters = [flatbuffer.constant(content, operator.inputs[1]) for operator in operators]
+    return _not_held(inference.quantized_kernels(model), filters)
+
+
+def _not_held(kernels, filters):
+    """How many output channels of kernels, (..., out), no filter holds, (out, ...)."""
+    rows = [row for each in filters for row in each.reshape(len(each), -1)]
+    held = collections.Counter(_levels(row) for row in rows if row.any())
+    wanted = collections.Counter(
+        _levels(row)
+        for kernel in kernels
+        for row in np.moveaxis(kernel, -1, 0).reshape(kernel.shape[-1], -1)
+    )
+    settled = sum(not row.any() for row in rows)
+    return max(0, (wanted - held).total() - settled)
+
+
+def _levels(row):
+    """A channel's weights as bytes, relative to the largest and to the first that is not 0."""
+    first = row[np.flatnonzero(row)[0]] if row.any() else 1
+    greatest = np.abs(row).max() or 1
+    return np.round(row * np.float64(np.sign(first) * 127 / greatest)).astype(np.int8).tobytes()
 
 
 if __name__ == "__main__":

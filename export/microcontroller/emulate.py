@@ -4,7 +4,8 @@
 
 DIR is a checkout of TFLM in which `make -f tensorflow/lite/micro/tools/make/Makefile
 third_party_downloads` was run, also for CMSIS-NN (README.md says how). Needs cmake,
-arm-none-eabi-gcc and qemu-system-arm. Writes microcontroller.json and microcontroller.md.
+arm-none-eabi-gcc and qemu-system-arm. Takes the first 200 test images, unless told otherwise.
+Writes microcontroller.json and microcontroller.md.
 """
 
 import argparse
@@ -26,6 +27,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 MACHINES = {"cortex-m4": "mps2-an386", "cortex-m55": "mps3-an547"}
 KERNELS = {"reference": "OFF", "CMSIS-NN": "ON"}
 SECONDS = 3600
+#: Test images, by default: an emulated processor takes its time.
+IMAGES = 200
 MOST_SAID = 500
 COLUMNS = (
     ("cpu", "emulated"),
@@ -52,13 +55,13 @@ def main(argv=None):
         }
         model, images, directory = source.load(arguments, limit_train=pack_tflm.CALIBRATION_IMAGES)
         directory = arguments.out_dir or directory
-        directory.mkdir(parents=True, exist_ok=True)
+        files.make_writable(directory)
         calibration = preprocess_input(images.train[0])
         converted = convert.to_tflite(
             model, "tflm", arguments.weights, strip=True, images=calibration
         )
         input_facts, output_facts = anatomy.interface(flatbuffer.read(converted.tflite))
-        pixels = images.test[0]
+        pixels = images.test[0][: arguments.limit_test or IMAGES]
         expected = tflm.predict(converted.tflite, input_facts.stored(preprocess_input(pixels)))
         expected = expected.astype(int) - output_facts.zero_point  # as main.cc prints them
         rows = []
@@ -100,7 +103,6 @@ def _parser():
         allow_abbrev=False,
     )
     source.add_arguments(parser)
-    parser.set_defaults(limit_test=200)
     parser.add_argument("--tflm-dir", type=pathlib.Path, required=True, metavar="DIR")
     parser.add_argument("--weights", choices=pack_tflm.WEIGHTS, default="1bit")
     parser.add_argument("--build-dir", type=pathlib.Path, metavar="DIR", help="keeps what is built")

@@ -67,7 +67,8 @@ int main(int argc, char* argv[]) {
   static uint8_t pixels[kImageBytes];
   int count = 0;
   uint64_t ticks = 0;
-  for (; std::fread(pixels, 1, kImageBytes, images) == kImageBytes; ++count) {
+  size_t read;
+  for (; (read = std::fread(pixels, 1, kImageBytes, images)) == kImageBytes; ++count) {
     const uint32_t started = tflite::GetCurrentTimeTicks();
     const int8_t* output = classifier.Classify(pixels);
     ticks += tflite::GetCurrentTimeTicks() - started;
@@ -77,6 +78,7 @@ int main(int argc, char* argv[]) {
     std::printf("\n");
   }
   std::fclose(images);
+  if (count == 0 || read != 0) return Fail("IMAGES is not of whole images of the model's size");
   const uint32_t frequency = tflite::ticks_per_second();
   std::printf("%d images, %lu us, %u bytes of the arena\n", count,
               static_cast<unsigned long>(frequency == 0 ? 0 : ticks * 1000000 / frequency),

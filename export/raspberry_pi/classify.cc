@@ -72,7 +72,11 @@ void Classify(const std::string& model_path, const std::string& labels_path,
       std::chrono::steady_clock::now() - started;
 
   const auto labels = ReadLabels(labels_path);
-  const auto probabilities = Probabilities(interpreter->output_tensor(0));
+  const TfLiteTensor* output = interpreter->output_tensor(0);
+  Require(output->dims->size == 2 &&
+              (output->type == kTfLiteFloat32 || output->type == kTfLiteInt8),
+          model_path + " must give (1, classes), float32 or int8");
+  const auto probabilities = Probabilities(output);
   Require(labels.size() == probabilities.size(),
           labels_path + " must name " + std::to_string(probabilities.size()) + " classes");
   std::vector<size_t> order(labels.size());

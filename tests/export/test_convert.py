@@ -524,6 +524,9 @@ def test_files_and_labels_of_other_weights_are_not_replaced(tmp_path):
         ):
             convert._check_unused(folder, stem_of_mine, mine, names)
         report.unlink()
+    with pytest.raises(ValueError, match=r"labels.txt there was not written by this program"):
+        convert._check_unused(folder, "lce_1bit", two, others)
+    convert._check_unused(folder, "lce_1bit", two, same)
     shipped = "seresnet14_w1_se_sigmoid_fmb_cifar10"
     assert convert._made_of(weights, pathlib.Path(shipped), folder)["weights_file"] == shipped
 

@@ -78,6 +78,7 @@ def test_a_file_gives_what_its_unpacked_graph_gives_and_the_models_class(
     assert not left_alone
     agreement = verify.compare(trained_model(), converted, *digits.test)
     assert agreement.unpacked_same == agreement.images == 100
+    assert agreement.other_filters == 0
     assert agreement.argmax_agreement > 0.9
     assert abs(agreement.converted_error - agreement.keras_error) <= 0.05
 
@@ -186,7 +187,8 @@ def test_other_configurations_are_computed_too(name):
     converted, _, left_alone = convert.store(tflite, form.Form("tflm", weights, strip=True))
     expected = {"float32": 26, "no_se": 2, "float_se": 12, "inner": 2}.get(name, 0)
     assert len(left_alone) == expected
-    assert verify.compare(model, converted, images, None).unpacked_same == 20
+    agreement = verify.compare(model, converted, images, None)
+    assert (agreement.unpacked_same, agreement.other_filters) == (20, 0)
     operators = anatomy.count_operators(flatbuffer.read(converted.tflite))
     assert operators.keys() <= c_array.METHODS.keys()  # firmware can add them all
     inputs = preprocess_input(images)
@@ -312,8 +314,7 @@ def test_files_are_written_proved_and_verified_again(trained, tmp_path, capsys, 
     with pytest.raises(SystemExit):
         verify.main([str(target), *words, "--runtime", "litert"])
     assert "is for TFLM, it holds TFLM_DECODE: use --runtime tflm" in capsys.readouterr().err
-    for limit in ("OTHER_CLASS", "FEW"):
-        monkeypatch.setattr(verify, limit, -1)
+    monkeypatch.setattr(verify, "OTHER_CLASS", 0)
     with pytest.raises(SystemExit, match="of images have the class that Keras gives"):
         verify.main([str(target), *words])
 
@@ -341,6 +342,65 @@ def test_a_file_that_is_not_its_unpacked_graph_is_not_verified(integers, digits,
         [f"the error is {100 * (agreement.converted_error - agreement.keras_error):.2f} points "
          "above that of Keras"],
     )  # fmt: skip
+
+
+@needs_tflm
+def test_a_file_with_other_filters_is_not_verified(integers, digits, trained_model):
+    """Though it computes what its own filters say, and nearly the model's classes."""
+    converted = convert.store(integers, form.Form("tflm", "int8", strip=True))[0]
+    model = flatbuffer.read(converted.tflite)
+    graph = model.subgraphs[0]
+    last = anatomy.convolutions(model)[-3].inputs[1]
+    buffer = model.buffers[graph.tensors[last].buffer]
+    values = np.array(buffer.data, np.uint8).view(np.int8)
+    values[0] = -values[0]  # one bit
+    buffer.data = values.view(np.uint8)
+    damaged = dataclasses.replace(converted, tflite=flatbuffer.write(model))
+    agreement = verify.compare(trained_model(), damaged, *digits.test)
+    assert agreement.unpacked_same == 100
+    assert agreement.other_filters == 1
+    assert "1 channels of filters are not those of the model" in agreement.failures()
+
+
+def test_channels_that_batch_norm_leaves_nothing_of_may_hold_nothing():
+    kernel = np.array([[1.0, -1.0, 1.0], [1.0, 1.0, -1.0]], np.float32)  # (in, out)
+    filters = np.array([[-127, -127], [0, 0], [5, -5]], np.int8)  # (out, in), signs and scales free
+    for values, missing in ((filters, 0), (np.abs(filters), 1)):
+        assert verify._not_held([kernel], [values]) == missing
+
+
+@needs_tflm
+def test_settled_gates_of_wide_attention_do_not_overflow():
+    """TFLM's 32 bits were not enough for a bias of 1000 and 256 squeezed channels."""
+    images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
+    wide = {"gate_at": "middle", "inner": (4, 4, 8, 8, 16, 256)}
+    model = _after_batch_norm_of(images, **wide)
+    for layer in model.layers:
+        if layer.name.endswith("_se"):
+            bias = layer.expand.bias
+            bias.assign(np.where(np.arange(bias.shape[0]) % 2, 1000.0, -1000.0))
+    converted = convert.to_tflite(model, "tflm", images=preprocess_input(images), strip=True)
+    inputs = converted.interface()[0].stored(preprocess_input(images))
+    expected = model.predict(preprocess_input(images), verbose=0)
+    np.testing.assert_allclose(converted.predict(inputs), expected, atol=0.1)
+
+
+@needs_tflm
+def test_layers_of_ones_own_are_computed_too():
+    """Logits, whose tensor has the output's name, and filters of many scales along another axis."""
+    layers = tf.keras.layers
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
+    base = _after_batch_norm_of(pixels, include_top=False)
+    top = layers.SeparableConv2D(8, 3, padding="same", activation="relu")(base.output)
+    model = tf.keras.Model(base.input, layers.Dense(3)(layers.GlobalMaxPooling2D()(top)))
+    images = preprocess_input(pixels)
+    for weights in pack_tflm.WEIGHTS:
+        converted = convert.to_tflite(model, "tflm", weights, images=images, strip=True)
+        inputs = converted.interface()[0].stored(images)
+        expected = model.predict(images, verbose=0)
+        np.testing.assert_allclose(converted.predict(inputs), expected, atol=0.4 * expected.std())
+    with pytest.raises(ValueError, match="received DEPTHWISE_CONV_2D"):  # firmware has none
+        c_array.header(converted.tflite, "own", (), 1)
 
 
 def test_runtimes_by_their_files(integers, tmp_path):
