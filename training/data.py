@@ -62,7 +62,7 @@ def load(
         limit_train, limit_test: How many images to keep; None for all.
         held_out: How many of the training images stand in for the test set, always the same ones
             (`limit_train` counts the others); None for the test set itself.
-        at_most: Whether a set may have fewer images than a limit: then it keeps all.
+        at_most: Whether a set may have fewer training images than `limit_train`: then it keeps all.
 
     Raises:
         DataUnavailable: If it cannot be had.
@@ -79,10 +79,8 @@ def load(
     if held_out is not None:
         train, test = _hold_out(train, held_out)
         readers[1] = source.train
-    if not at_most:
-        _check_limit("limit_train", limit_train, train)
-        _check_limit("limit_test", limit_test, test)
-    train, test = train[:limit_train], test[:limit_test]
+    most = min(limit_train, len(train)) if at_most else limit_train
+    train, test = _first(train, most, "limit_train"), _first(test, limit_test, "limit_test")
     pairs, unreadable = [], []
     for reader, chosen, part in zip(readers, (train, test), ("training", "test"), strict=True):
         images = _room_for((len(chosen), *size, 3))
@@ -163,9 +161,10 @@ def _hold_out(numbers, count):
     return np.sort(order[count:]), np.sort(order[:count])
 
 
-def _check_limit(argument, limit, numbers):
+def _first(numbers, limit, argument):
     if limit is not None and limit > len(numbers):
         raise ValueError(f"`{argument}` must be from 1 to {len(numbers)}, received {limit}.")
+    return numbers[:limit]
 
 
 def _room_for(shape):

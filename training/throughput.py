@@ -51,9 +51,7 @@ def main(argv=None):
             if getattr(arguments, name) < least:
                 received = getattr(arguments, name)
                 raise ValueError(f"--{name} must be at least {least}, received {received}.")
-        images = data.load(
-            arguments.dataset, limit_train=arguments.images, limit_test=TEST_IMAGES, at_most=True
-        )
+        images = data.load(arguments.dataset, limit_train=arguments.images, at_most=True)
         plain = SEResNet14(
             precision=arguments.precision,
             filters=arguments.filters,
@@ -167,7 +165,7 @@ def _train_epochs(images, arguments, seed):
     settings, log = trained(
         dataset=arguments.dataset,
         limit_train=len(images.train[0]),
-        limit_test=len(images.test[0]),
+        limit_test=min(len(images.test[0]), TEST_IMAGES),
         precision=arguments.precision,
         epochs=arguments.epochs,
         seed=seed,
