@@ -34,7 +34,7 @@ _HE = {"filters": (32, 64, 128)}
 #: wider network has more beside them, and uneven widths take more operators. A report has both.
 _CLOSED = _GATED | {"keep": 0.46}
 #: By name, the arguments in which an arm differs from the defaults: `w1`, sigmoid + FMB. `arms`
-#: adds those that have the widths that `FINDS` found, seed by seed.
+#: adds those of `FOUND`, seed by seed.
 ARMS: dict[str, dict[str, Any]] = {
     "closed": _ENDS | _WIDE | _CLOSED,
     "by_hand": _BY_HAND | {"filters": (32, 52, 52)},
@@ -54,10 +54,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "hundredth": _ENDS | _HE | _CLOSED | {"keep": 0.19},
     "smallest": _ENDS | _HE | _CLOSED | {"keep": 0.125},
 }
-#: The arms that `FINDS` finds.
-FOUND = ("found", "found_gated")
-#: The arm that finds widths.
-FINDS = "closed"
+#: Arms of widths that runs of another one find, and which.
+FOUND = {"found": "closed", "found_gated": "closed", "found_inner": "closed_inner"}
 LABELS = {
     "closed": "wide, closed by gates, pruned",
     "found": "the widths found, from scratch, no gates",
@@ -67,6 +65,7 @@ LABELS = {
     "random": "wide, as many weights removed at random",
     "whole": "wide, nothing removed",
     "closed_inner": "hand-chosen widths, wide within blocks alone, closed by gates, pruned",
+    "found_inner": "the widths so found within blocks, from scratch, no gates",
     "closed_16kb": "16 kB: closed by gates, pruned",
     "by_hand_16kb": "16 kB: hand-chosen widths",
     "closed_20kb": "20 kB: closed by gates, pruned",
@@ -81,7 +80,8 @@ LABELS = {
 PLAN = (
     (("closed", "by_hand"), 1),
     (("found", "found_gated", "whole", "closed_inner", "random"), 1),
-    (("closed", "by_hand", "found", "found_gated", "random"), SEEDS),
+    (("closed_inner", "by_hand", "found_inner"), SEEDS),
+    (("closed", "found", "found_gated", "random"), SEEDS),
     (("float32", "hundredth", "smallest"), 1),
     (("closed_20kb", "by_hand_20kb", "closed_70kb", "by_hand_70kb"), 1),
     (("closed_16kb", "by_hand_16kb", "frequency"), 1),
@@ -90,7 +90,8 @@ PLAN = (
 COMPARED = (
     ("closed", "by_hand", "Do gates, pruned away, find a better network than hand-chosen widths?"),
     ("closed_inner", "by_hand", "Do they, where widths between blocks are the hand's?"),
-    ("closed_16kb", "by_hand_16kb", "The same at 16 kB"),
+    ("found_inner", "by_hand", "Are these widths better from scratch?"),
+    ("closed_16kb", "by_hand_16kb", "Wide everywhere, at 16 kB"),
     ("closed_20kb", "by_hand_20kb", "The same at 20 kB"),
     ("closed_70kb", "by_hand_70kb", "The same at 70 kB"),
     ("found", "by_hand", "Are the widths that they find better than hand-chosen ones?"),
@@ -117,17 +118,22 @@ def compared():
 
 
 def arms(logs=None, seed=0):
-    """`ARMS`, and those of the widths found, once the folder of logs has what `FINDS` kept.
+    """`ARMS`, and those of `FOUND` whose widths a folder of logs has.
 
     Each seed has the widths that it found itself, so that chance in finding counts.
     """
-    kept = logs and logs / f"{budget_arm(FINDS, BUDGET)}_seed{seed}.measures.json"
-    if not kept or not kept.exists():
-        return ARMS
-    found = _found(FINDS, json.loads(kept.read_text())["pruned"])
+    known = dict(ARMS)
+    for arm, finds in FOUND.items():
+        kept = logs and logs / f"{budget_arm(finds, BUDGET)}_seed{seed}.measures.json"
+        if kept and kept.exists():
+            found = _found(finds, json.loads(kept.read_text())["pruned"])
+            known[arm] = _with_gates(found) if arm == "found_gated" else found
+    return known
+
+
+def _with_gates(found):
     squeezed = tuple(-(-channels // 4) for channels in found["inner"])
-    gated = {"ends": "int8", "squeezed": squeezed} | _GATED | _WIDE | {"inner": found["inner"]}
-    return ARMS | dict(zip(FOUND, (found, gated), strict=True))
+    return found | {"attention": "se", "squeezed": squeezed} | _GATED
 
 
 def _found(arm, pruned):
@@ -165,8 +171,9 @@ def write_report(results):
         "the two convolutions of a block. Closed: `--keep` closes channels by a term in the loss "
         "during the first half of the epochs, and the rest is trained without gates. Without the "
         "term, those channels are kept that open for most images after the first half, or random "
-        "ones. Found: the widths that the same seed of the first kept. The float32 network has no "
-        "SE. "
+        "ones. Found: the widths that the same seed of the first kept. Of the networks that are "
+        "wide within blocks alone two more seeds were planned once the first was known. The "
+        "float32 network has no SE. "
         "Bytes: the LCE file of a network of that shape, `--weights 1bit_half --memory "
         "fewest-bytes --strip`. Activations: the most bytes that LiteRT keeps at once, filters "
         "not unpacked.\n\n"
@@ -317,7 +324,7 @@ def _goals(grid, known, sizes):
                 _verdict(cost, ratio >= times, _at_most(most / 100).judge(cost)),
             )
         )
-    for arm in ("closed", "found"):
+    for arm in ("closed", "found", "closed_inner", "found_inner"):
         gain = _difference(grid, arm, "by_hand") if arm in known else NOT_RUN
         more = f", {_more_bytes(sizes, arm, 'by_hand')} bytes" if gain.seeds else ""
         rows.append(

@@ -71,6 +71,14 @@ def test_widths_are_trained_once_they_are_found(tmp_path):
     gated = SEResNet14(weights=None, **known["found_gated"])
     assert closing.modules(gated).keys() == KEPT.keys()
     assert known["found_gated"]["squeezed"] == (2, 2, 3, 3, 5, 5)
+    assert "found_inner" not in known
+    (tmp_path / "closed_budget25_seed0.measures.json").rename(
+        tmp_path / "closed_inner_budget25_seed0.measures.json"
+    )
+    known = pruning.arms(tmp_path)
+    assert known["found_inner"]["filters"] == pruning.ARMS["by_hand"]["filters"]
+    assert known["found_inner"]["inner"] == (6, 6, 12, 12, 18, 18)
+    assert "found" not in known
 
 
 def _report(folder, write_log, monkeypatch, by_hand, hundredth):
