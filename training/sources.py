@@ -72,6 +72,8 @@ class Source:
 
 def find(name, data_dir):
     """The `Source` of a name: see `data.load`, which says what is raised."""
+    if name == "":  # a variable of a shell that is not set; else it is the working directory
+        raise ValueError("`dataset` must be a name or a folder, received ''.")
     try:
         if name is not None and _is_folder(name):
             return _folder(pathlib.Path(name))
@@ -99,8 +101,6 @@ def full_name(name):
 
 def _is_folder(name):
     """Whether it means a folder; where TFDS keeps its data, what it prepared is not meant."""
-    if not name:
-        raise ValueError("`dataset` must be a name or a folder, received ''.")
     path = pathlib.Path(name)
     prepared = (any(path.glob(f"{depth}dataset_info.json")) for depth in ("*/", "*/*/"))
     return path.is_dir() and (path.is_absolute() or not any(prepared))

@@ -10,6 +10,8 @@ from larq_seresnet import SEResNet14, save_weights
 from larq_seresnet.export import anatomy, benchmark, flatbuffer, form, pack_tflm
 from larq_seresnet.training import data
 
+import tensorflow as tf
+
 # by hand: the stem, four 3x3 convolutions a stage but a narrower first
 RESIDUAL_MACS = (
     4 * 32 * 32 * 9 * 4 * 4 + 16 * 16 * 9 * (4 * 8 + 3 * 8 * 8) + 8 * 8 * 9 * (8 * 16 + 3 * 16 * 16)
@@ -25,6 +27,17 @@ def test_multiply_accumulates_by_hand(base, stored):
     assert w1a1 == {"binary": RESIDUAL_MACS, "int8": 0, "float32": OTHER_MACS}
     int8 = anatomy.macs(flatbuffer.read(stored("w1a1", "litert", "int8").tflite))
     assert int8 == {"binary": 0, "int8": RESIDUAL_MACS, "float32": OTHER_MACS}
+
+
+def test_depthwise_convolutions_of_others_count_too():
+    layers = tf.keras.layers
+    inputs = layers.Input((8, 8, 3), batch_size=1)
+    outputs = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(layers.Conv2D(4, 1)(inputs))
+    model = tf.keras.Model(inputs, outputs)
+    tflite = tf.lite.TFLiteConverter.from_keras_model(model).convert()
+    content = flatbuffer.read(tflite)
+    assert anatomy.macs(content)["float32"] == 64 * (3 * 4 + 9 * 4)
+    assert anatomy.bytes_by_part(content, len(tflite))["filters"] >= 4 * (3 * 4 + 9 * 4)
 
 
 def test_bytes_by_part(trained_model, stored):

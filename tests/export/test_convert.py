@@ -349,6 +349,11 @@ def test_a_network_on_top_of_one_is_converted_if_it_is_of_layers_alone(images, i
         converted = convert.to_tflite(model, output_type=output_type)
         given = converted.predict(converted.as_input(images))
         np.testing.assert_allclose(given, expected, atol=error)
+    logits = tf.keras.Model(base.input, tf.keras.layers.Dense(3)(base.output))
+    expected = logits.predict(inputs, verbose=0)
+    for runtime in ("lce", "litert"):  # the filters' layer is called as the output is
+        given = convert.to_tflite(logits, runtime).predict(inputs)
+        np.testing.assert_allclose(given, expected, rtol=1e-3, atol=1e-4)
     yes_or_no = tf.keras.Model(base.input, tf.keras.layers.Dense(1, "sigmoid")(base.output))
     converted = convert.to_tflite(yes_or_no, "litert", output_type="int8")
     np.testing.assert_allclose(converted.predict(inputs), yes_or_no(inputs), atol=1 / 255)

@@ -158,6 +158,11 @@ def test_the_program_reads_images_and_prints_classes(tflite, tmp_path):
     failed = subprocess.run([program], capture_output=True, text=True)
     assert failed.returncode == 1
     assert failed.stderr == "main: error: usage: main IMAGES, a file of raw pixels\n"
+    for size in (0, images[0].size - 1, images.size + 1):
+        (tmp_path / "images.bin").write_bytes(bytes(size))
+        failed = subprocess.run([program, tmp_path / "images.bin"], capture_output=True, text=True)
+        assert failed.returncode == 1
+        assert failed.stderr == "main: error: IMAGES is not of whole images of the model's size\n"
     failed = subprocess.run([program, tmp_path / "none"], capture_output=True, text=True)
     assert failed.returncode == 1
     assert failed.stderr.startswith("main: error: IMAGES cannot be read")

@@ -145,6 +145,12 @@ def test_a_class_may_be_called_train(folder):
     assert data.load(str(folder.parent / "new")).class_names == ("train", "val")
 
 
+def test_an_empty_name_is_not_the_working_directory(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with pytest.raises(ValueError, match="must be a name or a folder, received ''"):
+        data.load("")
+
+
 def test_a_folder_called_digits_is_that_folder(folder, monkeypatch):
     folder.rename(folder.parent / "digits")
     monkeypatch.chdir(folder.parent)
