@@ -1,13 +1,12 @@
-"""From Keras to a device: converts the model that ships, and runs the file on an image.
+"""From Keras to a device: converts the model that ships, and runs what that gives on an image.
 
     python examples/run_in_litert.py cat.jpg
 
-`export/convert.py` also proves the file; `export/raspberry_pi/classify.py` runs it on a device,
-without TensorFlow.
+`export/convert.py` also proves and writes the file; `export/raspberry_pi/classify.py` runs it on a
+device, without TensorFlow.
 """
 
 import argparse
-import pathlib
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -22,10 +21,9 @@ arguments = parser.parse_args()
 with programs.refusing_bad_input(parser):
     image = read_image(arguments.photograph)  # uint8, 0..255, (32, 32, 3)
     converted = convert.to_tflite(SEResNet14(), "litert", input_type="uint8", strip=True)
-    pathlib.Path("model.tflite").write_bytes(converted.tflite)
-print(f"model.tflite: {len(converted.tflite):,} bytes")
+print(f"{len(converted.tflite):,} bytes")  # what a .tflite file holds
 
-interpreter = Interpreter("model.tflite")
+interpreter = Interpreter(model_content=converted.tflite)
 interpreter.allocate_tensors()
 interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[np.newaxis])
 interpreter.invoke()

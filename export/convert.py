@@ -125,8 +125,10 @@ def _write(directory, stem, converted, proof, images, as_header):
         contents[LABELS_FILE] = _lines(class_names)
     contents[f"{stem}.tflite"] = converted.tflite  # the last: there is none without its report
     other = stem.removesuffix(UNVERIFIED) if stem.endswith(UNVERIFIED) else stem + UNVERIFIED
-    before = [other + ending for ending in (".tflite", ".json", ".md", ".h")]
-    before += [f"{stem}.h"] * (not as_header)
+    before = [f"{stem}.h"] * (not as_header)
+    verified = files.read_report(directory / f"{other}.json") if proof["failures"] else {}
+    if verified.get("weights_sha256") != proof["weights_sha256"]:
+        before += [other + ending for ending in (".tflite", ".json", ".md", ".h")]
     files.replace_all(
         {
             directory / name: functools.partial(pathlib.Path.write_bytes, data=content)
@@ -355,10 +357,10 @@ def prove(model, converted, images, named, left_alone):
     configuration = json.loads(model.configuration)
     model = in_float32(model)
     with layers_in("float32"):
-        agreement = verify.compare(model, converted, *images.test)
+        found = verify.compare(model, converted, *images.test)
     content = flatbuffer.read(named)
     operators = anatomy.count_operators(content)
-    failures = agreement.failures()
+    failures = found.failures()
     packages = [*PACKAGES, "tflite-micro"] if converted.runtime == "tflm" else PACKAGES
     binary = converted.runtime == "lce" and configuration["precision"] == "w1a1"
     expected = RESIDUAL_CONVOLUTIONS if binary else 0
@@ -370,7 +372,7 @@ def prove(model, converted, images, named, left_alone):
         "model": model.name,
         "configuration": configuration,
         "failures": failures,
-        **verify.facts(agreement, images, converted),
+        **verify.facts(found, images, converted),
         "filters_left_alone": left_alone,
         "bytes_by_layer": anatomy.bytes_by_layer(content, [layer.name for layer in model.layers]),
         "operators": operators,

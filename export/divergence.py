@@ -33,8 +33,9 @@ def first_tipped(model, converted, images, given, rounding=ROUNDING):
         rounding: By how much a probability may differ.
 
     Returns:
-        For each image a dict: "layer", "distance" and "cause" as in `Agreement`. If nothing tips,
-        the layer is None, the distance 0 if they differ by no more than `rounding`, else None, too.
+        For each image a dict: "layer", "distance" and "cause" as in `agreement.Agreement`. If
+        nothing tips, the layer is None, the distance 0 if they differ by no more than `rounding`,
+        else None, too.
     """
     layers = threshold_layers(model)
     probe = tf.keras.Model(model.input, [model.output, *map(_compared_with_zero, layers)])

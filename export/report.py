@@ -27,23 +27,23 @@ def agreement(measured):
         ("largest difference of a probability", f"{measured['max_difference']:.2e}"),
         ("mean difference", f"{measured['mean_difference']:.2e}"),
     ]
-    if measured["unpacked_same"] is not None:
+    if "unpacked_same" in measured:
         same = f"{measured['unpacked_same']:,} of {measured['images']:,}"
         facts.append(("images with the outputs of the same file, filters unpacked", same))
-    elif measured["eight_bit_median"] is None:
+    elif "eight_bit_median" in measured:
+        most = "99 % of images" if measured["images"] >= 100 else "all images but one"
+        rounded = "difference to Keras with layer inputs rounded to 8 bits"
+        facts += [
+            (f"median {rounded}", f"{measured['eight_bit_median']:.2e}"),
+            (f"{most} stay under this {rounded}", f"{measured['eight_bit_most']:.2e}"),
+        ]
+    else:
         causes = collections.Counter(
             each["cause"] for each in listed if each["difference"] > measured["rounding"]
         )
         facts += [
             (f"images beyond {measured['rounding']:.2g}", causes.total()),
             *((f"of them {words}", causes[cause]) for cause, words in CAUSES.items()),
-        ]
-    else:
-        most = "99 % of images" if measured["images"] >= 100 else "all images but one"
-        rounded = "difference to Keras with layer inputs rounded to 8 bits"
-        facts += [
-            (f"median {rounded}", f"{measured['eight_bit_median']:.2e}"),
-            (f"{most} stay under this {rounded}", f"{measured['eight_bit_most']:.2e}"),
         ]
     if measured["keras_error"] is not None:
         facts += [

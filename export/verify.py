@@ -25,6 +25,7 @@ import numpy as np
 
 from larq_seresnet import programs
 from larq_seresnet.export import (
+    agreement,
     anatomy,
     divergence,
     flatbuffer,
@@ -41,104 +42,8 @@ from larq_seresnet.preprocessing import preprocess_input
 
 #: Greatest difference of a layer's output, relative to its largest value, that counts as none.
 SAME_LAYER = 1e-3
-#: A step of an 8-bit input may round otherwise in Keras: 99 % of images must agree to this.
-EIGHT_BIT_MOST = 0.05
-#: Of a file for TFLM, or with an int8 output: how many images may be of another class than the
-#: model's, and how many more wrong, as shares of all. Chance adds to it, of few images much: of
-#: 10,000 it comes to 1.5 % and half a point.
-OTHER_CLASS, MORE_ERROR = 0.0125, 0.0025
 #: Images of 32x32 pixels that Keras computes at once.
 BATCH = 500
-
-
-@dataclasses.dataclass(frozen=True)
-class Agreement:
-    """How Keras's probabilities and a converted model's for the same images compare.
-
-    Attributes:
-        images: How many.
-        max_difference, mean_difference: Of single probabilities, absolute.
-        argmax_agreement: Share of images that both give the same class.
-        keras_error, converted_error: Top-1 error of both; None where labels are not known.
-        half_agreement, half_error: Where the file's scales are float16, all else is said of a Keras
-            model whose scales were rounded (`half.rounded`), and this of the file and the model
-            itself: the share of images of one class, and the model's error; else None.
-        rounding: Greatest difference of a probability that counts as rounding.
-        listed: Each image that changes class or differs by more: its index, both classes, Keras's
-            "margin" (its greatest probability less the second), the "difference", and of the first
-            values that tipped the "layer" and the "distance" from the threshold, relative to the
-            largest value of that map; see `first_tipped`. Its "cause" is "tie"; "batch" where
-            Keras, computing other images beside it, agrees with the file; "output" where they
-            agree but for the steps of an int8 output; or None.
-        eight_bit_median, eight_bit_most: Where the file rounds the inputs of layers to 8 bits, the
-            difference to a model that does so too: median over images, and what 99 % of them stay
-            under, or all but one; else None.
-        unpacked_same: Of a file for TFLM, how many images give the same outputs, to the last bit,
-            as if its filters were stored as INT8; else None.
-        other_filters: Likewise, how many output channels of the model's filters of 1 or 8 bits the
-            file does not hold.
-    """
-
-    images: int
-    max_difference: float
-    mean_difference: float
-    argmax_agreement: float
-    keras_error: float | None
-    converted_error: float | None
-    rounding: float
-    listed: list[dict]
-    eight_bit_median: float | None = None
-    eight_bit_most: float | None = None
-    half_agreement: float | None = None
-    half_error: float | None = None
-    unpacked_same: int | None = None
-    other_filters: int | None = None
-
-    def unexplained(self):
-        """Those of `listed` that neither rounding nor a tie explains."""
-        if self.eight_bit_median is not None or self.unpacked_same is not None:
-            return []
-        return [image for image in self.listed if image["cause"] is None]
-
-    def failures(self):
-        """Why the file does not compute what the model computes: sentences, none if it does."""
-        if self.unpacked_same is not None:
-            return self._failures_of_integers()
-        if self.eight_bit_median is not None:
-            found = (self.eight_bit_median, self.eight_bit_most)
-            if found[0] <= self.rounding and found[1] <= EIGHT_BIT_MOST:
-                return []
-            return [
-                f"Keras with layer inputs rounded to 8 bits differs by {found[0]:.1e} (median) and "
-                f"{found[1]:.1e} (99 % of images)"
-            ]
-        count = len(self.unexplained())
-        found = [f"{count} images differ by more than rounding and not by a tie"] * bool(count)
-        by_output = any(image["cause"] == "output" for image in self.listed)
-        return found + (self._failures_of_classes() if by_output else [])
-
-    def _failures_of_integers(self):
-        differ = self.images - self.unpacked_same
-        found = [f"{differ} images differ from those of the same file, unpacked"] * bool(differ)
-        if self.other_filters:
-            found.append(f"{self.other_filters} channels of filters are not those of the model")
-        return found + self._failures_of_classes()
-
-    def _failures_of_classes(self):
-        """Where the class or the error differs by more than it may, and than chance explains."""
-
-        def too_many(share, allowed):  # two standard deviations of their number, one image at least
-            most = allowed * self.images + 2 * (OTHER_CLASS * self.images) ** 0.5
-            return round(share * self.images) > max(1, most)
-
-        found = []
-        if too_many(1 - self.argmax_agreement, OTHER_CLASS):
-            found.append(f"{self.argmax_agreement:.2%} of images have the class that Keras gives")
-        if self.keras_error is not None:
-            more = self.converted_error - self.keras_error
-            if too_many(more, MORE_ERROR):
-                found.append(f"the error is {100 * more:.2f} points above that of Keras")
-        return found
 
 
 def main(argv=None):
@@ -151,19 +56,19 @@ def main(argv=None):
             raise ValueError("--layers is for lce and litert: TFLM shows nothing but its outputs.")
         model, images, _ = source.load(arguments)
         check_fits(model, converted, arguments.tflite, arguments.source)
-        agreement = compare(model, converted, *images.test)
-        failed = agreement.failures()
+        found = compare(model, converted, *images.test)
+        failed = found.failures()
         print(f"# {arguments.tflite}: {'NOT VERIFIED' if failed else 'verified'}\n")
-        print(report.agreement(facts(agreement, images, converted)))
+        print(report.agreement(facts(found, images, converted)))
         if (failed or arguments.layers) and converted.runtime != "tflm":
-            _print_layers(model, converted, images, agreement)
+            _print_layers(model, converted, images, found)
     if failed:
         sys.exit("not verified: " + "; ".join(failed))
 
 
-def _print_layers(model, converted, images, agreement):
+def _print_layers(model, converted, images, found):
     """Layer by layer, of the image that differs most."""
-    worst = max(agreement.listed, key=lambda each: each["difference"], default={"image": 0})
+    worst = max(found.listed, key=lambda each: each["difference"], default={"image": 0})
     reference = _reference(model, converted)
     rows = divergence.layer_table(reference, converted, images.test[0][worst["image"]])
     print(f"\n## Layers, image {worst['image']}\n\n" + report.layers(rows, SAME_LAYER))
@@ -220,11 +125,11 @@ def check_fits(model, converted, path, weights):
         raise ValueError(f"{path} is of another architecture than {model.name}: {remedy}.")
 
 
-def facts(agreement, images, converted):
+def facts(found, images, converted):
     """What a report says of an agreement: a dict for json.
 
     Args:
-        agreement: An `Agreement`.
+        found: An `agreement.Agreement`.
         images: The `data.ImageSet` whose test images were compared.
         converted: The `runtimes.Converted`.
     """
@@ -236,8 +141,8 @@ def facts(agreement, images, converted):
         "sha256": hashlib.sha256(converted.tflite).hexdigest(),
         "memory": anatomy.peak_activations(flatbuffer.read(converted.tflite)),
         **arena,
-        **dataclasses.asdict(agreement),
-        "unexplained": len(agreement.unexplained()),
+        **dataclasses.asdict(found),
+        "unexplained": len(found.unexplained()),
     }
 
 
@@ -252,7 +157,7 @@ def compare(model, converted, images, labels):
         labels: Integers, (N,); None where they are not the model's classes.
 
     Returns:
-        An `Agreement`.
+        An `agreement.Agreement`, of the kind that is for such a file.
 
     Raises:
         ValueError: If Keras gives NaN or infinity.
@@ -266,14 +171,14 @@ def compare(model, converted, images, labels):
     rounding = divergence.ROUNDING + interface.SCALE * int8_output
     difference = _difference(expected, received)
     keras_class, converted_class = expected.argmax(axis=1), received.argmax(axis=1)
-    beside = {}
-    if _rounds_inputs(converted):
-        beside |= _eight_bit_difference(reference, images, received)
-    if converted.runtime == "tflm":
+    kind, beside = _kind(converted), {}
+    if kind is agreement.OfIntegers:
         beside |= _unpacked_difference(model, converted, images, received)
+    if kind is agreement.OfRoundedInputs:
+        beside |= _eight_bit_difference(reference, images, received)
     if reference is not model:
         beside |= _half_difference(model, images, converted_class, labels)
-    return Agreement(
+    return kind(
         images=len(images),
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
@@ -308,18 +213,18 @@ def _in_parts(predict, images):
 
 
 def _listed(model, converted, images, expected, received, rounding):
-    """What `Agreement.listed` says; of a file that rounds images of another class alone."""
+    """What `Agreement.listed` says."""
     keras_class, converted_class = expected.argmax(axis=1), received.argmax(axis=1)
     difference = _difference(expected, received).max(axis=1)
     other_class = keras_class != converted_class
-    if _rounds_inputs(converted) or converted.runtime == "tflm":
-        chosen = np.flatnonzero(other_class)
-        causes = [{"layer": None, "distance": None, "cause": None}] * len(chosen)
-    else:
+    if _kind(converted) is agreement.Agreement:
         chosen = np.flatnonzero(other_class | (difference > rounding))
         causes = divergence.first_tipped(
             model, converted, images[chosen], received[chosen], rounding
         )
+    else:
+        chosen = np.flatnonzero(other_class)
+        causes = [{"layer": None, "distance": None, "cause": "8 bits"}] * len(chosen)
     second, first = np.sort(expected, axis=1)[:, -2:].T
     return [
         {
@@ -361,9 +266,12 @@ def _error(classes, labels):
     return None if labels is None else float((classes != labels).mean())
 
 
-def _rounds_inputs(converted):
-    """Whether a layer reads INT8 filters itself and its input is not 0 and 1 alone."""
-    return bool(anatomy.hybrid_operators(flatbuffer.read(converted.tflite)))
+def _kind(converted):
+    """The kind of agreement that a file can have with its model."""
+    if converted.runtime == "tflm":
+        return agreement.OfIntegers
+    rounds = anatomy.hybrid_operators(flatbuffer.read(converted.tflite))
+    return agreement.OfRoundedInputs if rounds else agreement.Agreement
 
 
 def _eight_bit_difference(model, images, received):
@@ -376,7 +284,7 @@ def _eight_bit_difference(model, images, received):
 
 
 def _beyond(count):
-    """How many of so many images may lie beyond `EIGHT_BIT_MOST`: one of a hundred or of fewer."""
+    """How many of so many images may lie beyond the most: one of a hundred or of fewer."""
     return min(max(1, count // 100), count - 1)
 
 

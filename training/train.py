@@ -38,29 +38,25 @@ ELSEWHERE = ("dataset", "data_dir")
 def main(argv=None):
     """Trains one model and returns its run directory."""
     parser = _parser()
-    given = vars(parser.parse_args(argv))
-    run_dir, resume, overwrite, stop_after = (
-        given.pop(name) for name in ("run_dir", "resume", "overwrite", "stop_after")
-    )
-    strategy, synchronized = given.pop("strategy"), given.pop("synchronize_batch_norm")
+    given, this = _parsed(parser, argv)
     with programs.refusing_bad_input(parser), contextlib.ExitStack() as held:
-        held.enter_context(strategies.begin(strategy).scope())
+        held.enter_context(strategies.begin(this.strategy).scope())
         spare = held.enter_context(tempfile.TemporaryDirectory())
-        run_dir = strategies.copied_from_chief(run_dir, spare)
-        resume = resume and _has_begun(run_dir)
+        run_dir = strategies.copied_from_chief(this.run_dir, spare)
+        resume = this.resume and _has_begun(run_dir)
         if resume:
             settings, known = _resumed(given, run_dir)
         else:
             settings, known = config.Config(**(_of_weights(given.get("weights")) | given)), {}
-        last = _last_epoch(settings, stop_after)
+        last = _last_epoch(settings, this.stop_after)
         images = data.of_run(settings)
         settings = fitting.resolved(settings, images)
-        model = _distributed_model(settings, images, synchronized)
+        model = _distributed_model(settings, images, this.synchronize_batch_norm)
         run_dir = run_dir or _default_run_dir(model, settings)
         if resume:
             held.enter_context(files.locked(run_dir))
         else:
-            _check_claim(run_dir, overwrite)
+            _check_claim(run_dir, this.overwrite)
             _check_outside(run_dir, settings)
         checkpoint = callbacks.Checkpoint(run_dir / "checkpoint", model)
         first = _epochs_done(checkpoint, last, run_dir) if resume else 0
@@ -68,12 +64,12 @@ def main(argv=None):
             _check_unseen(settings, images)
             load_weights(model, settings.weights)
         epochs = range(first, last)
-        known = facts.of_run(settings, images, epochs, known, synchronized)
+        known = facts.of_run(settings, images, epochs, known, this.synchronize_batch_norm)
         said = strategies.alone(_said, settings, images)
         if not resume:
             run_dir.mkdir(parents=True, exist_ok=True)
             held.enter_context(files.locked(run_dir))
-            _check_claim(run_dir, overwrite)  # another process may have been first
+            _check_claim(run_dir, this.overwrite)  # another process may have been first
             _empty(run_dir)
             settings.save(run_dir, **known)  # first of all: what makes it a run directory
         gates = _gate_recorder(settings, images, run_dir)
@@ -93,11 +89,16 @@ def main(argv=None):
 
 def parsed(words):
     """The `Config` that a command line of a new run says, and its run directory."""
-    given = vars(_parser().parse_args(words))
-    run_dir = given.pop("run_dir")
-    for name in ("resume", "overwrite", "stop_after", "strategy", "synchronize_batch_norm"):
-        given.pop(name)
-    return config.Config(**given), run_dir
+    given, this = _parsed(_parser(), words)
+    return config.Config(**given), this.run_dir
+
+
+def _parsed(parser, words):
+    """Arguments for `Config`, those that are given, and a namespace of all other flags."""
+    known = vars(parser.parse_args(words))
+    fields = {field.name for field in dataclasses.fields(config.Config)}
+    given = {name: known.pop(name) for name in fields & known.keys()}
+    return given, argparse.Namespace(**known)
 
 
 def _distributed_model(settings, images, synchronized):

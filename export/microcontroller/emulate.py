@@ -1,14 +1,16 @@
 """Builds main.cc for emulated Cortex-M processors and compares it with TFLM's Python interpreter.
 
-    python export/microcontroller/emulate.py WEIGHTS --tflm-dir DIR [--limit-test 200]
+    python export/microcontroller/emulate.py FILE.tflite WEIGHTS --tflm-dir DIR [--limit-test 200]
 
-DIR is a checkout of TFLM in which `make -f tensorflow/lite/micro/tools/make/Makefile
-third_party_downloads` was run, also for CMSIS-NN (README.md says how). Needs cmake,
-arm-none-eabi-gcc and qemu-system-arm. Takes the first 200 test images, unless told otherwise.
+FILE.tflite is what convert.py wrote of the weights with `--runtime tflm`, DIR a checkout of TFLM in
+which `make -f tensorflow/lite/micro/tools/make/Makefile third_party_downloads` was run, also for
+CMSIS-NN (README.md says how). Needs cmake, arm-none-eabi-gcc and qemu-system-arm. Takes the first
+200 test images, unless told otherwise.
 Writes microcontroller.json and microcontroller.md.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import pathlib
@@ -19,7 +21,7 @@ import tempfile
 import numpy as np
 
 from larq_seresnet import files, programs
-from larq_seresnet.export import anatomy, c_array, convert, flatbuffer, pack_tflm, source, tflm
+from larq_seresnet.export import c_array, runtimes, source, tflm, verify
 from larq_seresnet.preprocessing import preprocess_input
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -53,14 +55,12 @@ def main(argv=None):
             "qemu": _said("qemu-system-arm", "--version").splitlines()[0],
             "gcc": _said("arm-none-eabi-gcc", "--version").splitlines()[0],
         }
-        model, images, directory = source.load(arguments, limit_train=pack_tflm.CALIBRATION_IMAGES)
+        converted = runtimes.load(arguments.tflite, "tflm")
+        model, images, directory = source.load(arguments)
+        verify.check_fits(model, converted, arguments.tflite, arguments.source)
         directory = arguments.out_dir or directory
         files.make_writable(directory)
-        calibration = preprocess_input(images.train[0])
-        converted = convert.to_tflite(
-            model, "tflm", arguments.weights, strip=True, images=calibration
-        )
-        input_facts, output_facts = anatomy.interface(flatbuffer.read(converted.tflite))
+        input_facts, output_facts = converted.interface()
         pixels = images.test[0][: arguments.limit_test or IMAGES]
         expected = tflm.predict(converted.tflite, input_facts.stored(preprocess_input(pixels)))
         expected = expected.astype(int) - output_facts.zero_point  # as main.cc prints them
@@ -78,8 +78,9 @@ def main(argv=None):
                     rows.append(_measured(program, cpu, kernels, expected))
         result = {
             "model": model.name,
-            "weights": arguments.weights,
+            "file": arguments.tflite.name,
             "bytes": len(converted.tflite),
+            "sha256": hashlib.sha256(converted.tflite).hexdigest(),
             "arena": arena,
             "dataset": images.name,
             "images": len(pixels),
@@ -99,12 +100,12 @@ def main(argv=None):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        description="Runs a network on emulated microcontrollers and compares each output.",
+        description="Runs a file on emulated microcontrollers and compares each output.",
         allow_abbrev=False,
     )
+    parser.add_argument("tflite", type=pathlib.Path, metavar="FILE", help="a .tflite file for TFLM")
     source.add_arguments(parser)
     parser.add_argument("--tflm-dir", type=pathlib.Path, required=True, metavar="DIR")
-    parser.add_argument("--weights", choices=pack_tflm.WEIGHTS, default="1bit")
     parser.add_argument("--build-dir", type=pathlib.Path, metavar="DIR", help="keeps what is built")
     parser.add_argument("--out-dir", type=pathlib.Path, metavar="DIR")
     return parser
@@ -184,8 +185,8 @@ def markdown(result):
     ]
     return (
         f"# {result['model']} on emulated microcontrollers\n\n"
-        f"`--runtime tflm --weights {result['weights']}`, {result['bytes']:,} bytes, part "
-        f"of .rodata; {result['images']} test images of {result['dataset']}, compared with "
+        f"{result['file']}, {result['bytes']:,} bytes, part of .rodata; {result['images']} test "
+        f"images of {result['dataset']}, compared with "
         "TFLM's interpreter in Python. Bytes of code, constants and memory of the whole program, "
         "with its output and start-up. Instructions are counted by the emulator: they are no "
         "time.\n\n"

@@ -214,6 +214,11 @@ def test_a_wrong_file_is_a_failure_with_a_report(trained, tmp_path, monkeypatch)
     ]
     assert report["unexplained"] > 10
     assert "NOT VERIFIED" in (tmp_path / "lce_1bit.unverified.md").read_text()
+    (tmp_path / "lce_1bit.tflite").write_text("verified, of these weights")
+    shutil.copy(tmp_path / "lce_1bit.unverified.json", tmp_path / "lce_1bit.json")
+    with pytest.raises(SystemExit):
+        convert.main([str(trained("w1a1")), "--out-dir", str(tmp_path), "--limit-test", "20"])
+    assert (tmp_path / "lce_1bit.tflite").read_text() == "verified, of these weights"
 
 
 def test_weights_that_ship_go_by_name_and_keep_their_classes(tmp_path, monkeypatch, capsys):

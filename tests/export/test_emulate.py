@@ -60,15 +60,12 @@ def tools(tmp_path, monkeypatch):
 @pytest.fixture
 def emulated(trained, stored, tmp_path, tools, monkeypatch):
     """Runs the program; without git, for the checkout is none."""
-
-    def converted(model, runtime, weights, strip, images):
-        assert (runtime, weights, strip, len(images)) == ("tflm", "1bit", True, 500)
-        return stored("w1", "tflm")
-
-    monkeypatch.setattr(emulate.convert, "to_tflite", converted)
     monkeypatch.setattr(emulate, "_commit", lambda folder: None)
-    words = [str(trained("w1")), "--limit-test", str(IMAGES), "--tflm-dir", str(tmp_path / "tflm")]
-    return lambda: emulate.main([*words, "--out-dir", str(tmp_path / "out")])
+    file = tmp_path / "tflm_1bit.tflite"
+    file.write_bytes(stored("w1", "tflm").tflite)
+    words = [str(file), str(trained("w1")), "--limit-test", str(IMAGES)]
+    words += ["--tflm-dir", str(tmp_path / "tflm"), "--out-dir", str(tmp_path / "out")]
+    return lambda: emulate.main(words)
 
 
 @pytest.mark.slow
@@ -89,6 +86,7 @@ def test_outputs_are_compared_and_sizes_are_told(emulated, tmp_path, monkeypatch
     assert "-DCPU=cortex-m55" in calls[6] and "-DCMSIS_NN=ON" in calls[6]
     written = json.loads((tmp_path / "out" / "microcontroller.json").read_text())
     assert written["rows"] == rows and written["qemu"] == "qemu-system-arm 1.2"
+    assert written["file"] == "tflm_1bit.tflite"
     text = (tmp_path / "out" / "microcontroller.md").read_text()
     assert "| cortex-m4 | reference | 1,000 | 200 | 34 | 4,321 | 2,000,000 | 3 | 3 |" in text
     assert text in capsys.readouterr().out

@@ -10,6 +10,7 @@ import pytest
 
 from larq_seresnet import SEResNet14, preprocess_input
 from larq_seresnet.export import (
+    agreement,
     anatomy,
     c_array,
     convert,
@@ -76,11 +77,11 @@ def test_a_file_gives_what_its_unpacked_graph_gives_and_the_models_class(
 ):
     converted, _, left_alone = convert.store(integers, form.Form("tflm", weights, strip=True))
     assert not left_alone
-    agreement = verify.compare(trained_model(), converted, *digits.test)
-    assert agreement.unpacked_same == agreement.images == 100
-    assert agreement.other_filters == 0
-    assert agreement.argmax_agreement > 0.9
-    assert abs(agreement.converted_error - agreement.keras_error) <= 0.05
+    found = verify.compare(trained_model(), converted, *digits.test)
+    assert found.unpacked_same == found.images == 100
+    assert found.other_filters == 0
+    assert found.argmax_agreement > 0.9
+    assert abs(found.converted_error - found.keras_error) <= 0.05
 
 
 @needs_tflm
@@ -187,8 +188,8 @@ def test_other_configurations_are_computed_too(name):
     converted, _, left_alone = convert.store(tflite, form.Form("tflm", weights, strip=True))
     expected = {"float32": 26, "no_se": 2, "float_se": 12, "inner": 2}.get(name, 0)
     assert len(left_alone) == expected
-    agreement = verify.compare(model, converted, images, None)
-    assert (agreement.unpacked_same, agreement.other_filters) == (20, 0)
+    found = verify.compare(model, converted, images, None)
+    assert (found.unpacked_same, found.other_filters) == (20, 0)
     operators = anatomy.count_operators(flatbuffer.read(converted.tflite))
     assert operators.keys() <= c_array.METHODS.keys()  # firmware can add them all
     inputs = preprocess_input(images)
@@ -298,8 +299,8 @@ def test_what_aborts_tflm_is_a_sentence(integers):
 @needs_tflm
 @pytest.mark.slow
 def test_files_are_written_proved_and_verified_again(trained, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(verify, "OTHER_CLASS", 0.1)  # of a network of a few steps
-    monkeypatch.setattr(verify, "MORE_ERROR", 0.05)
+    monkeypatch.setattr(agreement, "OTHER_CLASS", 0.1)  # of a network of a few steps
+    monkeypatch.setattr(agreement, "MORE_ERROR", 0.05)
     words = [str(trained("w1")), "--limit-test", "60"]
     target = convert.main([*words, "--runtime", "tflm", "--strip", "--out-dir", str(tmp_path)])
     assert target.name == "tflm_1bit.tflite"
@@ -314,7 +315,7 @@ def test_files_are_written_proved_and_verified_again(trained, tmp_path, capsys, 
     with pytest.raises(SystemExit):
         verify.main([str(target), *words, "--runtime", "litert"])
     assert "is for TFLM, it holds TFLM_DECODE: use --runtime tflm" in capsys.readouterr().err
-    monkeypatch.setattr(verify, "OTHER_CLASS", 0)
+    monkeypatch.setattr(agreement, "OTHER_CLASS", 0)
     with pytest.raises(SystemExit, match="of images have the class that Keras gives"):
         verify.main([str(target), *words])
 
@@ -334,12 +335,12 @@ def test_a_file_that_is_not_its_unpacked_graph_is_not_verified(integers, digits,
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pack_tflm, "unpacked", wrong)
-        agreement = verify.compare(trained_model(), converted, *digits.test)
-    assert agreement.unpacked_same < 100
-    assert "images differ from those of the same file, unpacked" in agreement.failures()[0]
-    assert dataclasses.replace(agreement, unpacked_same=100, argmax_agreement=1.0).failures() in (
+        found = verify.compare(trained_model(), converted, *digits.test)
+    assert found.unpacked_same < 100
+    assert "images differ from those of the same file, unpacked" in found.failures()[0]
+    assert dataclasses.replace(found, unpacked_same=100, argmax_agreement=1.0).failures() in (
         [],
-        [f"the error is {100 * (agreement.converted_error - agreement.keras_error):.2f} points "
+        [f"the error is {100 * (found.converted_error - found.keras_error):.2f} points "
          "above that of Keras"],
     )  # fmt: skip
 
@@ -356,10 +357,10 @@ def test_a_file_with_other_filters_is_not_verified(integers, digits, trained_mod
     values[0] = -values[0]  # one bit
     buffer.data = values.view(np.uint8)
     damaged = dataclasses.replace(converted, tflite=flatbuffer.write(model))
-    agreement = verify.compare(trained_model(), damaged, *digits.test)
-    assert agreement.unpacked_same == 100
-    assert agreement.other_filters == 1
-    assert "1 channels of filters are not those of the model" in agreement.failures()
+    found = verify.compare(trained_model(), damaged, *digits.test)
+    assert found.unpacked_same == 100
+    assert found.other_filters == 1
+    assert "1 channels of filters are not those of the model" in found.failures()
 
 
 def test_channels_that_batch_norm_leaves_nothing_of_may_hold_nothing():

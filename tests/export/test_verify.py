@@ -6,6 +6,7 @@ import pytest
 
 from larq_seresnet import SEResNet14, files
 from larq_seresnet.export import (
+    agreement,
     anatomy,
     convert,
     divergence,
@@ -275,6 +276,21 @@ def test_only_values_at_a_threshold_are_ties(values, cause):
     assert (tipped["layer"], tipped["cause"]) == ("a", cause)
 
 
+def _agreement(kind=agreement.Agreement, **attributes):
+    """Of nine images whose probabilities are somewhat different."""
+    common = {
+        "images": 9,
+        "max_difference": 0.1,
+        "mean_difference": 0.01,
+        "argmax_agreement": 0.5,
+        "keras_error": 0.5,
+        "converted_error": 0.5,
+        "rounding": 1e-4,
+        "listed": [],
+    }
+    return kind(**common | attributes)
+
+
 def test_a_report_counts_each_image_beyond_rounding_by_its_cause(images, stored):
     far = {"keras": 0, "converted": 1, "margin": 0.1, "difference": 0.1, "distance": 0.0}
     causes = [("a", "tie"), ("b", "tie"), (None, "batch"), ("c", None)]
@@ -283,11 +299,11 @@ def test_a_report_counts_each_image_beyond_rounding_by_its_cause(images, stored)
         for image, (layer, cause) in enumerate(causes)
     ]
     listed.append({**listed[-1], "difference": 1e-5})
-    agreement = verify.Agreement(9, 0.1, 0.01, 0.5, 0.5, 0.5, 1e-4, listed)
-    assert agreement.unexplained() == listed[-2:]
-    assert "2 images differ" in agreement.failures()[0]
+    found = _agreement(listed=listed)
+    assert found.unexplained() == listed[-2:]
+    assert "2 images differ" in found.failures()[0]
     digits = data.load("digits", limit_train=1, limit_test=9)
-    text = report.agreement(verify.facts(agreement, digits, stored()))
+    text = report.agreement(verify.facts(found, digits, stored()))
     assert "| images beyond 0.0001 | 4 |\n| of them explained by a tie | 2 |\n" in text
     assert "| of them by Keras too, in another batch | 1 |\n| of them unexplained | 1 |" in text
     assert "| 2 | 0 | 1 | 1.0e-01 | Keras in another batch | - |" in text
@@ -305,9 +321,14 @@ def test_a_report_counts_each_image_beyond_rounding_by_its_cause(images, stored)
 )
 def test_8_bit_files_must_agree_with_keras_so_rounded(rounding, median, most, fails):
     """Whether or not an image changes class."""
-    agreement = verify.Agreement(9, 0.1, 0.01, 0.5, 0.5, 0.5, rounding, [], median, most)
-    assert bool(agreement.failures()) == fails
-    assert not fails or "rounded to 8 bits" in agreement.failures()[0]
+    found = _agreement(
+        agreement.OfRoundedInputs,
+        rounding=rounding,
+        eight_bit_median=median,
+        eight_bit_most=most,
+    )
+    assert bool(found.failures()) == fails
+    assert not fails or "rounded to 8 bits" in found.failures()[0]
 
 
 @pytest.mark.parametrize(
@@ -327,18 +348,16 @@ def test_8_bit_files_must_agree_with_keras_so_rounded(rounding, median, most, fa
 )
 def test_of_few_images_more_may_be_of_another_class_by_chance(images, others, more, fails):
     """TFLM's integers may change that of 1.25 % of images, and of some more by chance."""
-    agreement = verify.Agreement(
-        images,
-        0.1,
-        0.01,
-        1 - others / images,
-        0.2,
-        0.2 + more / images,
-        1e-4,
-        [],
+    found = _agreement(
+        agreement.OfIntegers,
+        images=images,
+        argmax_agreement=1 - others / images,
+        keras_error=0.2,
+        converted_error=0.2 + more / images,
         unpacked_same=images,
+        other_filters=0,
     )
-    assert len(agreement.failures()) == fails
+    assert len(found.failures()) == fails
 
 
 @pytest.mark.parametrize(("count", "beyond"), [(1, 0), (2, 1), (60, 1), (199, 1), (10_000, 100)])
@@ -350,13 +369,21 @@ def test_an_int8_output_may_not_decide_the_class_of_many():
     """Of hundreds of classes, none of which is at a 256th."""
     told = {"image": 0, "keras": 0, "converted": 1, "margin": 0.0, "difference": 0.004}
     listed = [told | {"layer": None, "distance": 0.0, "cause": "output"}] * 20
-    agreement = verify.Agreement(100, 0.004, 0.001, 0.8, 0.1, 0.25, 0.005, listed)
-    assert not agreement.unexplained()
-    assert agreement.failures() == [
+    found = _agreement(
+        images=100,
+        max_difference=0.004,
+        argmax_agreement=0.8,
+        keras_error=0.1,
+        converted_error=0.25,
+        rounding=0.005,
+        listed=listed,
+    )
+    assert not found.unexplained()
+    assert found.failures() == [
         "80.00% of images have the class that Keras gives",
         "the error is 15.00 points above that of Keras",
     ]
-    assert not dataclasses.replace(agreement, argmax_agreement=0.99, listed=[]).failures()
+    assert not dataclasses.replace(found, argmax_agreement=0.99, listed=[]).failures()
 
 
 def test_larger_images_are_compared_fewer_at_a_time():
@@ -392,9 +419,9 @@ def test_a_file_that_gives_nan_is_not_verified(trained_model, stored, images):
             return outputs
 
     broken = Broken(stored().tflite, "lce")
-    agreement = verify.compare(trained_model(), broken, images, np.zeros(8, int))
-    assert [each["image"] for each in agreement.unexplained()] == list(range(8))
-    assert agreement.failures()
+    found = verify.compare(trained_model(), broken, images, np.zeros(8, int))
+    assert [each["image"] for each in found.unexplained()] == list(range(8))
+    assert found.failures()
 
 
 def test_what_a_file_gives_is_not_taken_from_another_one(trained_model, stored, images):
