@@ -33,6 +33,10 @@ _HE = {"filters": (32, 64, 128)}
 #: Of the weights behind gates, shares meant for a file as large as that of the widths by hand: a
 #: wider network has more beside them, and uneven widths take more operators. A report has both.
 _CLOSED = _GATED | {"keep": 0.46}
+#: Wide within blocks alone, where widths between them are those by hand.
+_INNER = (
+    _ENDS | _CLOSED | {"filters": (32, 52, 52), "inner": (48, 48, 80, 80, 80, 80), "keep": 0.607}
+)
 #: By name, the arguments in which an arm differs from the defaults: `w1`, sigmoid + FMB. `arms`
 #: adds those of `FOUND`, seed by seed.
 ARMS: dict[str, dict[str, Any]] = {
@@ -41,9 +45,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "random": _ENDS | _WIDE | _CLOSED | {"keep_by": "random"},
     "frequency": _ENDS | _WIDE | _CLOSED | {"keep_by": "frequency"},
     "whole": _ENDS | _WIDE | _GATED,
-    "closed_inner": _ENDS
-    | _CLOSED
-    | {"filters": (32, 52, 52), "inner": (48, 48, 80, 80, 80, 80), "keep": 0.607},
+    "closed_inner": _INNER,
+    "random_inner": _INNER | {"keep_by": "random"},
     "closed_16kb": _ENDS | _CLOSED | {"filters": (24, 48, 48), "keep": 0.345},
     "by_hand_16kb": _BY_HAND | {"filters": (16, 32, 32)},
     "closed_20kb": _ENDS | _CLOSED | {"filters": (24, 48, 48), "keep": 0.51},
@@ -55,7 +58,12 @@ ARMS: dict[str, dict[str, Any]] = {
     "smallest": _ENDS | _HE | _CLOSED | {"keep": 0.125},
 }
 #: Arms of widths that runs of another one find, and which.
-FOUND = {"found": "closed", "found_gated": "closed", "found_inner": "closed_inner"}
+FOUND = {
+    "found": "closed",
+    "found_gated": "closed",
+    "found_inner": "closed_inner",
+    "found_inner_gated": "closed_inner",
+}
 LABELS = {
     "closed": "wide, closed by gates, pruned",
     "found": "the widths found, from scratch, no gates",
@@ -66,6 +74,8 @@ LABELS = {
     "whole": "wide, nothing removed",
     "closed_inner": "hand-chosen widths, wide within blocks alone, closed by gates, pruned",
     "found_inner": "the widths so found within blocks, from scratch, no gates",
+    "found_inner_gated": "the widths so found within blocks, from scratch, gates",
+    "random_inner": "wide within blocks alone, as many weights removed at random",
     "closed_16kb": "16 kB: closed by gates, pruned",
     "by_hand_16kb": "16 kB: hand-chosen widths",
     "closed_20kb": "20 kB: closed by gates, pruned",
@@ -81,6 +91,7 @@ PLAN = (
     (("closed", "by_hand"), 1),
     (("found", "found_gated", "whole", "closed_inner", "random"), 1),
     (("closed_inner", "by_hand", "found_inner"), SEEDS),
+    (("random_inner", "found_inner_gated"), SEEDS),
     (("closed", "found", "found_gated", "random"), SEEDS),
     (("float32", "hundredth", "smallest"), 1),
     (("closed_20kb", "by_hand_20kb", "closed_70kb", "by_hand_70kb"), 1),
@@ -91,6 +102,8 @@ COMPARED = (
     ("closed", "by_hand", "Do gates, pruned away, find a better network than hand-chosen widths?"),
     ("closed_inner", "by_hand", "Do they, where widths between blocks are the hand's?"),
     ("found_inner", "by_hand", "Are these widths better from scratch?"),
+    ("closed_inner", "random_inner", "Do gates choose better than chance within blocks?"),
+    ("found_inner_gated", "found_inner", "Do gates help once widths within blocks are chosen?"),
     ("closed_16kb", "by_hand_16kb", "Wide everywhere, at 16 kB"),
     ("closed_20kb", "by_hand_20kb", "The same at 20 kB"),
     ("closed_70kb", "by_hand_70kb", "The same at 70 kB"),
@@ -127,7 +140,7 @@ def arms(logs=None, seed=0):
         kept = logs and logs / f"{budget_arm(finds, BUDGET)}_seed{seed}.measures.json"
         if kept and kept.exists():
             found = _found(finds, json.loads(kept.read_text())["pruned"])
-            known[arm] = _with_gates(found) if arm == "found_gated" else found
+            known[arm] = _with_gates(found) if arm.endswith("_gated") else found
     return known
 
 
@@ -172,8 +185,9 @@ def write_report(results):
         "during the first half of the epochs, and the rest is trained without gates. Without the "
         "term, those channels are kept that open for most images after the first half, or random "
         "ones. Found: the widths that the same seed of the first kept. Of the networks that are "
-        "wide within blocks alone two more seeds were planned once the first was known. The "
-        "float32 network has no SE. "
+        "wide within blocks alone one seed of one arm was planned; its other seeds, and the arms "
+        "that it is compared with within blocks, once that was known. The float32 network has no "
+        "SE. "
         "Bytes: the LCE file of a network of that shape, `--weights 1bit_half --memory "
         "fewest-bytes --strip`. Activations: the most bytes that LiteRT keeps at once, filters "
         "not unpacked.\n\n"

@@ -78,6 +78,9 @@ def test_widths_are_trained_once_they_are_found(tmp_path):
     known = pruning.arms(tmp_path)
     assert known["found_inner"]["filters"] == pruning.ARMS["by_hand"]["filters"]
     assert known["found_inner"]["inner"] == (6, 6, 12, 12, 18, 18)
+    gated = known["found_inner_gated"]
+    assert gated["inner"] == known["found_inner"]["inner"]
+    assert (gated["gate_at"], gated["squeezed"]) == ("middle", (2, 2, 3, 3, 5, 5))
     assert "found" not in known
 
 
