@@ -42,6 +42,8 @@ from larq_seresnet.preprocessing import preprocess_input
 
 #: Greatest difference of a layer's output, relative to its largest value, that counts as none.
 SAME_LAYER = 1e-3
+#: The difference of what is NaN or infinite to anything: json has no number for either.
+NOT_FINITE = float(np.finfo(np.float32).max)
 #: Images of 32x32 pixels that Keras computes at once.
 BATCH = 500
 
@@ -181,7 +183,7 @@ def compare(model, converted, images, labels):
     return kind(
         images=len(images),
         max_difference=float(difference.max()),
-        mean_difference=float(difference.mean()),
+        mean_difference=float(difference.mean(dtype=np.float64)),
         argmax_agreement=float((keras_class == converted_class).mean()),
         keras_error=_error(keras_class, labels),
         converted_error=_error(converted_class, labels),
@@ -240,7 +242,7 @@ def _listed(model, converted, images, expected, received, rounding):
 
 
 def _difference(expected, received):
-    return np.where(np.isfinite(received), np.abs(expected - received), np.inf)
+    return np.where(np.isfinite(received), np.abs(expected - received), NOT_FINITE)
 
 
 def _named(cause, difference, rounding):
@@ -276,7 +278,7 @@ def _kind(converted):
 
 def _eight_bit_difference(model, images, received):
     rounded = keras_outputs(inference.eight_bit_form(model), images)
-    difference = np.abs(rounded - received).max(axis=1)
+    difference = _difference(rounded, received).max(axis=1)
     return {
         "eight_bit_median": float(np.median(difference)),
         "eight_bit_most": float(np.sort(difference)[-1 - _beyond(len(difference))]),
