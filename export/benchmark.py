@@ -297,17 +297,11 @@ def measure(models, targets, images, times):
     }
     rows = []
     for target, alone, together in zip(targets, *times, strict=True):
-        content = flatbuffer.read(target.converted.tflite)
         chosen = verify.outputs(target.converted, shown, target.inputs).argmax(axis=1)
         same = chosen == keras_class[target.model] if target.model in models else None
         rows.append(
             {
-                "model": target.model,
-                "runtime": target.converted.runtime,
-                "weights": target.weights,
-                **anatomy.bytes_by_part(content, len(target.converted.tflite)),
-                "memory": _memory(target.converted, content),
-                "resident": _resident(target.converted),
+                **_costs(target),
                 "error": float((chosen != labels).mean()),
                 "argmax_agreement": None if same is None else float(same.mean()),
                 "p50_1": float(np.percentile(alone, 50)),
@@ -315,21 +309,9 @@ def measure(models, targets, images, times):
                 "threads": os.cpu_count(),
                 "p50_all": float(np.percentile(together, 50)),
                 "p90_all": float(np.percentile(together, 90)),
-                "macs": anatomy.macs(content),
-                "operators": anatomy.count_operators(content),
             }
         )
-        print(
-            f"{target.model}, {target.converted.runtime}, {target.weights}: "
-            f"{len(target.converted.tflite):,} bytes, error {rows[-1]['error']:.2%}",
-            flush=True,
-        )
-        if same is None and rows[-1]["error"] > 0.9 * (1 - 1 / len(images.class_names)):
-            print(
-                f"{target.model} hardly does better than chance: --peer files take pixels as they "
-                "are, and classes in the order of the data set.",
-                file=sys.stderr,
-            )
+        _tell(rows[-1], len(images.class_names))
     base = {
         (row["model"], row["runtime"]): row["p50_1"] for row in rows if row["weights"] == "float32"
     }
@@ -339,10 +321,36 @@ def measure(models, targets, images, times):
     return rows
 
 
-def _memory(converted, content):
-    if converted.runtime == "tflm":
-        return tflm.arena(converted.tflite)
-    return anatomy.peak_activations(content)
+def _costs(target):
+    """What a target is called, and what it takes but time."""
+    converted = target.converted
+    content = flatbuffer.read(converted.tflite)
+    is_tflm = converted.runtime == "tflm"
+    return {
+        "model": target.model,
+        "runtime": converted.runtime,
+        "weights": target.weights,
+        **anatomy.bytes_by_part(content, len(converted.tflite)),
+        "memory": tflm.arena(converted.tflite) if is_tflm else anatomy.peak_activations(content),
+        "resident": _resident(converted),
+        "macs": anatomy.macs(content),
+        "operators": anatomy.count_operators(content),
+    }
+
+
+def _tell(row, classes):
+    """Prints a line of a row, and one more where a peer seems to be of other images."""
+    print(
+        f"{row['model']}, {row['runtime']}, {row['weights']}: {row['bytes']:,} bytes, "
+        f"error {row['error']:.2%}",
+        flush=True,
+    )
+    if row["argmax_agreement"] is None and row["error"] > 0.9 * (1 - 1 / classes):
+        print(
+            f"{row['model']} hardly does better than chance: --peer files take pixels as they "
+            "are, and classes in the order of the data set.",
+            file=sys.stderr,
+        )
 
 
 def _resident(converted):

@@ -20,42 +20,13 @@ MARKERS = {"lce": "o", "litert": "s", "tflm": "^"}
 
 def agreement(measured):
     """How a file and Keras agree, of `verify.facts`."""
-    listed = measured["listed"]
-    changed = [each for each in listed if each["keras"] != each["converted"]]
+    changed = [each for each in measured["listed"] if each["keras"] != each["converted"]]
     facts = [
         ("same class", f"{measured['argmax_agreement']:.4%}"),
         ("largest difference of a probability", f"{measured['max_difference']:.2e}"),
         ("mean difference", f"{measured['mean_difference']:.2e}"),
-    ]
-    if "unpacked_same" in measured:
-        same = f"{measured['unpacked_same']:,} of {measured['images']:,}"
-        facts.append(("images with the outputs of the same file, filters unpacked", same))
-    elif "eight_bit_median" in measured:
-        most = "99 % of images" if measured["images"] >= 100 else "all images but one"
-        rounded = "difference to Keras with layer inputs rounded to 8 bits"
-        facts += [
-            (f"median {rounded}", f"{measured['eight_bit_median']:.2e}"),
-            (f"{most} stay under this {rounded}", f"{measured['eight_bit_most']:.2e}"),
-        ]
-    else:
-        causes = collections.Counter(
-            each["cause"] for each in listed if each["difference"] > measured["rounding"]
-        )
-        facts += [
-            (f"images beyond {measured['rounding']:.2g}", causes.total()),
-            *((f"of them {words}", causes[cause]) for cause, words in CAUSES.items()),
-        ]
-    if measured["keras_error"] is not None:
-        facts += [
-            ("top-1 error, Keras", f"{measured['keras_error']:.2%}"),
-            ("top-1 error, converted", f"{measured['converted_error']:.2%}"),
-        ]
-    if measured["half_agreement"] is not None:
-        same = f"{measured['half_agreement']:.4%}"
-        facts.append(("same class as Keras, scales not rounded", same))
-    if measured["half_error"] is not None:
-        facts.append(("top-1 error, Keras, scales not rounded", f"{measured['half_error']:.2%}"))
-    facts += [
+        *_by_kind(measured),
+        *_errors(measured),
         ("bytes", f"{measured['bytes']:,}"),
         ("bytes of memory, activations and unpacked filters", f"{measured['memory']:,}"),
     ]
@@ -71,6 +42,38 @@ def agreement(measured):
             map(_changed, changed),
         )
     )
+
+
+def _by_kind(measured):
+    """Rows of what is compared in files of a kind: of TFLM, of rounded inputs, of all others."""
+    if "unpacked_same" in measured:
+        same = f"{measured['unpacked_same']:,} of {measured['images']:,}"
+        return [("images with the outputs of the same file, filters unpacked", same)]
+    if "eight_bit_median" in measured:
+        most = "99 % of images" if measured["images"] >= 100 else "all images but one"
+        rounded = "difference to Keras with layer inputs rounded to 8 bits"
+        return [
+            (f"median {rounded}", f"{measured['eight_bit_median']:.2e}"),
+            (f"{most} stay under this {rounded}", f"{measured['eight_bit_most']:.2e}"),
+        ]
+    causes = collections.Counter(
+        each["cause"] for each in measured["listed"] if each["difference"] > measured["rounding"]
+    )
+    return [
+        (f"images beyond {measured['rounding']:.2g}", causes.total()),
+        *((f"of them {words}", causes[cause]) for cause, words in CAUSES.items()),
+    ]
+
+
+def _errors(measured):
+    """Rows of what is known: of labels that are not the model's no error, of few files the last."""
+    rows = [
+        ("top-1 error, Keras", measured["keras_error"], ".2%"),
+        ("top-1 error, converted", measured["converted_error"], ".2%"),
+        ("same class as Keras, scales not rounded", measured["half_agreement"], ".4%"),
+        ("top-1 error, Keras, scales not rounded", measured["half_error"], ".2%"),
+    ]
+    return [(what, format(value, form)) for what, value, form in rows if value is not None]
 
 
 def _changed(image):

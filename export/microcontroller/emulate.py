@@ -22,7 +22,6 @@ import numpy as np
 
 from larq_seresnet import files, programs
 from larq_seresnet.export import c_array, runtimes, source, tflm, verify
-from larq_seresnet.preprocessing import preprocess_input
 
 HERE = pathlib.Path(__file__).resolve().parent
 #: Of QEMU, by gcc's name of the processor.
@@ -60,22 +59,15 @@ def main(argv=None):
         verify.check_fits(model, converted, arguments.tflite, arguments.source)
         directory = arguments.out_dir or directory
         files.make_writable(directory)
-        input_facts, output_facts = converted.interface()
         pixels = images.test[0][: arguments.limit_test or IMAGES]
-        expected = tflm.predict(converted.tflite, input_facts.stored(preprocess_input(pixels)))
-        expected = expected.astype(int) - output_facts.zero_point  # as main.cc prints them
-        rows = []
+        arena = tflm.arena(converted.tflite)
+        header = c_array.header(converted.tflite, model.name, images.class_names, arena)
         with tempfile.TemporaryDirectory() as folder:
             build = (arguments.build_dir or pathlib.Path(folder)).resolve()
             build.mkdir(parents=True, exist_ok=True)
-            arena = tflm.arena(converted.tflite)
-            header = c_array.header(converted.tflite, model.name, images.class_names, arena)
             files.write_text(build / "model.h", header)
             (build / "images.bin").write_bytes(pixels.tobytes())
-            for cpu in MACHINES:
-                for kernels in KERNELS:
-                    program = _built(build, cpu, kernels, arguments.tflm_dir)
-                    rows.append(_measured(program, cpu, kernels, expected))
+            rows = _rows(build, arguments.tflm_dir, _expected(converted, pixels))
         result = {
             "model": model.name,
             "file": arguments.tflite.name,
@@ -109,6 +101,22 @@ def _parser():
     parser.add_argument("--build-dir", type=pathlib.Path, metavar="DIR", help="keeps what is built")
     parser.add_argument("--out-dir", type=pathlib.Path, metavar="DIR")
     return parser
+
+
+def _expected(converted, pixels):
+    """What main.cc prints of images, as TFLM in Python computes it."""
+    outputs = tflm.predict(converted.tflite, converted.as_input(pixels))
+    return outputs.astype(int) - converted.interface()[1].zero_point
+
+
+def _rows(build, tflm_dir, expected):
+    """What the emulator says of each processor with each kind of kernels."""
+    rows = []
+    for cpu in MACHINES:
+        for kernels in KERNELS:
+            program = _built(build, cpu, kernels, tflm_dir)
+            rows.append(_measured(program, cpu, kernels, expected))
+    return rows
 
 
 def _built(build, cpu, kernels, tflm_dir):
