@@ -22,7 +22,7 @@ def test_both_are_trained_until_they_are_there(tmp_path, capsys, monkeypatch):
         *before, last = (each["error"] for each in found[way])
         assert last <= 0.85 < min(before, default=1)
         assert all(each["seconds"] > 0 for each in found[way])
-    assert "times sooner" in printed
+    assert time_to_error.markdown(found) in printed  # whichever was sooner
     assert printed.count("plain, epoch") == len(found["plain"])
     assert json.loads((out_dir / time_to_error.FILE).read_text()) == found
 
@@ -56,6 +56,12 @@ def test_who_is_not_there_at_the_end_never_was(plain, fast, told, rows):
     text = time_to_error.markdown(_found(plain, fast))
     for part in (*rows, told, "; fast in bfloat16, plain Keras in float32"):
         assert part in text
+
+
+def test_what_takes_longer_is_said_to_be_later():
+    found = _found(0.2, 0.2)
+    found["fast"][1]["seconds"] = 1800.0
+    assert "\n2.0 times later;" in time_to_error.markdown(found)
 
 
 @pytest.mark.parametrize(
