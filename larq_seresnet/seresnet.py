@@ -166,12 +166,6 @@ def SEResNet14(
             channels_last and float32 or a mixed precision.
     """
     check_keras_settings()
-    ends = None if precision == "float32" else ends
-    shift = shift if precision == "w1a1" else False
-    if attention is None:
-        activation, fmb, fmb_gradient, gate_at = "sigmoid", False, "none", "end"
-    if attention in (None, "spatial"):
-        reduction_ratio, squeezed = 1, None
     arguments = types.SimpleNamespace(
         precision=precision,
         attention=attention,
@@ -192,6 +186,7 @@ def SEResNet14(
         include_top=include_top,
         pooling=pooling,
     )
+    _drop_what_is_ignored(arguments)
     _check_arguments(arguments)
     image = _image_input(input_shape, input_tensor, include_top)
     arguments.input_shape = tuple(image.shape[1:])
@@ -207,6 +202,19 @@ def SEResNet14(
     if weights is not None:
         load_weights(model, weights)
     return model
+
+
+def _drop_what_is_ignored(arguments):
+    """Gives arguments without a meaning beside the others one value, so that names are alike."""
+    if arguments.precision == "float32":
+        arguments.ends = None
+    if arguments.precision != "w1a1":
+        arguments.shift = False
+    if arguments.attention is None:
+        arguments.activation, arguments.fmb, arguments.fmb_gradient = "sigmoid", False, "none"
+        arguments.gate_at = "end"
+    if arguments.attention in (None, "spatial"):
+        arguments.reduction_ratio, arguments.squeezed = 1, None
 
 
 def from_weights(path, **others):

@@ -54,7 +54,7 @@ def main(argv=None):
             "qemu": _said("qemu-system-arm", "--version").splitlines()[0],
             "gcc": _said("arm-none-eabi-gcc", "--version").splitlines()[0],
         }
-        converted = runtimes.load(arguments.tflite, "tflm")
+        converted = _loaded(arguments.tflite)
         model, images, directory = source.load(arguments)
         verify.check_fits(model, converted, arguments.tflite, arguments.source)
         directory = arguments.out_dir or directory
@@ -101,6 +101,16 @@ def _parser():
     parser.add_argument("--build-dir", type=pathlib.Path, metavar="DIR", help="keeps what is built")
     parser.add_argument("--out-dir", type=pathlib.Path, metavar="DIR")
     return parser
+
+
+def _loaded(path):
+    converted = runtimes.load(path)
+    if converted.runtime != "tflm":
+        raise ValueError(
+            f"{path} must be a file for TFLM, it is for {runtimes.RUNTIMES[converted.runtime]}: "
+            "convert.py --runtime tflm writes one."
+        )
+    return converted
 
 
 def _expected(converted, pixels):

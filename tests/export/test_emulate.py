@@ -112,6 +112,20 @@ def test_what_fails_is_said_in_one_line(emulated, tools, tmp_path, monkeypatch, 
     assert "qemu-system-arm is needed, and not installed." in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not tflm.is_installed(), reason="no tflite-micro")
+def test_files_for_others_are_refused_before_anything_is_built(
+    stored, trained, tools, tmp_path, capsys
+):
+    file = tmp_path / "lce_1bit.tflite"
+    file.write_bytes(stored("w1", "lce").tflite)
+    with pytest.raises(SystemExit) as stop:
+        emulate.main([str(file), str(trained("w1")), "--tflm-dir", str(tmp_path)])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "lce_1bit.tflite must be a file for TFLM, it is for LCE: convert.py --runtime" in said
+    assert not (tmp_path / "calls").exists()
+
+
 def test_the_commit_is_that_of_a_checkout_of_its_own(tmp_path):
     assert emulate._commit(tmp_path) is None
     if shutil.which("git"):

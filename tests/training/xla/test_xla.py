@@ -144,6 +144,27 @@ def _moved(run_dir, layer, weight):
     return values - getattr(model.get_layer(layer), weight).numpy() if is_drawn else values
 
 
+def _assert_same_steps(found, expected, layer, weight):
+    """That two trainings moved a weight to the same place, a step or more from where it was."""
+    moved = _moved(expected, layer, weight)
+    assert np.abs(moved).max() > 1e-5
+    np.testing.assert_allclose(_moved(found, layer, weight), moved, atol=5e-6)
+
+
+def _assert_same_runs(runs):
+    """That a run which was lowered, and one that train.py finished, are what it trains alone."""
+    expected = runs / "expected"
+    for name in ("taught", "halfway"):
+        _assert_same_records(runs / name, expected)
+        _assert_same_steps(runs / name, expected, "stem_bn", "beta")  # of Adam
+    # of Muon; a finished run keeps the signs alone
+    _assert_same_steps(runs / "halfway", expected, "stage2_block2_1_conv", "kernel")
+    weights = [read(runs / name / "weights.h5") for name in ("taught", "expected")]
+    assert weights[0].configuration == weights[1].configuration
+    settings, others = (config.load(runs / name)[0] for name in ("taught", "expected"))
+    assert settings.changed() == others.changed()
+
+
 @pytest.mark.slow
 def test_trains_what_train_py_trains(lowered, tmp_path, monkeypatch):
     """A teacher, and a network that it teaches, whose gates close; in one go and in two."""
@@ -188,24 +209,10 @@ def test_trains_what_train_py_trains(lowered, tmp_path, monkeypatch):
     words = of_taught.split()
     train.main([*words, "--run-dir", "runs/expected"])
     train.main([*words, "--run-dir", "runs/halfway", "--resume"])
-    for name in ("taught", "halfway"):
-        _assert_same_records(tmp_path / "runs" / name, tmp_path / "runs/expected")
-    weights = read(tmp_path / "runs/taught/weights.h5"), read(tmp_path / "runs/expected/weights.h5")
-    assert weights[0].configuration == weights[1].configuration
-    of_adam, of_muon = ("stem_bn", "beta"), ("stage2_block2_1_conv", "kernel")
-    for names, weight in (
-        (("taught", "halfway"), of_adam),
-        (("halfway",), of_muon),  # a finished run keeps the signs alone
-    ):
-        moved = _moved(tmp_path / "runs/expected", *weight)
-        assert np.abs(moved).max() > 1e-5  # a step or more
-        for name in names:
-            found = _moved(tmp_path / "runs" / name, *weight)
-            np.testing.assert_allclose(found, moved, atol=5e-6)
-    settings, known = config.load(tmp_path / "runs/taught")
+    _assert_same_runs(tmp_path / "runs")
+    _, known = config.load(tmp_path / "runs/taught")
     assert known["processor"].startswith("TensorFlow")
     assert known["commit"] == entries[1]["commit"]
-    assert settings.changed() == config.load(tmp_path / "runs/expected")[0].changed()
 
 
 @pytest.fixture
